@@ -1,4 +1,4 @@
-"""Files that people name: written at once or not at all."""
+"""Checks of file paths that users pass, and atomic writes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _KINDS = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
 
 
 def quoted(path: Any) -> str:
-    """A path for an error message, cut where it is longer than any that people name."""
+    """Quote a path for an error message, cut after 500 characters."""
     text = str(path)
     return repr(text if len(text) <= 500 else f"{text[:500]}…")
 
 
 def as_path(path: Any, argument: str = "path") -> Path:
-    """A path as people pass it, with "~" spelled out.
+    """Return a path that a user passed, with "~" expanded.
 
     Args:
-        path: It.
+        path: The path.
         argument: The argument's name, for the error.
 
     Raises:
-        TypeError: It is no path.
-        ValueError: It is empty, or names nothing that a file system could hold.
+        TypeError: ``path`` is not a path.
+        ValueError: ``path`` is empty, not a valid path of the file system, or in the home of an unknown user.
     """
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"{argument}: expected a path such as 'maps/cat', got a {type(path).__name__}.")
@@ -38,7 +38,7 @@ def as_path(path: Any, argument: str = "path") -> Path:
         os.fsencode(text)
     except UnicodeError:
         raise ValueError(f"{argument}: it holds letters that no name of a file can have. Choose another.") from None
-    except TypeError as error:  # a __fspath__ that gives something else
+    except TypeError as error:  # __fspath__ returned something else
         raise TypeError(f"{argument}: expected a path such as 'maps/cat', got one that is no text: {error}.") from None
     if not text or "\0" in text:
         raise ValueError(f"{argument}: expected a path such as 'maps/cat', got {text[:60]!r}.")
@@ -50,24 +50,24 @@ def as_path(path: Any, argument: str = "path") -> Path:
 
 
 def check_folder(folder: Path, argument: str = "path") -> None:
-    """Look whether a folder is there.
+    """Check that a folder exists.
 
     Raises:
-        FileNotFoundError: It isn't.
+        FileNotFoundError: It does not exist.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{argument}: there is no folder {quoted(folder)}. Make it first, or choose another.")
 
 
 def resolve_target(path: Any) -> Path:
-    """The file that is written for a path: links are followed, also to a file that isn't there yet.
+    """Return the file to write for a path, with links followed, even to a file that doesn't exist yet.
 
     Raises:
-        TypeError, ValueError: See :func:`as_path`; or it is a pipe, a socket, a device, or a link to itself.
-        FileNotFoundError: There is no such folder.
-        IsADirectoryError: It is a folder.
-        PermissionError: The folder, or the file, can't be written to.
-        OSError: The system refuses it otherwise, for example as too long.
+        TypeError, ValueError: See :func:`as_path`; or the path is a pipe, a socket, a device, or a link to itself.
+        FileNotFoundError: The folder does not exist.
+        IsADirectoryError: The path is a folder.
+        PermissionError: The folder or the file is not writable.
+        OSError: The system rejects the path for another reason, such as its length.
     """
     path = as_path(path)
     named = quoted(path)
@@ -93,22 +93,22 @@ def resolve_target(path: Any) -> Path:
 
 
 def put(path: Any, content: bytes | memoryview) -> int:
-    """Write a file at once or not at all: on an error, what was there stays, and nothing else.
+    """Write a file atomically: on an error, an existing file stays unchanged and no temporary file is left behind.
 
-    A file that is replaced keeps its mode, and a link to it stays a link.
+    A replaced file keeps its mode, and a link to it remains a link.
 
     Returns:
-        Its size.
+        The file's size in bytes.
 
     Raises:
-        TypeError, ValueError, OSError: See :func:`resolve_target`; or it can't be written.
+        TypeError, ValueError, OSError: See :func:`resolve_target`; or the file can't be written.
     """
     target = resolve_target(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     with path_errors(as_path(path), "can't be written; what was there stays"):
         try:
             mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-            # Of a file that may be private, the copy is, too.
+            # An existing file may be private, so its replacement must never be readable by others.
             begin = 0o666 if mode is None else 0o600
             with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, begin)) as file:
                 size = file.write(content)
@@ -126,11 +126,11 @@ def put(path: Any, content: bytes | memoryview) -> int:
 
 
 def check_open(file: Any) -> None:
-    """Look at a file that somebody has opened, before anything is made for it.
+    """Check that a file opened by the caller can be written to, before its content is computed.
 
     Raises:
-        TypeError: It takes text.
-        ValueError: It was opened for reading, or is closed.
+        TypeError: The file is in text mode.
+        ValueError: The file was opened for reading, or is closed.
     """
     expected = f"path: expected a path, or a file opened for writing in binary mode, got a {type(file).__name__}"
     remedy = 'Pass open(path, "wb").'
@@ -143,16 +143,16 @@ def check_open(file: Any) -> None:
 
 
 def write_all(file: Any, content: bytes) -> None:
-    """Write to a file that somebody has opened, in several turns where it takes a part at a time.
+    """Write all content to a file opened by the caller, with repeated calls if it accepts only a part at a time.
 
     Raises:
-        OSError: It takes no more.
+        OSError: The file accepts no more.
     """
     size = len(content)
     while content:
         count = file.write(content)
         if not isinstance(count, int) and not isinstance(file, io.RawIOBase):
-            return  # of those that don't count
+            return  # the file doesn't report how much it wrote
         if not count:
             raise OSError(
                 f"path: the file took {size - len(content)} of {size} bytes, and no more. Pass a path, or a file that "
@@ -162,7 +162,7 @@ def write_all(file: Any, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that what was renamed in a folder still is after a power cut, where the system can."""
+    """Make renames in a folder survive a power loss, if the system supports it."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -172,7 +172,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a regular file, which can be read without waiting for anybody."""
+    """Return whether a path is a regular file, which can be read without blocking, unlike a pipe."""
     with contextlib.suppress(OSError):
         return path.is_file()
     return False
@@ -180,16 +180,16 @@ def is_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def path_errors(path: Path, failure: str) -> Iterator[None]:
-    """Errors of the system as errors of the argument; their number stays.
+    """Report system errors in this block as errors of the ``path`` argument, with the same errno.
 
     Args:
-        path: As it was passed.
-        failure: What can't be done, in words.
+        path: The path as it was passed.
+        failure: The operation that failed, in words.
     """
     try:
         yield
     except OSError as error:
-        if error.strerror is None:  # it is one of ours
+        if error.strerror is None:  # already an error of this module
             raise
         clear = type(error)(f"path: {quoted(path)} {failure}: {error.strerror}.")
         clear.errno = error.errno

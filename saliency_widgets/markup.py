@@ -1,4 +1,4 @@
-"""HTML made from text: the only place where text is escaped, so that all of it is, and once."""
+"""HTML from text. Text is escaped only here, so that all of it is escaped exactly once."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 class Markup(str):
-    """Text that is HTML already: only the functions of this module make it."""
+    """Text that is already HTML; only the functions of this module create it."""
 
     __slots__ = ()
 
 
 def whole(text: str) -> str:
-    """Text that a file can hold: halves of characters (surrogates), as broken file names have, become \ufffd."""
+    """Return text that can be encoded, with lone surrogates, as in broken file names, replaced by \ufffd."""
     return _HALF.sub("\ufffd", text)
 
 
 def escape(text: object) -> Markup:
-    """Text as HTML: markup stays as it is, of anything else each character is shown."""
+    """Return text as HTML: markup unchanged, everything else escaped."""
     return text if isinstance(text, Markup) else Markup(html.escape(whole(str(text))))
 
 
 def joined(parts: Iterable[object], separator: str = "") -> Markup:
-    """Several texts one after another, each escaped unless it is markup."""
+    """Join several texts, each escaped unless it is markup."""
     return Markup(escape(separator).join(map(escape, parts)))
 
 
 def element(tag: str, *content: object, **attributes: object) -> Markup:
-    """An HTML element.
+    """Return an HTML element.
 
     Args:
-        tag: Its name.
-        *content: What it holds: markup, or text, which is escaped.
-        **attributes: Its attributes: ``class_`` is ``class``, and ``aria_hidden`` is ``aria-hidden``.
+        tag: The element's name.
+        *content: The element's content: markup, or text, which is escaped.
+        **attributes: The element's attributes: ``class_`` is ``class``, and ``aria_hidden`` is ``aria-hidden``.
     """
     named = ((name.rstrip("_").replace("_", "-"), escape(value)) for name, value in attributes.items())
     start = "".join([f"<{tag}", *(f' {name}="{value}"' for name, value in named), ">"])

@@ -1,4 +1,4 @@
-"""Parameters, stated once: default, range, unit and help. Sliders, checks and docs are read from here."""
+"""Parameters with default, range, unit and help, defined once for sliders, checks and documentation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any, Literal, SupportsIndex, cast
 import numpy as np
 
 Kind = Literal["float", "int", "choice", "layer", "open", "range"]
-_COMPARED, _LONGEST = 500, 100  # names, and their letters, that a wrong name is compared with
-_ALIKE = 0.75  # the least of difflib's ratio for a name that belongs elsewhere
+_COMPARED, _LONGEST = 500, 100  # the most names that a wrong name is compared with, and their most letters
+_ALIKE = 0.75  # the smallest difflib ratio at which a name that belongs elsewhere is suggested
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _YEAR = 366 * 24 * 3600
 MANY = 10**6
-"""The largest number of samples, rows or repetitions: beyond it a slip of the keyboard is likelier than a wish."""
+"""The largest number of samples, rows or repetitions: a larger one is more likely a typing error."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Param:
 
     Attributes:
         name: The keyword argument's name, the field's standard term.
-        default: The value used when the caller gives none.
-        low: Where the slider begins (numbers and ranges).
-        high: Where it ends.
-        minimum: The smallest value that is allowed; ``low`` unless it says otherwise.
-        maximum: The largest value that is allowed, often beyond the slider's end; ``high`` unless it says otherwise.
-            ``math.inf`` is no limit.
-        unit: What one unit is, for labels ("samples", "of the input's range").
-        help: One sentence: what moving it does.
-        kind: ``"float"``, ``"int"``, ``"choice"``, ``"range"`` (a pair of floats), or the two that also take
-            objects: ``"layer"`` (a module path) and ``"open"`` (one of the choices, or a tensor, a function, a stack).
-        choices: The names a choice can take, or a function that lists them.
-        scale: ``"log2"`` offers powers of two in the menu; any allowed number can be given from Python.
-        label: What the control is called; the name with spaces unless given.
-        optional: ``None`` is allowed and means "decide for me".
-        advanced: Rarely needed: shown folded away.
-        continued: Whether single passes of a method give the same at every value of it: a larger value continues the
-            work of a smaller one.
+        default: The value used if the caller passes none.
+        low: The lower end of the slider (numbers and ranges).
+        high: The upper end of the slider.
+        minimum: The smallest allowed value; ``low`` by default.
+        maximum: The largest allowed value, often beyond the slider's end; ``high`` by default, ``math.inf`` for no
+            limit.
+        unit: The unit, for labels ("samples", "of the input's range").
+        help: One sentence on the effect of changing it.
+        kind: ``"float"``, ``"int"``, ``"choice"``, ``"range"`` (a pair of floats), ``"layer"`` (a module path) or
+            ``"open"`` (one of the choices, or an object: a tensor, a function, a stack).
+        choices: The names to choose from, or a function that lists them.
+        scale: ``"log2"`` offers powers of two in the menu; from Python, any allowed number can be passed.
+        label: The label of the control; by default the name with spaces.
+        optional: Whether ``None`` is allowed, for an automatic choice.
+        advanced: Whether it is rarely needed, and hidden until the user unfolds the advanced controls.
+        continued: Whether a method's passes are the same at every value, so that a larger value continues the work of
+            a smaller one.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Param:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and the largest value that is allowed; infinite where there is no limit."""
+        """The smallest and the largest allowed value; infinite without a limit."""
         ends = ((self.minimum, self.low, -math.inf), (self.maximum, self.high, math.inf))
         smallest, largest = (next(end for end in some if end is not None) for some in ends)
         return smallest, largest
 
     @property
     def title(self) -> str:
-        """The name a person reads."""
+        """The name in the interface."""
         return self.label or self.name.replace("_", " ").capitalize()
 
     def describe(self, value: Any) -> str:
@@ -84,7 +84,7 @@ class Param:
         return f"{self.title[:1].lower()}{self.title[1:]} {text}"
 
     def options(self) -> tuple[str, ...]:
-        """The names this parameter can take."""
+        """Return the names to choose from."""
         return tuple(self.choices() if callable(self.choices) else self.choices)
 
     def check(self, value: Any) -> Any:
@@ -92,7 +92,7 @@ class Param:
 
         Raises:
             TypeError: The value is of the wrong type.
-            ValueError: The value is out of range, or is no known choice.
+            ValueError: The value is out of range, or is not one of the choices.
         """
         if value is None and self.optional:
             return None
@@ -121,7 +121,7 @@ class Param:
             if is_truth_value(value) or isinstance(value, str):
                 raise TypeError
             number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
-        except Exception:  # whatever it raises that is no number, and an integer too large for a float
+        except Exception:  # objects that aren't numbers may raise anything; so may an integer too large for a float
             wanted = "a whole number" if whole else "a number"
             raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_shown(value)}.") from None
         smallest, largest = self.limits
@@ -151,16 +151,16 @@ def value_text(value: Any) -> str:
 
 
 def count_param(name: str, default: int, low: int, high: int, text: str, **fields: Any) -> Param:
-    """A parameter that is a number of repetitions: ``low`` and ``high`` are the slider's ends, ``text`` the help."""
+    """Return a parameter for a number of repetitions; ``low`` and ``high`` are the slider's ends, ``text`` the help."""
     return Param(name, default, low, high, help=text, **{"unit": name, "kind": "int", "maximum": MANY, **fields})
 
 
 def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
-    """One of some names.
+    """Check that a value is one of some names, and return it.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is none of them.
+        TypeError: The value is not a string.
+        ValueError: The value is not one of the names.
     """
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected one of {_listed(choices)}, got {_shown(value)}.")
@@ -170,15 +170,15 @@ def check_choice(argument: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def is_truth_value(value: Any) -> bool:
-    """Whether it is True or False, of Python's kind or NumPy's: neither is a number here."""
+    """Return whether a value is Python's or NumPy's True or False, which don't count as numbers here."""
     return isinstance(value, (bool, np.bool_))
 
 
 def check_switch(argument: str, value: Any) -> bool:
-    """True or False, and nothing that only looks like it.
+    """Check that a value is True or False, not merely truthy or falsy, and return it.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The value is neither.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{argument}: expected True or False, got {_shown(value)}.")
@@ -186,11 +186,11 @@ def check_switch(argument: str, value: Any) -> bool:
 
 
 def check_text(argument: str, value: Any) -> str:
-    """A text that can be written to a file and sent to a page.
+    """Check that a value is a string that can be encoded for a file or a web page, and return it.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It holds halves of characters (surrogates), as broken file names do.
+        TypeError: The value is not a string.
+        ValueError: The string contains lone surrogates, as broken file names do.
     """
     if not isinstance(value, str):
         raise TypeError(f"{argument}: expected a text, got {_shown(value)}.")
@@ -202,10 +202,10 @@ def check_text(argument: str, value: Any) -> str:
 
 
 def check_mapping(argument: str, value: Any) -> dict[str, Any]:
-    """Values by their names; nothing where it is None.
+    """Return a mapping from names to values as a dict, empty for None.
 
     Raises:
-        TypeError: It is no mapping, or its keys are no texts.
+        TypeError: The value is not a mapping, or its keys are not strings.
     """
     if value is None:
         return {}
@@ -215,16 +215,16 @@ def check_mapping(argument: str, value: Any) -> dict[str, Any]:
 
 
 def check_list(argument: str, value: Any, example: str) -> list[Any]:
-    """Several of something, a certain number of them.
+    """Return an ordered collection as a list.
 
     Args:
-        argument: Its name, for the error.
-        value: A list, a tuple, an array, or anything else that has a length.
-        example: What could be passed, for the error.
+        argument: The argument's name, for the error.
+        value: A list, a tuple, an array, or any other iterable that has a length.
+        example: An example of a valid value, for the error.
 
     Raises:
-        TypeError: It is none of these: one text, an iterator without end, a mapping, a set.
-        ValueError: It is longer than any that is meant.
+        TypeError: ``value`` is something else, such as a string, an iterator, a mapping or a set.
+        ValueError: ``value`` has more than a million items.
     """
     unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
     if unordered or not isinstance(value, Iterable) or not isinstance(value, Sized):
@@ -237,15 +237,15 @@ def check_list(argument: str, value: Any, example: str) -> list[Any]:
 
 
 def check_length(argument: str, value: Any) -> None:
-    """Look at the length of what goes through it one by one: of a range that is work without end.
+    """Check a collection's length before iterating over it, which would hardly end for a huge range.
 
     Raises:
-        TypeError: It has a length that can't be read.
-        ValueError: It is longer than any that is meant.
+        TypeError: The length can't be read.
+        ValueError: The collection has more than a million items.
     """
     try:
         count = len(value)
-    except OverflowError:  # of a range, longer than can be counted
+    except OverflowError:  # a range longer than len() can return
         count = MANY + 1
     except Exception as error:
         raise TypeError(f"{argument}: its length can't be read: {type(error).__name__}: {error}.") from error
@@ -254,7 +254,7 @@ def check_length(argument: str, value: Any) -> None:
 
 
 def figure(number: float) -> str:
-    """A limit as people write it: whole numbers with all their digits."""
+    """Format a limit, with all digits if it is a whole number."""
     return str(int(number)) if float(number).is_integer() else f"{number:g}"
 
 
@@ -265,14 +265,14 @@ def unknown(
     aliases: Mapping[str, str] | None = None,
     others: Sequence[str] = (),
 ) -> str:
-    """The sentence for a name that is not known: what was meant, or what there is.
+    """Return the message for an unknown name, with similar names or else all names.
 
     Args:
-        what: The argument, for the sentence.
-        name: The name.
-        names: The names there are.
-        aliases: From what others call it to one of these names; case and punctuation don't matter.
-        others: Further names that may have been meant, and are too many to be listed.
+        what: The argument's name, for the message.
+        name: The unknown name.
+        names: The available names.
+        aliases: A mapping from other terms to these names; case and punctuation are ignored.
+        others: Further names that may have been meant, but are too many to list.
     """
     close = _close(name, names, aliases or {}, others) if isinstance(name, str) else []
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(names)}."
@@ -282,7 +282,7 @@ def unknown(
 
 
 def _close(name: str, names: Sequence[str], aliases: Mapping[str, str], others: Sequence[str]) -> list[str]:
-    """The names that were probably meant; difflib's work grows with the square of what it compares."""
+    """Return the names that were probably meant; lengths are limited, as difflib takes quadratic time."""
     if len(name) > _LONGEST:
         return []
     elsewhere = [] if name in others else difflib.get_close_matches(name, others, n=1, cutoff=_ALIKE)
@@ -301,7 +301,7 @@ def _close(name: str, names: Sequence[str], aliases: Mapping[str, str], others: 
 
 
 def spelling(name: str) -> str:
-    """A name as it is compared where case and punctuation don't matter: "Grad-CAM++" is "gradcamplusplus"."""
+    """Normalize a name for comparison without case and punctuation: "Grad-CAM++" becomes "gradcamplusplus"."""
     letters = str(name).lower().replace("+", "plus").replace("×", "x")
     return "".join(filter(str.isalnum, letters)) or letters
 
@@ -312,10 +312,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as code, cut where it is long; where it can't be written, its type."""
+    """Return a value as code, shortened if long; if its repr fails, its type."""
     try:
         return _BRIEF.repr(value)
-    except Exception:  # an integer of many digits, or whatever an object's own __repr__ raises
+    except Exception:  # an integer with too many digits, or an object's __repr__, which may raise anything
         return f"a {type(value).__name__}"
 
 

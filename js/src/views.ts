@@ -1,4 +1,4 @@
-// The views of saliency_widgets: an anywidget shell around core/. None of them writes a trait.
+// The views of saliency_widgets: an anywidget shell around core/.
 
 import type { AnyModel } from "@anywidget/types";
 import { GridView } from "./grid/view.ts";
@@ -7,10 +7,10 @@ import { LessonView } from "./lesson/view.ts";
 import { mendControls } from "./shell/accessible.ts";
 import { releaseClosed } from "./shell/release.ts";
 
-/** A view on a page: it shows its model in `el` until it is removed. */
+/** A view that shows its model in `el` until it is removed. */
 type View = new (model: AnyModel, el: HTMLElement) => { remove(): void };
 
-/** By the trait `kind`. */
+/** The views by the trait `kind`. */
 const VIEWS: Record<string, View> = { grid: GridView, heatmap: HeatmapView, lesson: LessonView };
 
 function render({ model, el }: { model: AnyModel; el: HTMLElement }): () => void {

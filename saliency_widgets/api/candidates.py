@@ -1,4 +1,4 @@
-"""The candidates of ``sw.evaluate``: methods, attributions, and external maps."""
+"""The candidates of ``sw.evaluate``: methods, attributions and external maps."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Candidate:
     """A map to evaluate: computed by a method, or passed as an attribution or array.
 
     Attributes:
-        name: The name of its row.
-        method: How it is computed; None for an array.
+        name: The name of its row in the table.
+        method: The method that computes it; None for an array.
         params: The method's parameters.
-        reduction: How values become a map.
+        reduction: How values are reduced to a map.
         values: The values of an attribution or an array; None if they must be computed.
         attribution: The attribution that the values come from, if any.
-        ordered: Whether an (H, W) array is the map itself.
+        ordered: Whether an (H, W) array is used as the map without a reduction.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Candidate:
     ordered: bool = True
 
     def explanation(self, index: int, runner: Runner) -> Explanation:
-        """Return the map of one input as it is shown, shape (H, W), or (F,) for a row, and what tests of it need.
+        """Return the map of one input as displayed, shape (H, W), or (F,) for a row, with the context for its tests.
 
         Raises:
-            ValueError: The method doesn't apply, or its map has the wrong size or holds NaN.
+            ValueError: The method doesn't apply, or its map has the wrong size or holds NaN or infinite values.
         """
         values = self._map(index, runner)
         return Explanation(lambda _shared: runner, values, self.method, self.params, self.reduction)
@@ -69,15 +69,15 @@ class Candidate:
         return runner.kind.reduce(values[None], self.reduction, runner.inputs)[0]
 
     def fitted(self, inputs: int, shape: tuple[int, ...], features: tuple[int, ...]) -> Candidate:
-        """Return the candidate with values of one map per input; for a single input, the leading axis is optional.
+        """Return the candidate with one map per input; for a single input, the leading axis is optional.
 
         Args:
             inputs: The number of inputs.
-            shape: Of each, as the model sees it.
-            features: The shape of a map: (H, W) of an image.
+            shape: The shape of each input, as the model sees it.
+            features: The shape of a map, such as (H, W) for an image.
 
         Raises:
-            ValueError: The values don't fit, or hold NaN.
+            ValueError: The values don't fit the inputs, or hold NaN or infinite values.
         """
         if self.values is None:
             return self
@@ -110,14 +110,14 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
     """Read the ``methods`` argument into candidates with unique names.
 
     Args:
-        methods: One, a list, or a mapping from names.
-        params: For each method that has them.
-        sign: How all maps are shown; None uses each one's default.
-        channels: Likewise.
+        methods: One candidate, a list of them, or a mapping from names to them.
+        params: Parameters, passed to each method that has them.
+        sign: Which part of the values all maps show; None uses each candidate's default.
+        channels: How the channels are combined in all maps.
 
     Raises:
-        TypeError: Something is neither a method nor a map, or no method has a parameter.
-        ValueError: There are no methods, or one is unknown.
+        TypeError: An item is neither a method nor a map, or no method has one of the parameters.
+        ValueError: There are no items, or a method is unknown.
     """
     axis = read_axis("methods", methods, _title, single=_is_one, example="['gradient', 'grad_cam']")
     entries = [None if _is_map(value) else get_method(value) for value in axis.values]
@@ -129,7 +129,7 @@ def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, c
 
 
 def score_of(candidates: list[Candidate], target: Any, score: str, contrast: Any) -> tuple[Any, str, Any]:
-    """Return the target, score and contrast to explain: as passed, or by default those of the attributions."""
+    """Return the target, score and contrast to explain: as passed, or by default those of the first attribution."""
     first = next((each.attribution for each in candidates if each.attribution is not None), None)
     if first is None or target is not None or contrast is not None or score != SCORE.default:
         return target, score, contrast
@@ -140,7 +140,7 @@ def check_score(candidate: Candidate, index: int, request: Request, score: Score
     """Check that an attribution explains the evaluated target and score.
 
     Raises:
-        ValueError: It explains another class or score.
+        ValueError: The attribution explains another class or score.
     """
     if candidate.attribution is None:
         return
@@ -169,7 +169,7 @@ def _is_map(value: Any) -> bool:
 
 
 def _is_one(value: Any) -> bool:
-    """Return whether it is one candidate rather than a list of them."""
+    """Return whether a value is one candidate rather than a list of them."""
     return isinstance(value, (str, Method)) or _is_map(value) or callable(getattr(value, "attribute", None))
 
 

@@ -1,4 +1,4 @@
-"""``sw.checkup``: the check-up of a model on given inputs."""
+"""``sw.checkup``: diagnose a model on its inputs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from saliency_widgets.session.worker import worker_error
 
 
 def check_up(problem: Problem, request: Request, check: Callable[[], None] | None = None) -> Checkup:
-    """Diagnose what in a problem's model makes which methods wrong or slow.
+    """Diagnose which properties of a problem's model make which methods wrong or slow.
 
     Args:
         problem: The model and the inputs.
         request: The target and score to check.
-        check: Called before each pass of the model; raises to end the check-up.
+        check: Called before each pass of the model; raises to cancel the check-up.
     """
     findings = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in problem.wrapped]
     try:
@@ -49,7 +49,7 @@ class Due:
         problem: The model and the inputs.
         request: The target and score to check.
         version: The version of the model and the inputs.
-        name: The model's name, if there are several.
+        name: The model's name, if there are several models.
     """
 
     problem: Problem
@@ -64,22 +64,22 @@ def check_up_when_idle(
     *,
     passed_over: tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[[], None]], None]:
-    """Return idle work that makes pending check-ups. With weak methods as arguments, their object can be collected.
+    """Return an idle task that runs pending check-ups; if it is passed weak methods, their object can be collected.
 
     Args:
-        due: Returns the pending check-ups, or None if their object is gone.
-        deliver: Called with the findings of each.
-        passed_over: Errors that are not delivered, because the maps report them too.
+        due: Returns the pending check-ups, or None if its object was collected.
+        deliver: Called with each check-up and its findings.
+        passed_over: Errors that are not delivered, because the maps report them as well.
 
     Returns:
-        A function that takes a check, which raises :class:`Cancelled` to end it.
+        A function of one argument: a check, which raises :class:`Cancelled` to end the task.
     """
 
     def work(check: Callable[[], None]) -> None:
         try:
             todo = list(due() or ())
         except (TypeError, ValueError):
-            return  # the changed inputs don't fit: the next map reports it
+            return  # the changed inputs don't fit the model; the next map reports this
         for pending in todo:
             try:
                 findings: Sequence[Finding] = check_up(pending.problem, pending.request, check)
@@ -105,10 +105,10 @@ def checkup(
     contrast: Any = None,
     **options: Any,
 ) -> Checkup:
-    """Diagnose what in this model makes which methods wrong or slow on these inputs.
+    """Diagnose which properties of a model make which methods wrong or slow on these inputs.
 
-    Finds training mode, active dropout, activations other than ReLU, a missing spatial layer, a softmax inside, a cut
-    gradient, inputs unlike the training data, and more. The model is run a few times and not changed.
+    Detects training mode, active dropout, activations other than ReLU, a missing spatial layer, a softmax inside the
+    model, a cut gradient, inputs unlike the training data, and more. The model is run a few times and is not changed.
 
     Args:
         model: Any ``torch.nn.Module``.
@@ -119,11 +119,11 @@ def checkup(
         **options: "transform", "class_names", "explain" and "device", as for :func:`attribute`.
 
     Returns:
-        The findings, the most severe first: each with what, where (module paths), which methods, and what to do.
+        The findings, the most severe first, each with the problem, module paths, affected methods, and a remedy.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An input doesn't fit.
+        ValueError: An input doesn't fit the model.
     """
     problem = Problem(model, inputs, **options)
     return check_up(problem, Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast))

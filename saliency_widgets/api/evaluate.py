@@ -1,4 +1,4 @@
-"""``sw.evaluate``: all trust tests of some maps, as one table."""
+"""``sw.evaluate``: run all trust tests on several maps, and return one table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from saliency_widgets.session.request import Request
 
 
 def _tests(*, of_map: bool) -> list[TrustTest]:
-    """Return the tests that have columns: those of a map, or those of the score alone."""
+    """Return the tests with table columns: those of maps, or those of the score alone."""
     return [test for test in trust_tests().values() if test.columns and test.of_map == of_map]
 
 
@@ -48,8 +48,8 @@ def _names(tests: Iterable[TrustTest]) -> list[str]:
 
 
 def _settings(further: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """Check the parameters of tests, those that :func:`evaluate` names and those that it doesn't."""
-    elsewhere = {param.name for method in methods().values() for param in method.params}  # those go into params=
+    """Check the parameters of all tests, including those that :func:`evaluate` doesn't list."""
+    elsewhere = {param.name for method in methods().values() for param in method.params}  # these belong in params=
     params = {param.name: param for test in (*_tests(of_map=True), *_tests(of_map=False)) for param in test.params}
     unnamed = [name for name in params if name not in elsewhere]
     for name in further:
@@ -59,7 +59,7 @@ def _settings(further: dict[str, Any], **values: Any) -> dict[str, Any]:
 
 
 class Evaluation(pd.DataFrame):
-    """A table of checks: a DataFrame of numbers, printed with the reasons for its NaNs."""
+    """A DataFrame of check results, printed with the reasons for its NaNs."""
 
     @property
     def _constructor(self) -> type[Evaluation]:
@@ -67,11 +67,11 @@ class Evaluation(pd.DataFrame):
 
     @property
     def reasons(self) -> dict[Any, dict[str, str]]:
-        """Why a cell is NaN: by row, then by column. It is ``attrs["reasons"]``."""
+        """The reasons for NaNs, by row and then by column; stored in ``attrs["reasons"]``."""
         return self.attrs.get("reasons", {})
 
     def _why(self) -> list[str]:
-        """Return one sentence for each reason, with its rows and columns."""
+        """Return one sentence for each reason, naming its rows and columns."""
         rows: dict[tuple[str, str], list[str]] = {}
         for row in self.index:
             cells = self.reasons.get(row, {})
@@ -86,7 +86,7 @@ class Evaluation(pd.DataFrame):
         return [f"{', '.join(labels)}: no {what}: {reason}" for (what, reason), labels in rows.items()]
 
     def __repr__(self) -> str:
-        """The table, and the reasons below it."""
+        """Return the table as text, with the reasons below it."""
         return "\n".join([super().__repr__(), *self._why()])
 
     def _repr_html_(self) -> str | None:
@@ -99,14 +99,14 @@ class Evaluation(pd.DataFrame):
 
 @dataclass
 class _Row:
-    """The numbers of one map, and the reasons for NaNs."""
+    """The numbers of one map, and the reasons for those that are NaN."""
 
     numbers: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     values: Tensor | None = None
 
     def put(self, name: str, number: float, reason: str) -> None:
-        """Set a number, and the reason in case it is NaN."""
+        """Set a number, and the reason if it is NaN."""
         self.numbers[name] = number
         self.reasons.pop(name, None)
         if number != number:
@@ -114,15 +114,15 @@ class _Row:
 
     @contextmanager
     def check(self, *names: str) -> Iterator[None]:
-        """Run one check: if it raises, its numbers are NaN, and the error is the reason."""
+        """Run one check; if it raises, set its numbers to NaN, with the error as the reason."""
         try:
             yield
-        except Exception as error:  # the other checks go on
+        except Exception as error:  # the other checks continue
             for name in names:
                 self.put(name, float("nan"), str(error) or type(error).__name__)
 
     def run(self, test: TrustTest, explanation: Explanation, settings: Mapping[str, Any]) -> None:
-        """Run a test, and put the numbers of its columns."""
+        """Run a test and set the numbers of its columns."""
         for columns in test.columns:
             with self.check(*columns.numbers):
                 *_, result = (None, *test.begin(explanation, settings, **columns.settings))
@@ -154,48 +154,47 @@ def evaluate(  # noqa: PLR0913
     progress: bool = True,
     **further: Any,
 ) -> Evaluation:
-    """Run all trust tests on the maps of some methods, and on maps of your own, side by side.
+    """Run all trust tests on the maps of several methods, and on your own maps, side by side.
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, a batch or a list of them, as for :func:`attribute`.
-        methods: What to evaluate, one or a list, or a mapping from names of your choice: methods as for
-            :func:`attribute`; an :class:`Attribution`, which is recomputed with its settings; or a map as an array or
-            tensor. A map has the shape of the input as the model sees it, or (H, W) for an image; for a batch, there is
-            one for each input. Without ``sign``, an (H, W) map ranks the pixels directly, the largest first.
-        params: Parameters, passed to each method that has them: ``{"n_samples": 20}``.
-        sign: How the maps are shown and ranked. Default: each method's default.
+        methods: One item to evaluate, a list, or a mapping from names of your choice. An item is a method as for
+            :func:`attribute`; an :class:`Attribution`, which the tests recompute with its settings; or a map as an
+            array or tensor. A map has the shape of the input as the model sees it, or (H, W) for an image; for a batch,
+            pass one per input. Without ``sign``, an (H, W) map ranks the pixels directly, the largest value first.
+        params: Parameters, passed to each method that has them, such as ``{"n_samples": 20}``.
+        sign: Which part of the values is shown and ranked. Default: each method's default.
         channels: As for :meth:`Attribution.saliency_map`.
-        fill: What replaces removed pixels or features: see :func:`ablate`.
-        steps: Of the deletion and insertion curves.
-        chance: The maps that they are compared with: "moved", the same map elsewhere, or "scattered" pixels.
-        draws: How many of those.
+        fill: What replaces removed pixels or features; see :func:`ablate`.
+        steps: The number of steps of the deletion and insertion curves.
+        chance: The maps to compare the curves with: "moved", the same map elsewhere, or "scattered" pixels.
+        draws: The number of these maps.
         stages: The number of steps in which the weights are randomized.
         turns: The number of other seeds, and of noisy inputs, with which the map is recomputed.
-        radius: How far the noise moves the input, as a fraction of its range.
-        seed: Of everything that is drawn.
-        target: As for :func:`attribute`; for a batch, one for all or a list. Default: what an Attribution explains.
+        radius: The largest change of each number of the input, as a fraction of the input's range.
+        seed: The seed of all random draws.
+        target: As for :func:`attribute`; for a batch, one for all or a list. Default: that of the first Attribution.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        progress: Whether a progress bar is shown.
-        **further: The parameters of further tests.
+        progress: Whether to show a progress bar.
+        **further: The parameters of any further tests.
 
     Returns:
-        A DataFrame with one row per method, or for several inputs one row per method and input, with both in the index:
-        ``table.groupby("method").mean()`` averages over the inputs. ``deletion`` and ``insertion``: areas under the
-        normalized curves, and ``..._chance`` those of chance maps; ``randomized_half`` and ``randomized``: rank
-        correlation with the maps of the model with the upper half, or all, of its layers random (high is bad);
-        ``seeds`` and ``noises``: the worst rank correlation with maps of other seeds and of slightly noisy inputs, and
-        ``max_sensitivity``; ``settled`` and ``slope_left``: where the score levels off on the path to the input, and
-        the fraction of the slope left there; ``like <method>``: rank correlations between the methods.
-
-        A check that does not apply is NaN. The reasons are printed below the table, and are in
-        ``table.reasons[row][column]``.
+        A DataFrame with one row per method, or for several inputs one row per method and input, with both in the index,
+        so that ``table.groupby("method").mean()`` averages over the inputs. ``deletion`` and ``insertion`` are the
+        areas under the normalized curves, and ``..._chance`` those of chance maps; ``randomized_half`` and
+        ``randomized`` the rank correlation with the map of the model with the upper half, or all, of its layers
+        randomized (high is bad); ``seeds`` and ``noises`` the lowest rank correlation with maps of other seeds and of
+        slightly noisy inputs, with ``max_sensitivity``; ``settled`` the point on the path to the input where the score
+        levels off; ``slope_left`` the slope at the input relative to the steepest; ``like <method>`` the rank
+        correlation with that method's map. Checks that do not apply are NaN; the reasons are printed below the table,
+        and available in ``table.reasons[row][column]``.
 
     Raises:
-        TypeError: An argument has the wrong type, or none of the methods has a parameter.
-        ValueError: An argument is out of range, an input doesn't fit, the model failed, or a map has the wrong size,
-            holds NaN, or explains another class.
+        TypeError: An argument has the wrong type, or none of the methods has one of the parameters.
+        ValueError: An argument is out of range, an input doesn't fit the model, the model failed, or a map has the
+            wrong size, holds NaN, or explains another class.
     """
     check_switch("progress", progress)
     candidates = read_candidates(methods, check_mapping("params", params), sign, channels)
@@ -220,7 +219,7 @@ def evaluate(  # noqa: PLR0913
     total = count * (len(_tests(of_map=False)) + len(candidates) * len(_tests(of_map=True)))
     with neutral_modes(), tqdm(total=total, disable=not progress, unit="check") as bar:
         for index, one in enumerate(read_targets(target, count)):
-            problem = problems.pop(0)  # frees it, with its copy of the model, after use
+            problem = problems.pop(0)  # frees the problem and its copy of the model after use
             request = Request.of(DEFAULT, {}, target=one, score=score, contrast=contrast)
             resolved, _ = problem.resolve(request)
             for candidate in fitted:
@@ -247,7 +246,7 @@ def _checked(
     runner: Runner, candidates: list[Candidate], index: int, settings: Mapping[str, Any], bar: Any
 ) -> dict[str, _Row]:
     """Run all tests of all candidates for one input."""
-    # A model that fails, and a fill that doesn't fit, are errors of the whole call and not of one test.
+    # A failing model, or a fill that doesn't fit, is an error of the whole call and not of a single test.
     runner.scores(runner.inputs)
     fill = runner.kind.default_fill if settings["fill"] is None else settings["fill"]
     settings = {**settings, "fill": fill}

@@ -1,4 +1,4 @@
-"""Grids: several methods, values or settings as people pass them, for sweeps, comparisons, evaluations and pages."""
+"""Read lists and grids of methods, values and settings, for sweeps, comparisons, evaluations and pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saliency_widgets.params import Param, brief, check_list, check_mapping, unk
 from saliency_widgets.runtime.model.version import identity
 
 Params = Mapping[str, Sequence[Param]]
-"""The parameters of some methods by name; methods may share a name and differ in its range."""
+"""The parameters of several methods by name; methods may share a name but differ in its range."""
 
 _SETTINGS = "[{'n_steps': 16}, {'n_steps': 64}], or lists of values by name such as {'n_steps': [16, 64]}"
 
@@ -35,7 +35,7 @@ class Axis:
 
 
 class Grid(dict[str, list[Any]]):
-    """Checked values by parameter; its settings are all combinations of them."""
+    """Checked values by parameter name; the settings are all combinations of them."""
 
     @property
     def count(self) -> int:
@@ -43,13 +43,13 @@ class Grid(dict[str, list[Any]]):
         return math.prod(map(len, self.values()))
 
     def settings(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Return the settings, the last parameter changing fastest; at most so many."""
+        """Return the first ``most`` settings, or all; the last parameter changes fastest."""
         combinations = itertools.islice(itertools.product(*self.values()), most)
         return [dict(zip(self, values, strict=True)) for values in combinations]
 
 
 def params_of(methods: Iterable[Method]) -> dict[str, list[Param]]:
-    """Return the parameters of some methods by name."""
+    """Return the parameters of several methods by name."""
     result: dict[str, list[Param]] = {}
     for param in dict.fromkeys(param for method in methods for param in method.params):
         result.setdefault(param.name, []).append(param)
@@ -57,17 +57,17 @@ def params_of(methods: Iterable[Method]) -> dict[str, list[Param]]:
 
 
 def applicable(method: Method, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those values that are of a method's parameters."""
+    """Return the values whose names are parameters of a method."""
     names = {param.name for param in method.params}
     return {name: value for name, value in values.items() if name in names}
 
 
 def check_names(argument: str, names: Iterable[str], params: Params, fixed: Collection[str] = ()) -> None:
-    """Check that there are parameters of these names, and that none of them is passed apart as well.
+    """Check that all names are parameters, and that none of them is also passed as a single value.
 
     Raises:
-        TypeError: There is none.
-        ValueError: It is passed twice.
+        TypeError: A name is unknown.
+        ValueError: A parameter is passed twice.
     """
     for name in names:
         if name not in params:
@@ -77,11 +77,11 @@ def check_names(argument: str, names: Iterable[str], params: Params, fixed: Coll
 
 
 def read_list(argument: str, values: Any, example: str = "[8, 32]") -> list[Any]:
-    """Return the items of a list, an array or a tensor; those of an array as Python's numbers.
+    """Return the items of a list, an array or a tensor, with scalars of arrays and tensors as Python numbers.
 
     Raises:
-        TypeError: It is no list.
-        ValueError: It is empty or too long.
+        TypeError: The argument is not a list.
+        ValueError: The list is empty or too long.
     """
     if isinstance(values, Tensor):
         check_dense(values, argument)
@@ -99,13 +99,13 @@ def read_axis(
     Args:
         argument: The argument's name, for errors.
         values: The argument.
-        label: Returns the label of a variant that has none; raises if it is not a variant.
-        single: Returns whether it is one variant rather than a list.
-        example: A list that could be passed, for errors.
+        label: Returns the label of an unlabeled variant; raises if its argument is not a variant.
+        single: Returns whether its argument is one variant rather than a list.
+        example: An example of a valid list, for errors.
 
     Raises:
-        TypeError: It is none of these.
-        ValueError: There are none.
+        TypeError: The argument is none of these.
+        ValueError: There are no variants.
     """
     if isinstance(values, Mapping):
         items = read_list(argument, list(values.values()), example)
@@ -116,11 +116,11 @@ def read_axis(
 
 
 def read_grid(argument: str, grid: Any, params: Params, fixed: Collection[str] = ()) -> Grid:
-    """Read lists of values by parameter; each value must suit all parameters of the name.
+    """Read lists of values by parameter name; each value must be valid for all parameters of that name.
 
     Raises:
-        TypeError: It is no mapping to lists, a parameter is unknown, or a value has the wrong type.
-        ValueError: A value is out of range or repeated, or there are none.
+        TypeError: The grid is not a mapping to lists, a parameter is unknown, or a value has the wrong type.
+        ValueError: A value is out of range or repeated, or there are no values.
     """
     grid = check_mapping(argument, grid)
     check_names(argument, grid, params, fixed)
@@ -136,10 +136,10 @@ def read_grid(argument: str, grid: Any, params: Params, fixed: Collection[str] =
 
 
 def read_settings(settings: Any, params: Params, fixed: Collection[str], most: int) -> tuple[Axis, int]:
-    """Read settings: lists of values by parameter, a list of mappings from parameters, or such mappings by label.
+    """Read settings: lists of values by parameter, a list of mappings from parameters to values, or these by label.
 
     Returns:
-        The settings, at most ``most`` combinations of lists, and how many there are.
+        The settings, limited to the first ``most`` if they are combinations of lists, and their total number.
     """
     if settings is None:
         return Axis([""], [{}]), 1
@@ -155,14 +155,14 @@ def read_settings(settings: Any, params: Params, fixed: Collection[str], most: i
 
 
 def over_limit(argument: str, counts: Mapping[str, int], limit: int, first: Callable[[], Any], advice: str) -> str:
-    """Return the message for more maps than the limit, with an estimate of their time.
+    """Return the error message for more maps than the limit, with an estimate of their time.
 
     Args:
-        argument: What has too many of them.
-        counts: The numbers whose product is that of the maps, by what they count.
+        argument: The name of the argument or function.
+        counts: The factors of the number of maps, by plural noun.
         limit: The limit.
-        first: Computes one of the maps.
-        advice: What else can be done.
+        first: Computes one map, to measure its time.
+        advice: Another way to save time.
     """
     count = math.prod(counts.values())
     product = " x ".join(f"{number:,} {name}" for name, number in counts.items() if number > 1)
@@ -187,7 +187,7 @@ def _duration(seconds: float) -> str:
 
 
 def distinct(labels: Sequence[str]) -> list[str]:
-    """Return the labels, with repeated ones numbered."""
+    """Return the labels, with repeated labels numbered."""
     numbers: dict[str, int] = {}
     result: dict[str, None] = {}
     for label in labels:

@@ -1,4 +1,4 @@
-"""``sw.shuffle`` and ``sw.importance``: what features contribute, to one row and over many rows."""
+"""``sw.shuffle`` and ``sw.importance``: the contributions of features, to one row and over many rows."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def shuffle(
     contrast: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Take one feature of a row at a time from other rows, and measure the change of the score.
+    """Replace one feature of a row at a time with values from other rows, and measure the change in the score.
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
         inputs: One row, as for :func:`explore`.
         background: The other rows.
-        draws: How many of them each feature is taken from.
-        seed: Of the draw.
+        draws: The number of other rows that each feature's values are taken from.
+        seed: The seed of the draw.
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
@@ -65,13 +65,13 @@ def shuffle(
             :func:`attribute`.
 
     Returns:
-        One row per feature, the largest first: its ``value``; ``contribution``, how much higher the score is with it
-        than with other rows' values, on average; and its standard ``error`` over the draws.
+        One row per feature, largest absolute contribution first: ``value``; ``contribution``, how much higher the score
+        is on average than with values of other rows; and ``error``, its standard error over the draws.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: There is more than one row, the background has other columns, values are missing, or an argument is
-            out of range.
+        ValueError: There is more than one row, the background has different columns, values are missing, or an argument
+            is out of range.
     """
     import pandas as pd
 
@@ -110,29 +110,29 @@ def importance(  # noqa: PLR0913
     params: dict[str, Any] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Return which features matter over many rows: mean absolute attributions, and permutation importance.
+    """Measure feature importance over many rows, by mean absolute attributions and by permutation.
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
-        rows: The rows that are explained and permuted: a DataFrame, or an array (N, C).
-        labels: Class indices or names of these rows, or values with ``score="value"``. Without them, permuting measures
-            the change of the score instead of the loss.
-        method: How rows are explained.
-        background: The rows that define baselines. Default: the rows themselves.
-        repeats: How many permutations.
-        seed: Of the permutations.
-        target: As for :func:`attribute`, the same for all rows. None is the top prediction of the first row.
+        rows: The rows to explain and permute: a DataFrame, or an array of shape (N, C).
+        labels: Class indices or names of these rows, or values with ``score="value"``. Without labels, permutation
+            importance is the mean absolute change in the score instead of the increase in the loss.
+        method: The attribution method, as for :func:`attribute`.
+        background: The rows that define baselines. Default: ``rows``.
+        repeats: The number of permutations of each feature.
+        seed: The seed of the permutations.
+        target: As for :func:`attribute`, the same for all rows. None is the top prediction for the first row.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        progress: Whether a progress bar is shown.
+        progress: Whether to show a progress bar.
         params: Parameters of the method.
         **options: "feature_names", "transform", "class_names", "device", "fold" and "precision", as for
             :func:`attribute`.
 
     Returns:
-        One row per feature, the largest attributions first: ``size``, the mean absolute attribution; ``mean``, the
-        signed mean; ``permuted``, how much permuting the feature raises the loss (or moves the score), and
-        ``permuted_std``, the standard deviation over the repeats.
+        One row per feature, the largest ``size`` first: ``size``, the mean absolute attribution; ``mean``, the signed
+        mean; ``permuted``, how much permuting the feature increases the loss (or changes the score); and
+        ``permuted_std``, its standard deviation over the repeats.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -148,7 +148,7 @@ def importance(  # noqa: PLR0913
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with neutral_modes():
         resolved, _ = problem.resolve(request)
-        for each in (problem, explained):  # this runs the model once, which checks the class names
+        for each in (problem, explained):  # runs the model once, which checks the class names
             _ = each.logits
         tensor, loss = labels_of(labels, explained, score)
         runner, explained_runner = problem.runner(resolved), explained.runner(resolved)
@@ -177,7 +177,7 @@ def importance(  # noqa: PLR0913
 
 
 def _first(rows: Any) -> Any:
-    """Return the first row, in the same form."""
+    """Return the first row, in the same type of container."""
     if isinstance(rows, torch.Tensor):
         check_dense(rows, "rows")
     elif hasattr(rows, "iloc"):

@@ -1,4 +1,4 @@
-"""``sw.ablate``: the model's outputs without a region."""
+"""``sw.ablate``: run the model without a region of its input."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LEVELS = ({0, 1}, {0, 255})
 
 
 def one_sample(problem: Problem) -> None:
-    """Check that there is exactly one sample.
+    """Check that a problem has exactly one sample.
 
     Raises:
-        ValueError: There are more, or several inputs that are explained together.
+        ValueError: It has several samples, or several inputs that are explained together.
     """
     if len(problem.tensor) != 1:
         raise ValueError(f"inputs: this check is about one input, got a batch of {len(problem.tensor)}. Pass one.")
@@ -40,17 +40,17 @@ def one_sample(problem: Problem) -> None:
 
 
 def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
-    """Read a mask as truth values.
+    """Read a mask as a boolean tensor.
 
     Args:
-        mask: An array or tensor of truth values (or of 0 and 1, or 0 and 255), a black and white image, or an
-            attribution, whose top ``share`` is used.
-        share: The share of an attribution.
+        mask: A boolean array or tensor (or one of 0 and 1, or 0 and 255), a black-and-white image, or an attribution,
+            whose top ``share`` is used.
+        share: The fraction of an attribution's map to select.
         problem: The model and the input.
 
     Raises:
         TypeError: The mask has an unsupported type.
-        ValueError: Its numbers are not truth values, or the share is missing or out of range.
+        ValueError: Its numbers are not booleans, or the share is missing, out of range, or passed with another mask.
     """
     if share is not None and not (isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1):
         raise ValueError(f"top: expected a share of the map above 0 and at most 1, such as 0.05; got {brief(share)}.")
@@ -87,25 +87,25 @@ def ablate(  # noqa: PLR0913
     contrast: Any = None,
     **options: Any,
 ) -> Ablation:
-    """Run the model without a region, and without equally large regions elsewhere for comparison.
+    """Run the model with a region removed and, for comparison, with equally large regions removed elsewhere.
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, as for :func:`attribute`.
-        mask: The region to remove: truth values of shape (H, W) of what the model sees ((F,) for a row), a black and
-            white image, or an :class:`Attribution` with ``top``.
-        fill: What replaces it: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a function
-            from the input to one. Default: "blur" for an image, "mean" for a row with a background, otherwise "zero".
-        top: The share of an attribution to remove, with the largest values.
-        draws: How many regions of the same size and shape are removed elsewhere.
-        seed: Of the draws, and of a random fill.
+        mask: The region to remove: booleans, shape (H, W) as the model sees the image, or (F,) for a row; a
+            black-and-white image; or an :class:`Attribution` with ``top``.
+        fill: The replacement: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a function
+            from input to tensor. Default: "blur" for an image, "mean" for a row with a background, otherwise "zero".
+        top: The fraction of an attribution's map to remove, largest values first.
+        draws: The number of regions of the same size and shape to remove elsewhere.
+        seed: The seed of the draws and of a random fill.
         target: As for :func:`attribute`.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         **options: "transform", "class_names" and so on, as for :func:`attribute`.
 
     Returns:
-        Scores before and after, those of the draws elsewhere, and the image that the model saw.
+        The scores before and after, those of the draws elsewhere, and the image that the model saw.
 
     Raises:
         TypeError: An argument has the wrong type.

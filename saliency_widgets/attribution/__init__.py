@@ -1,4 +1,4 @@
-"""What is computed: methods, targets, baselines, quadrature. Torch only; no images in, no pixels out."""
+"""Attribution methods, scores, baselines and quadrature. Computes on torch tensors; neither reads nor draws images."""
 
 from saliency_widgets.attribution.baselines import BASELINE, PixelRange
 from saliency_widgets.attribution.kind import Kind, baseline_of

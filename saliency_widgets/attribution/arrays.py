@@ -1,4 +1,4 @@
-"""Arrays and tensors as people pass them: what holds no plain numbers is refused here."""
+"""Conversion of the arrays and tensors that callers pass; those that don't hold plain numbers are rejected."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from saliency_widgets.params import check_length
 
 
 def check_dense(tensor: Tensor, argument: str, *, returned: bool = False) -> None:
-    """Look at what can be looked at before anything is computed; it takes no time, also once per pass.
+    """Check that a tensor is dense and holds numbers. Only metadata is read, so this is cheap enough for every pass.
 
     Args:
-        tensor: It.
+        tensor: The tensor to check.
         argument: The argument's name, for the error.
-        returned: Whether the argument returned it: a model, a function.
+        returned: Whether the tensor was returned by the argument (a model or a function).
 
     Raises:
-        TypeError: It is no dense tensor that holds numbers.
+        TypeError: It is not a dense tensor of numbers.
     """
-    # Nothing computes in floats of 8 bits.
+    # torch has no arithmetic for 8-bit floats.
     narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
     if tensor.layout == torch.strided and not (narrow or tensor.is_quantized or tensor.is_meta or tensor.is_nested):
         return
@@ -47,10 +47,10 @@ def check_dense(tensor: Tensor, argument: str, *, returned: bool = False) -> Non
 
 
 def check_unmasked(value: Any, argument: str) -> None:
-    """Look whether values of a masked array are masked: what lies under the mask would be computed with.
+    """Check that no values of an array are masked, as the numbers under the mask would enter the computation.
 
     Raises:
-        TypeError: Some are.
+        TypeError: Some values are masked.
     """
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
@@ -60,12 +60,12 @@ def check_unmasked(value: Any, argument: str) -> None:
 
 
 def on_host(*tensors: Tensor) -> list[Tensor]:
-    """Small tensors as the host has them, each in its shape and type: with one copy from a device for all of them.
+    """Return small tensors on the host, each in its shape and type, with a single copy per device.
 
-    Every copy and every single number that is read waits until the device has done what it was asked before.
+    Each copy, and each number read from a device, waits for all work queued on that device.
 
     Args:
-        tensors: Of floating-point numbers or truth values: a type that holds those of both holds them exactly.
+        tensors: Tensors of floating-point numbers or truth values; their promoted type holds all values exactly.
     """
     copies = [tensor.detach() for tensor in tensors]
     for device in {tensor.device for tensor in copies if tensor.device.type != "cpu"}:
@@ -78,17 +78,17 @@ def on_host(*tensors: Tensor) -> list[Tensor]:
 
 
 def as_array(value: Any, argument: str) -> np.ndarray:
-    """A tensor, a list or anything else that NumPy takes, as an array of whatever it holds.
+    """Return a tensor, a list or anything else that NumPy accepts as an array, of any type.
 
     Raises:
-        TypeError: It can't be read.
+        TypeError: The value can't be read.
         ValueError: Its rows differ in length.
     """
     if isinstance(value, Tensor):
         check_dense(value, argument)
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    if isinstance(value, range):  # the only list that takes no memory until it is an array
+    if isinstance(value, range):  # takes no memory until it becomes an array
         check_length(argument, value)
     check_unmasked(value, argument)
     try:
@@ -102,10 +102,10 @@ def as_array(value: Any, argument: str) -> np.ndarray:
 
 
 def as_numbers(value: Any, argument: str) -> Tensor:
-    """A tensor, an array or a list, as a tensor of real numbers.
+    """Return a tensor, an array or a list as a tensor of real numbers.
 
     Raises:
-        TypeError: It holds no numbers, or complex ones.
+        TypeError: The value holds no numbers, or complex ones.
         ValueError: Its rows differ in length.
     """
     if isinstance(value, Tensor):
@@ -115,7 +115,7 @@ def as_numbers(value: Any, argument: str) -> Tensor:
         if array.dtype.kind not in "buifc":
             raise TypeError(f"{argument}: expected numbers, got an array of {array.dtype}.")
         array = array.astype(np.float64) if array.dtype == np.longdouble else array
-        # torch takes neither negative strides nor another byte order.
+        # torch accepts neither negative strides nor non-native byte order.
         value = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if value.is_complex():
         raise TypeError(f"{argument}: expected real numbers, got {value.dtype}. Pass .real or .abs().")

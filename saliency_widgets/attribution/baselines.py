@@ -1,6 +1,6 @@
 """Baselines: the input that stands for "nothing there", from which Integrated Gradients starts.
 
-Which one is meant decides the image: what equals the baseline can get no attribution (Sturmfels, Lundberg and Lee,
+The choice shapes the map: a feature equal to its baseline can get no attribution (Sturmfels, Lundberg and Lee,
 "Visualizing the Impact of Feature Attribution Baselines", Distill 2020).
 """
 
@@ -18,12 +18,12 @@ from saliency_widgets.params import Param
 
 @dataclass(frozen=True)
 class PixelRange:
-    """What a black and a white image look like to the model.
+    """The model's input for black and for white pixels.
 
     Attributes:
         black: The model's input for black pixels, broadcastable to the inputs' shape.
         white: The same for white pixels.
-        assumed: Whether it was guessed from the numbers alone: floats in [0, 1], without a transform.
+        assumed: Whether the range was inferred from the values alone: floats in [0, 1], without a transform.
     """
 
     black: Tensor
@@ -32,20 +32,20 @@ class PixelRange:
 
 
 def zero(inputs: Tensor, _: int = 0) -> Tensor:
-    """Zeros."""
+    """Return zeros."""
     return torch.zeros_like(inputs)
 
 
 def mean(inputs: Tensor, _: int = 0) -> Tensor:
-    """The mean of each channel of each sample; of rows, of the whole row."""
-    if inputs.ndim == 1:  # one number for each sample
+    """Return the mean of each channel of each sample; for rows, of the whole row."""
+    if inputs.ndim == 1:  # one number per sample
         return inputs.clone()
     over = tuple(range(2, inputs.ndim)) or (1,)
     return inputs.mean(over, keepdim=True).expand_as(inputs).clone()
 
 
 def median(inputs: Tensor, _: int = 0) -> Tensor:
-    """The lower median of each channel of each sample; of rows, of the whole row."""
+    """Return the lower median of each channel of each sample; for rows, of the whole row."""
     if inputs.ndim == 1:
         return inputs.clone()
     flat = inputs.flatten(2) if inputs.ndim > 2 else inputs[:, None]
@@ -54,7 +54,7 @@ def median(inputs: Tensor, _: int = 0) -> Tensor:
 
 
 def blur(images: Tensor, _: int = 0) -> Tensor:
-    """Images (B, C, H, W) convolved with a Gaussian whose deviation is a tenth of the shorter side."""
+    """Convolve images (B, C, H, W) with a Gaussian whose standard deviation is a tenth of the shorter side."""
     sigma = 0.1 * min(images.shape[-2:])
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
@@ -66,14 +66,14 @@ def blur(images: Tensor, _: int = 0) -> Tensor:
 
 
 def limits(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the largest number of each sample, broadcastable to the inputs."""
+    """Return the smallest and the largest number of each sample, broadcastable to the inputs."""
     flat = inputs.reshape(len(inputs), -1)
     shape = (-1, *[1] * (inputs.ndim - 1))
     return flat.amin(1).view(shape), flat.amax(1).view(shape)
 
 
 def noise(inputs: Tensor, seed: int = 0, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Uniform noise, the same for all samples, within a range; by default that of each sample's own numbers."""
+    """Return uniform noise, the same draw for all samples, within a range: by default that of each sample's values."""
     drawn = torch.rand(inputs.shape[1:], generator=seeded(seed, "baseline"), dtype=torch.float32, device="cpu")
     if low is None or high is None:
         low, high = limits(inputs)

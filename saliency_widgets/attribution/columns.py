@@ -1,4 +1,4 @@
-"""The columns of a table: which of the model's features come from each, and what other rows hold there."""
+"""The columns of a table: which of the model's features come from each, and the values of other rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What is known of the table that a row is from.
+    """The columns of the table that the inputs are rows of.
 
     Attributes:
-        names: Of its C columns.
-        of: Which column each of the model's F features comes from, shape (F,); -1 where that can't be told.
-        encode: From rows as people have them (a Series, a DataFrame), and what they are called in an error, to what the
-            model sees, (N, F).
-        rows: Other rows, the background, as the model sees them, shape (N, F), or None.
-        median: The median of each column, and of one of words the most frequent, as the model sees it, (F,), or None.
+        names: The names of the C columns.
+        of: The column that each of the model's F features comes from, shape (F,); -1 where it is unknown.
+        encode: A function from pandas rows (a Series, a DataFrame) and the argument's name, for errors, to the model's
+            input, shape (N, F).
+        rows: Other rows, the background, as model input, shape (N, F), or None.
+        median: The median of each column (for text, the most frequent value), as model input, shape (F,), or None.
     """
 
     names: tuple[str, ...]
@@ -29,10 +29,10 @@ class Columns:
     median: Tensor | None = None
 
     def summed(self, values: Tensor) -> Tensor:
-        """Attributions of the model's features, summed back to the columns: (B, F) becomes (B, C).
+        """Sum attributions of the model's features by column: (B, F) becomes (B, C).
 
-        An attribution in proportion to the change of its feature is the same in any unit: of a linear model on scaled
-        features, Integrated Gradients give w (x - x') in the units of the columns.
+        An attribution proportional to the change of its feature doesn't depend on the unit: for a linear model on
+        scaled features, Integrated Gradients gives w (x - x') in the units of the columns.
         """
         total = values.new_zeros(len(values), len(self.names))
         from_column = (self.of >= 0).to(values.device)

@@ -1,4 +1,4 @@
-"""Exceptions of a computation, and what it means when memory runs out."""
+"""Exceptions that a computation raises, and how to recognize that memory ran out."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import torch
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: a newer request replaced this one
-    """Raised inside a computation whose result is no longer wanted."""
+    """Raised inside a computation whose result is no longer needed."""
 
 
 class ModelChanged(ValueError):  # noqa: N818 - it names what happened
-    """The model's weights changed in the middle of a computation, which failed for it."""
+    """The model's weights changed during a computation and made it fail."""
 
 
 class Unread(ValueError):  # noqa: N818 - it names what happened
-    """The score does not depend on what it was to be differentiated by."""
+    """The score does not depend on the tensor that it should be differentiated with respect to."""
 
 
 class OneForAll(ValueError):  # noqa: N818 - it names what happened
-    """One number came for a whole batch, and not one for each row."""
+    """The model or the target function returned one number for a whole batch instead of one per row."""
 
 
 class NotFinite(ValueError):  # noqa: N818 - it names what happened
     """Scores or gradients are NaN or infinite.
 
     Attributes:
-        what: Which of them.
+        what: The quantity that is not finite, such as "score".
     """
 
     def __init__(self, message: str, what: str = "score") -> None:
@@ -34,15 +34,15 @@ class NotFinite(ValueError):  # noqa: N818 - it names what happened
 
 
 class NeedsGradients(ValueError):  # noqa: N818 - it names what happened
-    """The model doesn't run with frozen weights, under no_grad or with autograd.grad; with ``.backward()`` it may."""
+    """The model fails with frozen weights, under no_grad or with autograd.grad, but may run with ``.backward()``."""
 
 
-# What torch says where it raises no OutOfMemoryError: of host memory, and on Apple's devices.
+# torch's wording where it raises no OutOfMemoryError: for host memory, and on Apple devices.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+    """Return whether an error means that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

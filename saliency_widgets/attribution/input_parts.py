@@ -1,4 +1,4 @@
-"""The inputs that are explained together, and how they lie side by side in the one tensor that methods see."""
+"""Inputs that are explained together, side by side in the single tensor that methods see."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from saliency_widgets.attribution.kind import NUMBERS, Kind
 
 @dataclass(frozen=True)
 class InputPart:
-    """One of several inputs that are explained together, or the only one where a sample of it is one number.
+    """One of several inputs that are explained together, or the only input if a sample of it is a single number.
 
     Attributes:
         name: Its name or position among the model's arguments.
-        shape: Of one sample; () where that is one number.
-        kind: What it is.
-        dtype: Its type, where that is not the type of the tensor that holds all of them.
+        shape: The shape of one sample; () for a single number.
+        kind: The kind of input.
+        dtype: Its type, if that differs from the type of the tensor that holds all inputs.
     """
 
     name: str
@@ -28,16 +28,16 @@ class InputPart:
 
     @property
     def size(self) -> int:
-        """Numbers of one sample."""
+        """The number of elements in one sample."""
         return int(torch.Size(self.shape).numel())
 
 
 def split_parts(parts: tuple[InputPart, ...], rows: Tensor) -> list[Tensor]:
-    """Rows of the tensor that methods see as the inputs themselves, each in its own shape and type.
+    """Split rows of the tensor that methods see into the model's inputs, each in its own shape and type.
 
     Args:
-        parts: The inputs; empty where there is one, in its own shape.
-        rows: Shape (N, ...), or (N, F) with the parts side by side.
+        parts: The inputs; empty for a single input, whose rows already have its shape.
+        rows: The rows, shape (N, ...), or (N, F) with the parts side by side.
     """
     if not parts:
         return [rows]

@@ -1,7 +1,7 @@
-"""What an input is, as methods and trust tests need it: its baselines, its range, its features.
+"""Kinds of input, with the properties that methods and trust tests need: baselines, range, features.
 
-:class:`Kind` itself stands for numbers of any shape. ``saliency_widgets/inputs`` has the kinds that know more: images
-and rows of a table.
+:class:`Kind` itself covers numbers of any shape. ``saliency_widgets/inputs`` has the more specific kinds: images and
+rows of a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import brief, is_truth_value
 
 Baseline = Callable[[Tensor, int], Tensor]
-"""From inputs (B, ...) and a seed to the baseline of each sample, a tensor of its own of the same shape."""
+"""A function from inputs (B, ...) and a seed to the baseline of each sample, a new tensor of the same shape."""
 
 
 class Kind:
@@ -30,11 +30,11 @@ class Kind:
 
     Attributes:
         name: "numbers", "image" or "table".
-        noun: What one is called.
-        mark: What a large value looks like.
-        pixels: What black and white pixels look like to the model; None if unknown, and for anything but images.
+        noun: The word for one input, in texts.
+        mark: The phrase for a large value, in texts.
+        pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
-        drawn: Whether its values are a map that is painted over what is explained.
+        drawn: Whether attributions are drawn as a map over the input.
     """
 
     name: ClassVar[str] = "numbers"
@@ -46,12 +46,12 @@ class Kind:
 
     @property
     def default_fill(self) -> str:
-        """What replaces removed features by default, see :mod:`saliency_widgets.evaluation.fills`."""
+        """The default replacement for removed features, see :mod:`saliency_widgets.evaluation.fills`."""
         return "zero"
 
     @property
     def background(self) -> Tensor | None:
-        """Other inputs as the model sees them, shape (N, F)."""
+        """Other rows of the table as model input, shape (N, F); None without a background."""
         return None
 
     # ---- baselines
@@ -63,30 +63,30 @@ class Kind:
 
     @property
     def default_pool(self) -> str:
-        """What baselines are drawn from if none are passed: the rows of the background, or noise."""
+        """The source of baselines if none are passed: the rows of the background if available, otherwise noise."""
         return "noise" if self.background is None else BACKGROUND
 
     @property
     def bounded(self) -> bool:
-        """Whether noise has a range of its own, and not that of each sample."""
+        """Whether noise has a fixed range instead of the range of each sample."""
         return False
 
     @property
     def zero_note(self) -> str:
-        """Why zero is the default baseline, if a reader could take it for something else."""
+        """Why zero is the default baseline, in words; empty if that needs no explanation."""
         return ""
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:
-        """Return the message for the name of a baseline that these inputs don't have."""
+        """Return the error message for the name of a baseline that these inputs don't have."""
         if name == "blur":
             return f"baseline: 'blur' needs images (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'."
         return f"baseline: {name!r} means {name} pixels, and these inputs are no image. Use 'zero' or a tensor."
 
     def encode(self, rows: Any, argument: str) -> Tensor:  # noqa: ARG002
-        """Bring rows of a table, as pandas has them, into the form that the model sees.
+        """Convert pandas rows of a table into the model's input.
 
         Raises:
-            TypeError: The inputs are no rows of a table.
+            TypeError: The inputs are not rows of a table.
             ValueError: Columns are missing, or a value can't be used.
         """
         raise TypeError(f"{argument}: a row of pandas goes with inputs that are one. Pass what the model sees.")
@@ -94,35 +94,35 @@ class Kind:
     # ---- noise
 
     def spread(self, inputs: Tensor) -> Tensor:
-        """The range max - min of each sample's inputs, broadcastable to them."""
+        """Return the range max - min of each sample's inputs, broadcastable to them."""
         flat = inputs.reshape(len(inputs), -1)
         return (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (inputs.ndim - 1))
 
     # ---- features
 
     def shape_of(self, inputs: Tensor) -> tuple[int, ...]:
-        """The shape of the features of one sample, by which a map and a mask go."""
+        """Return the shape of one sample's features, which is also the shape of its map and its mask."""
         return tuple(inputs.shape[1:])
 
     def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:  # noqa: ARG002
-        """Reduce values to one for each feature.
+        """Reduce values to one per feature.
 
         Args:
-            values: Shape (B, ...).
-            reduction: What is shown of an image; the size of anything else.
-            inputs: What the model sees.
+            values: The values, shape (B, ...).
+            reduction: The reduction for images; other kinds use the absolute value.
+            inputs: The model's input.
 
         Returns:
-            Shape (B, *shape_of(inputs)).
+            One value per feature, shape (B, *shape_of(inputs)).
         """
         return (values if values.ndim > 1 else values[:, None]).abs()
 
     def broadcast(self, masks: Tensor) -> Tensor:
-        """Masks of features, shape (K, *shape_of), as masks that broadcast to K inputs."""
+        """Reshape masks of features, shape (K, *shape_of), to broadcast to K inputs."""
         return masks
 
     def image_of(self, inputs: Tensor) -> np.ndarray | None:  # noqa: ARG002
-        """The first sample as an image to look at, uint8 (H, W, 3); None if it is no image."""
+        """Return the first sample as an image for display, uint8 (H, W, 3); None if it is not an image."""
         return None
 
 
@@ -130,16 +130,16 @@ NUMBERS = Kind()
 
 
 def baseline_of(value: Any, inputs: Tensor, kind: Kind = NUMBERS, seed: int = 0) -> Tensor:
-    """The baseline of each sample.
+    """Return the baseline of each sample.
 
     Args:
         value: A name ("black", "white", "mean", "median", "blur", "noise", "zero"), a tensor that broadcasts to the
             inputs, a function from the inputs to such a tensor, or None for the first of ``kind.baselines``. For rows
             of a table, also a Series or a DataFrame of one row.
-        inputs: What the model sees, shape (B, ...).
-        kind: What they are.
-        seed: The seed of "noise": uniform between black and white, within each column's range in the background, or
-            between each sample's own least and largest number. It is the same for all samples.
+        inputs: The model's input, shape (B, ...).
+        kind: The kind of the inputs.
+        seed: The seed of "noise", which is uniform between black and white, within each column's range in the
+            background, or between each sample's smallest and largest number. All samples share one draw.
 
     Returns:
         A tensor of the inputs' shape, type and device.
@@ -158,7 +158,7 @@ def baseline_of(value: Any, inputs: Tensor, kind: Kind = NUMBERS, seed: int = 0)
         if name not in kind.baselines:
             raise ValueError(kind.why_no_baseline(name, inputs))
         return kind.baselines[name](inputs, seed)
-    if hasattr(value, "iloc"):  # a row as people have it
+    if hasattr(value, "iloc"):  # a pandas row
         value = kind.encode(value, "baseline")
     if callable(value) and not isinstance(value, Tensor):
         value = _call(value, inputs)
@@ -183,7 +183,7 @@ def baseline_of(value: Any, inputs: Tensor, kind: Kind = NUMBERS, seed: int = 0)
 
 
 def _call(function: Callable[[Tensor], Any], inputs: Tensor) -> Any:
-    """Call the caller's function; what it raises becomes an error about ``baseline``."""
+    """Call the caller's function; report its exceptions as errors of ``baseline``."""
     try:
         return function(inputs.clone())
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Scores and gradients that aren't finite, with the inputs that caused it: a method runs others than the caller's."""
+"""Errors for scores and gradients that aren't finite, naming the cause among the inputs that a method generates."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from saliency_widgets.attribution.query import Query
 def locate_nonfinite(
     query: Query, argument: str, points: Iterable[tuple[str, Tensor]], elsewhere: str, remedy: str
 ) -> Iterator[None]:
-    """Where scores or gradients in this block aren't finite, raise an error that says for which inputs.
+    """Raise an error that names the inputs if scores or gradients in this block aren't finite.
 
     Args:
-        query: The model and its inputs, which are checked first.
-        argument: The argument that the other inputs come from.
-        points: Some of these, each with a name, of shape (K * B, ...).
-        elsewhere: The name of all others.
-        remedy: What to do.
+        query: The model and the caller's inputs, which are checked first.
+        argument: The argument that the other inputs in the block derive from.
+        points: Some of these other inputs, each with a name, of shape (K * B, ...), checked next.
+        elsewhere: The name of the remaining ones.
+        remedy: Advice for the user.
 
     Raises:
-        NotFinite: Scores or gradients in the block, or else those at one of the points, aren't finite.
+        NotFinite: Scores or gradients in the block aren't finite.
     """
     try:
         yield
@@ -46,16 +46,16 @@ def locate_nonfinite(
 
 
 def check_integration_path(query: Query, start: Tensor, baseline: Any) -> contextlib.AbstractContextManager[None]:
-    """Where scores or gradients between a baseline and the inputs aren't finite, say whether the baseline is why.
+    """Raise an error if scores or gradients between a baseline and the inputs aren't finite, naming the location.
 
     Args:
         query: The model and its inputs.
         start: The baseline of each sample, of the inputs' shape.
-        baseline: As it was passed.
+        baseline: The baseline as the caller passed it.
     """
     name = describe_baseline(baseline)
     points = [(f"at {name}", start)]
-    if query.parts:  # one input alone at its baseline, the others as they are
+    if query.parts:  # one input at its baseline, the others unchanged
         sizes = [part.size for part in query.parts]
         ends, starts = query.inputs.split(sizes, 1), start.split(sizes, 1)
         for k, part in enumerate(query.parts):
@@ -71,7 +71,7 @@ _REMEDY = (
 
 
 def describe_baseline(baseline: Any) -> str:
-    """A baseline in words, as it was passed."""
+    """Describe a baseline in words, as the caller passed it."""
     if isinstance(baseline, str):
         return f"the baseline {baseline!r}"
     if baseline is None:

@@ -1,4 +1,4 @@
-"""What a method sees of the model: scores, gradients and activations, for any rows of inputs."""
+"""The interface between a method and the model: scores, gradients and activations for any rows of inputs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LayerPoint:
         gradient: dF / dA, of the same shape.
         score: F, shape (B,).
         layer: The layer's path.
-        notes: What a reader should know.
+        notes: Notes for the user.
     """
 
     activation: Tensor
@@ -73,38 +73,38 @@ class LayerPoint:
 
 
 class BaselinePool(Protocol):
-    """Many baselines to draw from.
+    """A pool of baselines to draw from.
 
     Attributes:
-        size: How many.
-        constant: The names of inputs that are compared with noise of a range that is 0.
+        size: The number of baselines.
+        constant: The names of the inputs that are compared with noise whose range is 0.
     """
 
     size: int
     constant: list[str]
 
     def draw(self, index: int, seed: int) -> Tensor:
-        """A baseline of each sample, of the inputs' shape; ``seed`` is of fresh noise."""
+        """Return a baseline for each sample, of the inputs' shape; ``seed`` is used if it is fresh noise."""
         ...
 
     def is_noise(self, index: int) -> bool:
-        """Whether it is noise that is drawn anew for each sample."""
+        """Return whether a baseline, or a part of it, is fresh noise for each sample."""
         ...
 
     def describe(self, index: int) -> str:
-        """It in words."""
+        """Describe a baseline in words."""
         ...
 
 
 class Query(Protocol):
     """A model bound to inputs and to one score per sample.
 
-    Rows are variants of the inputs, shape (K * B, ...): the B samples, block by block.
+    Rows are variants of the inputs, shape (K * B, ...): K blocks of the B samples.
 
     Attributes:
-        inputs: What is explained, shape (B, ...); several inputs that are explained together lie side by side, (B, F).
-        parts: The inputs that are explained together; empty where there is one.
-        precision: How exactly the model is run, "full", "tf32" or "bfloat16"; None where that was left to torch.
+        inputs: The inputs to explain, shape (B, ...); several inputs explained together lie side by side, (B, F).
+        parts: The inputs that are explained together; empty for a single input.
+        precision: The model's numerical precision, "full", "tf32" or "bfloat16"; None if left to torch.
     """
 
     @property
@@ -115,73 +115,73 @@ class Query(Protocol):
     def precision(self) -> str | None: ...  # noqa: D102
 
     def scores(self, rows: Tensor) -> Tensor:
-        """The scores of rows, shape (K * B,), without gradients."""
+        """Return the scores of rows, shape (K * B,), without gradients."""
         ...
 
     def gradient(self, rows: Tensor, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
-        """The gradient of the score with respect to rows, of their shape; and their scores, shape (K * B,).
+        """Return the gradient of the score with respect to rows, of their shape, and the scores, shape (K * B,).
 
         Args:
-            rows: Shape (K * B, ...).
+            rows: The rows to evaluate, shape (K * B, ...).
             rule: A backward rule for the model's ReLUs.
 
         Raises:
             ValueError: The model failed, its score doesn't depend on the inputs or isn't finite, or it has no ReLU
-                that the rule could change.
+                for the rule to change.
         """
         ...
 
     def at_layer(self, layer: str | None, reshape: Any = BY_POSITION) -> LayerPoint:
-        """The activation of a layer for the inputs, and the gradient of the score with respect to it.
+        """Return a layer's activation for the inputs, and the gradient of the score with respect to it.
 
         Args:
-            layer: Its path, or None for the last spatial layer on which the score depends.
-            reshape: How its output is read as channels on a grid: see ``RESHAPE``; or a function from it to shape
-                (B, K, h, w).
+            layer: The layer's path, or None for the last spatial layer on which the score depends.
+            reshape: How to read the layer's output as channels on a grid: see ``RESHAPE``; or a function from the
+                output to shape (B, K, h, w).
 
         Raises:
-            ValueError: There is no such layer, or its output is not spatial.
+            ValueError: The layer does not exist, or its output is not spatial.
         """
         ...
 
     def baseline(self, value: Any, seed: int) -> Tensor:
-        """The baseline of each sample, shape (B, ...): see :func:`.kind.baseline_of`."""
+        """Return the baseline of each sample, shape (B, ...): see :func:`.kind.baseline_of`."""
         ...
 
     def baseline_pool(self, value: Any, seed: int) -> BaselinePool:
-        """The baselines that samples are drawn from: see :class:`.BaselinePool`."""
+        """Return the pool that baselines are drawn from: see :class:`.BaselinePool`."""
         ...
 
     def noise_scale(self) -> Tensor:
-        """The range max - min of each sample's inputs, broadcastable to them; with a background, of each feature."""
+        """Return max - min of each sample's inputs, broadcastable to them; with a background, of each feature there."""
         ...
 
     def chunks(self, total: int, size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
-        """The order in which ``total`` evaluations of each sample are made: one pass of the model for each range.
+        """Split ``total`` evaluations of each sample into ranges, one for each pass of the model.
 
         Args:
-            total: How many.
-            size: Rows of one pass at most; what suits the device unless given.
-            first: Evaluations of the first passes, which are small for an early estimate.
+            total: The number of evaluations.
+            size: The maximum number of rows in one pass; None to choose it by device.
+            first: The number of evaluations in each of the first passes, small for an early estimate.
         """
         ...
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The result of work that a larger setting repeats, cached under a key.
+        """Return the result of work that a larger setting would repeat, cached under a key.
 
         Args:
-            key: All that the result depends on besides the request, but for parameters marked as continued.
-            work: Returns tensors that nobody writes to, in tuples or alone, or a number.
+            key: Everything that the result depends on besides the request; its ``continued`` parameters don't count.
+            work: A function that returns a number, or tensors, alone or in tuples, that are never modified.
         """
         ...
 
     def on(self, rows: Tensor) -> Query:
-        """The same query about other inputs, shape (K * B, ...)."""
+        """Return the same query for other inputs, shape (K * B, ...)."""
         ...
 
 
 def constant_inputs(query: Query) -> list[str]:
-    """The names of the inputs whose range is 0 in each sample: noise in proportion to it is none."""
+    """Return the names of the inputs whose range is 0 in every sample: noise proportional to it vanishes."""
     names = [part.name for part in query.parts] or ["the input"]
     scale = query.noise_scale().expand_as(query.inputs)
     moving = on_host(*[piece.any() for piece in split_parts(query.parts, scale)])

@@ -1,4 +1,4 @@
-"""From signed values per channel to one number per pixel, on the device of the values."""
+"""Reduction of signed values per channel to one number per pixel, on the device of the values."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ CHANNEL = Param(
 
 
 def unseen(values: Tensor, sign: str) -> str:
-    """Why a map under this sign shows nothing, though its values are not zero; empty where it shows something.
+    """Explain why a map under this sign shows nothing although its values are not zero; empty if it shows something.
 
     Args:
-        values: Shape (B, ...).
+        values: The values, shape (B, ...).
         sign: One of ``SIGNS``.
     """
     return emptiness(values, sign)[1][0]
 
 
 def emptiness(values: Tensor, *signs: str) -> tuple[bool, list[str]]:
-    """Whether all values are zero; and under each sign, :func:`unseen`. One copy from a device tells all of it.
+    """Return whether all values are zero, and the :func:`unseen` text of each sign, with one copy from the device.
 
     Args:
-        values: Shape (B, ...).
-        signs: Of ``SIGNS``.
+        values: The values, shape (B, ...).
+        signs: Names from ``SIGNS``.
     """
     flat = values.detach().flatten(1)
     some, *shown = torch.stack([flat.any(1), *(SIGNS[sign](flat).any(1) for sign in signs)]).tolist()
@@ -95,11 +95,11 @@ def _hidden(samples: list[int], of: int, sign: str) -> str:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How values become a map: the sign first, channel by channel, then the channels.
+    """A reduction of values to a map: first the sign, channel by channel, then the channels.
 
     Attributes:
-        sign: "absolute", "positive", "negative" (its size), "signed" or "squared".
-        channels: "max" (largest in size, with its sign), "mean", "sum" or "L2" (with the sign of the sum).
+        sign: "absolute", "positive", "negative" (its magnitude), "signed" or "squared".
+        channels: "max" (largest magnitude, with its sign), "mean", "sum" or "L2" (with the sign of the sum).
     """
 
     sign: str = SIGN.default
@@ -111,15 +111,15 @@ class Reduction:
 
     @property
     def signed(self) -> bool:
-        """Whether the map has two directions."""
+        """Whether the map shows both signs."""
         return self.sign == "signed"
 
     def __call__(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """The maps of a batch.
+        """Return the maps of a batch.
 
         Args:
             values: Signed values, shape (B, C, h, w).
-            size: (H, W) of the maps; coarser values are interpolated bilinearly.
+            size: The size (H, W) of the maps; coarser values are interpolated bilinearly.
 
         Returns:
             Maps, shape (B, H, W).

@@ -1,7 +1,7 @@
-"""What an attribution method is, and how the methods are found.
+"""The definition of an attribution method, and the discovery of all methods.
 
-A method is one file in ``attribution/methods/``: a generator under the decorator :func:`method`. Its menu entry,
-sliders, documentation and contract tests follow from it.
+A method is one file in ``attribution/methods/`` with a generator decorated by :func:`method`. Its menu entry, sliders,
+documentation and contract tests are derived from it.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ Need = Literal["relu", "layer", "image"]
 T = TypeVar("T")
 
 FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
-"""What a map of zeros means, unless the method says otherwise."""
+"""The meaning of a map of zeros, unless the method defines its own."""
 
 DEFAULT = "integrated_gradients"
-"""The method that is used where none is named: it accounts for the whole score, and says what it misses."""
+"""The default method: it accounts for the whole score, and reports how much of it is missing."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A running estimate: valid by itself, better with each one that follows.
+    """A running estimate, valid by itself and improved by each one that follows.
 
     Attributes:
         values: Signed attribution, of the inputs' shape, or (B, 1, h, w) at a layer's resolution.
-        done: Units of work behind it.
-        total: Units of work in all.
-        evaluations: Gradients of the model spent per sample.
-        score: The explained score of each sample, shape (B,), where it is known.
+        done: Units of work done so far.
+        total: Units of work in total.
+        evaluations: Gradients of the model computed per sample.
+        score: The explained score of each sample, shape (B,), if the method computes it.
         delta: sum(values) - (score of the inputs - score of the baseline), shape (B,), where completeness holds.
-        standard_error: Of each value, where samples are averaged.
+        standard_error: The standard error of each value, where samples are averaged.
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples are averaged.
-        map_error: Estimated error of the map, relative to it (L1), shape (B,), where it can be told.
-        layer: The layer that the values are of, or whose resolution they have.
-        parts: Of a layer that gives several tensors: their names and shapes of one sample. The values lie side by side.
-        notes: What a reader should know before believing it.
+        map_error: Estimated relative error of the map (L1), shape (B,), if the method estimates it.
+        layer: The layer that the values belong to, or whose resolution they have.
+        parts: For a layer with several output tensors, their names and the shape of one sample of each. The values lie
+            side by side.
+        notes: Caveats for the user.
     """
 
     values: Tensor
@@ -69,22 +70,21 @@ class Method:
     """An attribution method.
 
     Attributes:
-        name: What it is called in code.
-        title: What it is called by people.
-        help: What it shows, in one line.
+        name: Its name in code.
+        title: Its name in the interface.
+        help: A one-line description.
         params: Its parameters.
-        run: The generator: (call, **params) -> running estimates.
-        unit: What is counted while it runs.
-        pointwise: One gradient per input and a result of the inputs' shape: it can be averaged by SmoothGrad.
-        sign: The part of the values that the method's paper shows: see
-            :mod:`~saliency_widgets.attribution.reduction`.
-        gradients: Whether it needs gradients of the inputs; without, whole numbers and truth values can be explained.
-        needs: What it takes besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
-            spatial output), "image" (inputs with places beside each other). The check-up names
-            the methods whose needs a model doesn't meet.
-        aliases: What others call it; suggested where one of these names is passed.
+        run: The generator: (query, **params) -> running estimates.
+        unit: The unit of work that is counted while it runs.
+        pointwise: Whether it takes one gradient per input and returns values of the inputs' shape, so that SmoothGrad
+            can average it.
+        sign: The part of the values that the method's paper shows: see :mod:`~saliency_widgets.attribution.reduction`.
+        gradients: Whether it needs gradients of the inputs; if not, it can explain whole numbers and truth values.
+        needs: Its requirements besides gradients: "relu" (its backward rule is about ReLUs), "layer" (a layer with a
+            spatial output), "image" (inputs on a grid). The check-up names the methods that a model doesn't support.
+        aliases: Other names for it, from which the method is suggested.
         doc: The whole documentation, with formula and source.
-        blank: What a map of zeros means, where that is not ``FLAT``.
+        blank: The meaning of a map of zeros, if it differs from ``FLAT``.
     """
 
     name: str
@@ -102,11 +102,11 @@ class Method:
     gradients: bool = True
 
     def check_params(self, values: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
-        """All parameters, the given ones checked, the others by default.
+        """Return all parameters: the passed values, checked, and defaults for the rest.
 
         Args:
-            values: The given ones.
-            others: What else could be passed in the same call, and may have been meant.
+            values: The passed values.
+            others: Other arguments of the same call, one of which may have been meant.
 
         Raises:
             TypeError: A parameter that the method doesn't have, or a value of the wrong type.
@@ -130,7 +130,7 @@ def method(
     aliases: tuple[str, ...] = (),
     blank: str = "",
 ) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
-    """Make a generator an attribution method; the first line of its docstring is its help."""
+    """Turn a generator into an attribution method, with the first line of its docstring as its help."""
 
     def wrap(run: Callable[..., Iterator[Estimate]]) -> Method:
         doc = inspect.getdoc(run) or ""
@@ -153,7 +153,7 @@ def method(
 
 
 class Methods(Mapping[str, Method]):
-    """The methods by name; printed, a table of their parameters."""
+    """A mapping from name to method, printed as a table of their parameters."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = dict(methods)
@@ -181,24 +181,24 @@ class Methods(Mapping[str, Method]):
 
 
 def methods() -> Methods:
-    """All attribution methods: those of the modules in ``attribution/methods/``.
+    """Return all attribution methods: those of the modules in ``attribution/methods/``.
 
     Returns:
-        A mapping from name to :class:`Method`: parameters with defaults and the ranges of their sliders, help.
+        A mapping from name to :class:`Method`, with its help and its parameters' defaults and slider ranges.
     """
     entries = discovered("saliency_widgets.attribution.methods", Method)
     return Methods({entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)})
 
 
 def discovered(package: str, kind: type[T]) -> Sequence[T]:
-    """The objects with a function ``run`` that the modules of a package define.
+    """Return the objects with a function ``run`` that the modules of a package define.
 
     Args:
-        package: Its name.
+        package: The package's name.
         kind: The class of the objects.
     """
     room = importlib.import_module(package)
-    # Called at each move of a slider: discovered again only when a file was added or removed.
+    # Called at each move of a slider, so the result is cached until a file is added or removed.
     return _discover(room, kind, tuple((path, Path(path).stat().st_mtime_ns) for path in room.__path__))
 
 
@@ -213,7 +213,7 @@ def _discover(package: ModuleType, kind: type[Any], _state: tuple) -> tuple[Any,
 
 
 def modules_in(package: ModuleType) -> list[ModuleType]:
-    """The modules of a package, imported."""
+    """Import and return the modules of a package."""
     names = [info.name for info in pkgutil.iter_modules(package.__path__)]
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
@@ -222,45 +222,45 @@ class Bridge(Protocol):
     """The methods of another library: an object named ``BRIDGE`` in a module of ``bridges/``.
 
     Attributes:
-        prefix: What the names of its methods begin with, such as "captum.".
+        prefix: The prefix of its methods' names, such as "captum.".
     """
 
     prefix: str
 
     def names(self) -> list[str]:
-        """The names of its methods, without the prefix; none where the library is not installed."""
+        """Return the names of its methods, without the prefix; empty if the library is not installed."""
         ...
 
     def by_name(self, name: str) -> Method:
-        """The method of that name, prefix included."""
+        """Return the method of that name, which includes the prefix."""
         ...
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is an object of that library that :meth:`from_object` takes."""
+        """Return whether a value is an object of that library that :meth:`from_object` accepts."""
         ...
 
     def from_object(self, value: Any) -> Method:
-        """The method that an object of that library computes."""
+        """Return the method that an object of that library computes."""
         ...
 
 
 @functools.cache
 def bridges() -> tuple[Bridge, ...]:
-    """The libraries whose methods can be used: those of the modules in ``bridges/``."""
+    """Return the libraries whose methods can be used: those of the modules in ``bridges/``."""
     modules = modules_in(importlib.import_module("saliency_widgets.bridges"))
     return tuple(module.BRIDGE for module in modules if hasattr(module, "BRIDGE"))
 
 
 def get_method(name: Any) -> Method:
-    """The method of that name.
+    """Return the method of that name.
 
     Args:
-        name: A name; "captum." and the name of one of its classes; an object of captum's; or a method itself.
+        name: A method's name; "captum." and the name of one of captum's classes; a captum object; or a method itself.
 
     Raises:
-        ImportError: A method of captum's, which is not installed.
-        TypeError: It is none of these.
-        ValueError: There is no such method.
+        ImportError: The method is captum's, and captum is not installed.
+        TypeError: ``name`` is none of these.
+        ValueError: No method has this name.
     """
     if isinstance(name, Method):
         return name
@@ -278,11 +278,11 @@ def get_method(name: Any) -> Method:
 
 
 def unknown_method(name: Any, entries: Mapping[str, Method], argument: str = "method") -> str:
-    """The message for an unknown method, with the one that was probably meant: by name, title or alias.
+    """Return the message for an unknown method, which suggests the closest one by name, title or alias.
 
     Args:
-        name: What was passed.
-        entries: The methods there are.
+        name: The unknown name.
+        entries: The available methods.
         argument: The argument's name, for the message.
     """
     aliases: dict[str, str] = {}

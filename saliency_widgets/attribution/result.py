@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Attribution:
-    """Which inputs moved the score, and how far.
+    """An attribution: how much each input contributed to the score.
 
     Attributes:
-        values: Signed attribution, shape (B, ...) as the model sees the inputs; a class activation map keeps its
-            layer's resolution, (B, 1, h, w), and names the ``layer``; captum's methods of layers that are no images
-            give theirs as captum returns them.
+        values: Signed attribution of the model's input, shape (B, ...). Class activation maps have the resolution of
+            the ``layer``, (B, 1, h, w). Values of captum's methods for layers without a spatial output have the shape
+            that captum returns.
         settings: Keyword arguments that repeat it: ``sw.attribute(model, inputs, **settings)``.
-        score: The explained score of each sample, shape (B,), where the method computed it; (1,) where rows that
-            influence each other are explained together.
+        score: The explained score of each sample, shape (B,), if the method computed it; (1,) if rows that influence
+            each other are explained together.
         delta: Completeness error sum(values) - (F(x) - F(x')), of the shape of the score, for Integrated Gradients.
-        standard_error: Of each value, where samples were averaged.
+        standard_error: The standard error of each value, where samples were averaged.
         agreement: Rank correlation of the maps of two halves of the samples, shape (B,), where samples were averaged.
-        map_error: Estimated error of the map, relative to it (L1), shape (B,), for adaptive Integrated Gradients.
-        evaluations: Gradients of the model spent per sample.
-        layer: The layer that the values are of, or whose resolution they have; several with commas; or None.
-        input_shape: Shape of what the model saw, (B, ...); where several inputs were explained together, of the
+        map_error: Estimated relative error of the map (L1), shape (B,), for adaptive Integrated Gradients.
+        evaluations: Gradients of the model computed per sample.
+        layer: The layer that the values belong to, or whose resolution they have; several separated by commas; or None.
+        input_shape: The shape of the model's input, (B, ...); if several inputs were explained together, that of the
             image among them.
-        notes: What a reader should know before believing it.
-        default_sign: The part of the values the method's paper shows.
-        done: Units of work behind it; below ``total`` it is a running estimate.
-        total: Units of work in all.
-        unit: What these units are.
-        transformed: Whether the input went through a transform of the caller's.
-        parts: Where several inputs were explained together: their names and the shape of one sample of each. The
-            values lie side by side, (B, F); :meth:`part` gives one input's. Inputs inside lists, tuples, mappings and
-            dataclasses are named by their path, "batch.x". Likewise of a layer that gives several tensors.
-        columns: Of the table that the inputs were rows of, or None: see :meth:`by_feature`.
+        notes: Caveats for the user.
+        default_sign: The part of the values that the method's paper shows.
+        done: Units of work done; below ``total``, this is a running estimate.
+        total: Units of work in total.
+        unit: The name of these units.
+        transformed: Whether the caller passed a transform for the input.
+        parts: If several inputs were explained together, their names and the shape of one sample of each. The values
+            lie side by side, (B, F); :meth:`part` returns those of one input. Inputs inside lists, tuples, mappings
+            and dataclasses are named by their path, "batch.x". The same holds for a layer with several output tensors.
+        columns: The columns of the table that the inputs were rows of, or None: see :meth:`by_feature`.
     """
 
     values: Tensor
@@ -78,21 +78,21 @@ class Attribution:
 
     @property
     def complete(self) -> bool:
-        """Whether all the work asked for is in it."""
+        """Whether all requested work is done."""
         return self.done >= self.total
 
     def part(self, name: str) -> Attribution:
-        """The attribution of one of several inputs that were explained together.
+        """Return the attribution of one of several inputs that were explained together.
 
         Args:
-            name: One of ``parts``, or the beginning that several have in common: "xs" of "xs.0" and "xs.1".
+            name: One of ``parts``, or the path that several share: "xs" for "xs.0" and "xs.1".
 
         Returns:
-            Values and standard error in that input's shape, (B, ...); of several, side by side, (B, F), with their own
-            ``parts``. ``delta`` is of all inputs together and is left out.
+            Values and standard error in that input's shape, (B, ...); for several, side by side, (B, F), with their
+            own ``parts``. ``delta`` belongs to all inputs together and is left out.
 
         Raises:
-            ValueError: There is no such input, or the values are a layer's and belong to no input.
+            ValueError: No input has this name, or the values belong to a layer instead of an input.
         """
         check_text("name", name)
         if not self.parts and self.layer is not None:
@@ -123,13 +123,13 @@ class Attribution:
         )
 
     def by_feature(self) -> pd.DataFrame:
-        """The attributions of rows of a table, by the names of its columns; one-hot groups are summed.
+        """Return the attributions of rows of a table by column name, with one-hot groups summed.
 
         Returns:
-            One row for each that was explained: ``by_feature().iloc[0].sort_values(key=abs)`` ranks one.
+            One row for each explained row: ``by_feature().iloc[0].sort_values(key=abs)`` ranks the columns of one.
 
         Raises:
-            ValueError: The inputs were no rows of a table.
+            ValueError: The inputs were not rows of a table, or the values are not one per feature.
         """
         import pandas as pd
 
@@ -150,19 +150,19 @@ class Attribution:
         clip: tuple[float, float] | None = None,
         sample: int = 0,
     ) -> np.ndarray:
-        """The map as the screen shows it, before color.
+        """Return the map as it is displayed, before coloring.
 
         Args:
-            sign: "absolute", "positive", "negative", "signed", "squared"; the method's own choice unless given.
+            sign: "absolute", "positive", "negative", "signed" or "squared"; by default that of the method's paper.
             channels: "max", "mean", "sum" or "L2".
-            clip: Percentiles that become 0 and 1; the display's default unless given.
-            sample: Which sample of the batch.
+            clip: The percentiles that become 0 and 1; by default those of the display.
+            sample: The index of the sample in the batch.
 
         Returns:
-            Shape (H, W) of the input, float64 in [0, 1]; for "signed", 0.5 is zero.
+            A map of the input's size, shape (H, W), float64 in [0, 1]; for "signed", 0.5 is zero.
 
         Raises:
-            ValueError: An unknown sign or channel rule, a sample that isn't there, or values that are no image's.
+            ValueError: An unknown sign or channel rule, a sample out of range, or values that don't form an image.
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         reduction = Reduction(self.default_sign if sign is None else sign, channels)
@@ -180,11 +180,11 @@ class Attribution:
         return render.strength(quantized.codes, quantized.signed, limits)
 
     def to_code(self) -> str:
-        """Python that repeats it; what can't be written down is named as a variable."""
+        """Return Python code that repeats it, with variables for values that can't be written as code."""
         return code_of(self.settings, transformed=self.transformed)
 
     def to_json(self) -> str:
-        """The settings as JSON; what can't be written down is named: ``{"argument": "baseline"}``.
+        """Return the settings as JSON, with ``{"argument": "baseline"}`` for a value that JSON can't hold.
 
         A tuple, such as the index of a target, is ``{"tuple": [1, 0]}``. :meth:`settings_from_json` reads them.
         """
@@ -192,15 +192,15 @@ class Attribution:
 
     @staticmethod
     def settings_from_json(text: str, **arguments: Any) -> dict[str, Any]:
-        """Keyword arguments of ``sw.attribute`` from what :meth:`Attribution.to_json` wrote.
+        """Return the keyword arguments of ``sw.attribute`` from the output of :meth:`Attribution.to_json`.
 
         Args:
             text: The JSON.
-            **arguments: What could not be written down: tensors, functions, by the names of their settings.
+            **arguments: Values that JSON can't hold, such as tensors and functions, by the names of their settings.
 
         Raises:
-            TypeError: An argument is missing, or one is given that is not asked for; ``text`` is none.
-            ValueError: The text is not what :meth:`to_json` wrote.
+            TypeError: An argument is missing or not needed, or ``text`` is not a string.
+            ValueError: The text was not written by :meth:`to_json`.
         """
         try:
             plain = json.loads(check_text("text", text))
@@ -215,19 +215,19 @@ class Attribution:
         return {name: arguments[name] if name in wanted else _read(value) for name, value in plain.items()}
 
     def __repr__(self) -> str:
-        """Provenance in one line; never the numbers."""
+        """Return the provenance in one line, without the numbers."""
         settings = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
         return f"Attribution({tuple(self.values.shape)}, {settings}{state})"
 
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:
-    """The call of ``sw.attribute`` with these settings as Python source.
+    """Return the call of ``sw.attribute`` with these settings as Python source.
 
     Args:
         settings: The settings.
-        transformed: Whether the input goes through a transform of the caller's.
-        shown: Keyword arguments of :meth:`Attribution.saliency_map`: a line that makes this map is added.
+        transformed: Whether the caller passed a transform for the input.
+        shown: Keyword arguments of :meth:`Attribution.saliency_map`, to add a line that computes this map.
     """
     through = ["transform"] if transformed else []
     needed_arguments = [name for name, value in settings.items() if _is_argument(_plain(name, value))]
@@ -250,7 +250,7 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
 
 
 def _plain(name: str, value: Any) -> Any:
-    """The value, where JSON and Python can write it, or else the name of the argument that brings it."""
+    """Return a form of the value that JSON and Python can write, or else the name of an argument to pass it by."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (tuple, list)):
@@ -265,12 +265,12 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _is_argument(plain: Any) -> bool:
-    """Whether a value can't be written down, and an argument brings it."""
+    """Return whether :func:`_plain` replaced a value by the name of an argument."""
     return isinstance(plain, dict) and "argument" in plain
 
 
 def _read(plain: Any) -> Any:
-    """A value from what :func:`_plain` made of it."""
+    """Return the value that :func:`_plain` encoded."""
     if isinstance(plain, dict) and "tuple" in plain:
         return tuple(map(_read, plain["tuple"]))
     if isinstance(plain, dict) and "mapping" in plain:
@@ -279,6 +279,6 @@ def _read(plain: Any) -> Any:
 
 
 def written(name: str, value: Any) -> str:
-    """The value as Python source; the name of the argument that brings it, where it can't be written down."""
+    """Return the value as Python source, or the name of an argument to pass it by if it can't be written as code."""
     plain = _plain(name, value)
     return plain["argument"] if _is_argument(plain) else repr(_read(plain))

@@ -1,4 +1,4 @@
-"""From a model's output to one number per sample: which class, and on which scale."""
+"""The score: one number per sample from a model's output, for a class and on a scale."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _NAMES = ("logits", "out", "scores", "output", "predictions")
 
 
 def scores_in(output: Any, rows: int | None = None) -> Tensor:
-    """The tensor of scores inside whatever a model returns, in its own shape.
+    """Return the tensor of scores inside a model's output, in its own shape.
 
     Args:
-        output: A tensor; an object with ``.logits``; a mapping or a dataclass with one of the usual names ("logits",
-            "out", "scores", "output", "predictions"); or any of these or a tuple or list with a tensor of N rows,
-            the first of which it is.
-        rows: N, where it is known.
+        output: A tensor; an object, mapping or dataclass with a tensor under one of the usual names ("logits", "out",
+            "scores", "output", "predictions"); or any of these, a tuple or a list, of which the first tensor with
+            N rows is taken, or else the first tensor.
+        rows: N, if available.
 
     Raises:
-        TypeError: There is no tensor to be found.
+        TypeError: The output contains no tensor.
     """
     scores = output
     if not isinstance(scores, Tensor):
@@ -57,7 +57,7 @@ def scores_in(output: Any, rows: int | None = None) -> Tensor:
 
 
 def notes_on(output: Any, rows: int) -> tuple[str, ...]:
-    """What a reader should know of how the scores were found in a model's output."""
+    """Return notes for the user on how the scores were read from a model's output."""
     notes = []
     scores = scores_in(output, rows)
     if is_dense(scores):
@@ -77,7 +77,7 @@ def notes_on(output: Any, rows: int) -> tuple[str, ...]:
 
 
 def _fields(output: Any) -> dict[Any, Any]:
-    """What a model's output is made of, by name or position."""
+    """Return the parts of a model's output by name or position."""
     if isinstance(output, Mapping):
         return dict(output)
     if hasattr(output, "_asdict"):
@@ -89,25 +89,25 @@ def _fields(output: Any) -> dict[Any, Any]:
 
 
 def is_dense(scores: Tensor) -> bool:
-    """Whether there are class scores for each position of an image, (N, K, H, W), as in segmentation."""
+    """Return whether the scores are per position of an image, (N, K, H, W), as in segmentation."""
     return scores.ndim == 4
 
 
 def logits_of(output: Any, rows: int | None = None) -> Tensor:
-    """The class scores inside whatever a model returns: see :func:`scores_in`.
+    """Return the class scores inside a model's output: see :func:`scores_in`.
 
     Returns:
-        The scores, shape (N, K); (N,) outputs become (N, 1), and (N, K, H, W) their mean over the positions.
+        The scores, shape (N, K); (N,) outputs become (N, 1), and (N, K, H, W) outputs are averaged over positions.
 
     Raises:
-        TypeError: There is no tensor to be found.
-        ValueError: The scores have another form, or another number of rows.
+        TypeError: The output contains no tensor, or one that doesn't hold real numbers.
+        ValueError: The scores have another shape, or another number of rows.
     """
     return _over_positions(_formed(scores_in(output, rows), rows))
 
 
 def _formed(scores: Tensor, rows: int | None) -> Tensor:
-    """The scores, (N, K) or (N, K, H, W)."""
+    """Check the scores and return them in shape (N, K) or (N, K, H, W)."""
     check_dense(scores, "model", returned=True)
     if scores.dtype == torch.bool:
         raise TypeError("model: expected scores from it, got truth values. Return the numbers that they were made of.")
@@ -151,15 +151,15 @@ def _over_positions(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Score:
-    """One number per sample, read off the model's output.
+    """A function from the model's output to one number per sample.
 
     Attributes:
         scale: ``"logit"``, ``"probability"``, ``"log_probability"`` or ``"value"``.
-        target: Class per sample, shape (B,); an index into each sample's output, shape (B, D); or a function from the
-            model's output to shape (N,).
+        target: The class of each sample, shape (B,); an index into each sample's output, shape (B, D); or a function
+            from the model's output to shape (N,).
         contrast: Another class or index per sample whose score is subtracted, of the target's shape, or None.
         binary: Whether two classes have names: a single logit z is then the score of class 1, and -z that of class 0.
-        squashed: Whether the model's outputs are probabilities already: see :func:`~.survey.survey`.
+        squashed: Whether the model's outputs are already probabilities: see :func:`~.survey.survey`.
     """
 
     scale: Scale
@@ -170,14 +170,14 @@ class Score:
 
     @property
     def of_classes(self) -> bool:
-        """Whether it is read off the class scores of :func:`logits_of`, and not at an index or by a function."""
+        """Whether the target is a class of :func:`logits_of`, as opposed to an index or a function."""
         return isinstance(self.target, Tensor) and self.target.ndim == 1
 
     def of(self, samples: Tensor) -> Score:
-        """The score of some samples, which may be repeated.
+        """Return the score of a selection of the samples.
 
         Args:
-            samples: Which, shape (N,).
+            samples: Indices of the samples, which may repeat, shape (N,).
         """
         again = {
             name: tensor[samples.to(tensor.device)]
@@ -187,17 +187,17 @@ class Score:
         return replace(self, **again)
 
     def tiled(self, times: int) -> Score:
-        """The same score for a batch that repeats the samples block by block."""
+        """Return the same score for a batch that repeats the samples block by block."""
         if not isinstance(self.target, Tensor):
             return self
         return self.of(torch.arange(len(self.target), device="cpu").repeat(times))
 
     def __call__(self, output: Any, rows: int) -> Tensor:
-        """The scores, shape (rows,)."""
+        """Return the scores, shape (rows,)."""
         if not isinstance(self.target, Tensor):
             return _checked(self.target(output), rows)
         if self.of_classes:
-            # Scaled first: of a segmentation, the mean probability and not that of the mean logits.
+            # Scaled before averaging: a segmentation gets the mean probability, not the probability of mean logits.
             scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
         else:
             scores = self._scaled(_indexable(scores_in(output, rows), rows, self.target.shape[1]))
@@ -205,10 +205,10 @@ class Score:
         return picked if self.contrast is None else picked - _pick(scores, self.contrast)
 
     def total(self, output: Any, rows: int) -> Tensor:
-        """The one score of rows that are parts of one sample, shape (1,): the sum of theirs, or what a function gives.
+        """Return the total score of rows that form one sample, shape (1,): their sum, or the target function's result.
 
         Raises:
-            ValueError: The function gives more than one number.
+            ValueError: The function doesn't return a single number.
         """
         if isinstance(self.target, Tensor):
             return self(output, rows).sum()[None]
@@ -237,14 +237,14 @@ class Score:
 
 
 def in_classes(logits: Tensor, binary: bool, squashed: bool = False) -> Tensor:
-    """The logits of the classes, shape (N, K, ...): a binary model's single logit z as the pair (0, z).
+    """Return the logits of the classes, shape (N, K, ...), with a binary model's single logit z as the pair (0, z).
 
-    Their softmax is (1 - sigmoid(z), sigmoid(z)), and the larger one is the likelier class.
+    The softmax of the pair is (1 - sigmoid(z), sigmoid(z)), and its larger element is the more probable class.
 
     Args:
-        logits: Of the model, shape (N, K, ...).
+        logits: The model's logits, shape (N, K, ...).
         binary: Whether two classes have names.
-        squashed: Whether they are probabilities: theirs are the logits whose softmax, or sigmoid, they are.
+        squashed: Whether they are probabilities, to be inverted to the logits of their softmax, or sigmoid.
     """
     if squashed:
         bounded = logits.clamp(min=torch.finfo(logits.dtype).tiny)
@@ -260,12 +260,12 @@ SQUASHED = (
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """The probabilities of the classes, shape (N, K, ...) as the logits; one logit is a binary model's."""
+    """Return the probabilities of the classes, of the logits' shape (N, K, ...); a single logit is a binary model's."""
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
-    """The scores, in which an index of so many numbers picks one of each sample."""
+    """Check that an index of this many numbers selects one score of each sample, and return the scores."""
     check_dense(scores, "model", returned=True)
     if scores.ndim != numbers + 1 or scores.shape[0] != rows:
         raise ValueError(
@@ -276,7 +276,7 @@ def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
 
 
 def _pick(scores: Tensor, targets: Tensor) -> Tensor:
-    """The score of each sample's class, or at its index."""
+    """Return the score of each sample's class, or at its index."""
     targets = targets.to(scores.device)
     if targets.ndim == 1:
         return scores.gather(1, targets[:, None])[:, 0]
@@ -284,12 +284,12 @@ def _pick(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def is_single(value: Tensor) -> bool:
-    """Whether a tensor holds one number, which may be expanded."""
+    """Return whether a tensor holds a single number, possibly expanded."""
     return value.numel() == 1 or (value.numel() > 0 and not any(value.stride()))
 
 
 def is_function(target: Any) -> bool:
-    """Whether a target is a function from the model's output, which needs no classes."""
+    """Return whether a target is a function of the model's output, which needs no classes."""
     return callable(target) and not isinstance(target, Tensor)
 
 

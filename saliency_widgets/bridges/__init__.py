@@ -1,1 +1,1 @@
-"""Methods of other libraries, as methods of ours."""
+"""Bridges to the attribution methods of other libraries."""

@@ -1,6 +1,6 @@
-"""Captum's methods as methods of ours: any object of ``captum.attr``, or one of its classes by name.
+"""Captum's methods for ``method=``: any object of ``captum.attr``, or one of its classes by name.
 
-Captum is imported only where a class is asked for by its name. How its methods run is in :mod:`~.captum_runner`.
+Captum is imported only to look up its classes by name. The methods are run in :mod:`~.captum_runner`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from saliency_widgets.bridges.captum_objects import (
 from saliency_widgets.bridges.captum_runner import CHUNKS, SAMPLED, CaptumMethod
 from saliency_widgets.params import Param, brief, check_switch, check_text, is_truth_value, unknown
 
-_FIXED_HERE = {  # what the bridge itself gives
+_FIXED_HERE = {  # arguments that the bridge itself sets
     "inputs": "They are those of sw.attribute.",
     "target": "Say it to sw.attribute(..., target=).",
     "additional_forward_args": "Pass all the model's inputs to sw.attribute, as a tuple or by name, and explain= some.",
@@ -37,28 +37,28 @@ _FIXED_HERE = {  # what the bridge itself gives
 
 
 def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> Method:
-    """A method of captum's as one of ours: for ``method=``, with sliders for its numeric keyword arguments.
+    """Convert a Captum object to a method for ``method=``, with sliders for its numeric keyword arguments.
 
-    It runs on a copy of the model, sample by sample. The caller's model and torch's random state are left as they
-    were, and so is NumPy's, from which another thread must not draw meanwhile: there is only one of it.
+    The method runs on a copy of the model, sample by sample. The caller's model and the random states of torch and
+    NumPy are unchanged afterwards. NumPy's state is global, so other threads must not draw from it during a run.
 
     Args:
         attribution: An object of ``captum.attr`` that was made with the model itself, such as ``Occlusion(model)``,
             ``NoiseTunnel(IntegratedGradients(model))`` or ``LayerGradCam(model, model.layer4)``.
-        title: What it is called in the menu.
+        title: The method's title in the menu. Default: its class names and "(captum)".
         **fixed: Further keyword arguments of its ``attribute``, such as ``sliding_window_shapes=(3, 8, 8)``.
 
     Returns:
-        The method. Its values are captum's: of the inputs' shape; of a layer of an image summed over the channels,
-        (B, 1, h, w); and of any other layer as captum gives them, (B, ...), where several tensors lie side by side and
-        :meth:`.Attribution.part` gives one. Methods that need no gradient of the inputs (ablation, permutation,
-        occlusion, Shapley values, Lime, KernelShap, and those of layers) take whole numbers and truth values as they
-        are. ``delta`` is there where captum gives one for each sample and a baseline; ``evaluations`` are the
-        rows that captum ran the model on, with gradients or without, per sample.
+        The method. Its values are Captum's: in the inputs' shape; for a layer of an image, summed over the channels,
+        (B, 1, h, w); and for any other layer, as Captum returns them, (B, ...), with several tensors concatenated, of
+        which :meth:`.Attribution.part` returns one. Methods that need no gradient of the inputs (ablation, permutation,
+        occlusion, Shapley values, Lime, KernelShap, and those of layers) take integers and booleans unchanged.
+        ``delta`` is available if Captum computes it for each sample with a baseline; ``evaluations`` is the number of
+        rows per sample that Captum ran the model on, with or without gradients.
 
     Raises:
-        TypeError: It is no such object, or has no such argument.
-        ValueError: It needs an argument that is missing.
+        TypeError: ``attribution`` is not a Captum object, or its ``attribute`` doesn't take one of ``fixed``.
+        ValueError: A required argument of its ``attribute`` is missing.
     """
     if inspect.isclass(attribution) or not callable(getattr(attribution, "attribute", None)):
         wanted = "captum.attr.DeepLift(model), or the name 'captum.DeepLift'"
@@ -90,7 +90,7 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
 
 
 def captum_names() -> list[str]:
-    """The classes of ``captum.attr`` that explain something; none where captum is not installed."""
+    """Return the names of the attribution classes in ``captum.attr``; none if Captum is not installed."""
     try:
         import captum.attr as attr
     except ImportError:
@@ -99,11 +99,11 @@ def captum_names() -> list[str]:
 
 
 def captum_method(name: str) -> Method:
-    """A class of ``captum.attr`` by its name, "captum.DeepLift", bound to the model when it runs.
+    """Return the method of a class of ``captum.attr`` by name, "captum.DeepLift"; it gets the model when it runs.
 
     Raises:
         ImportError: Captum is not installed.
-        ValueError: There is no such class, or it needs more than a model and a layer.
+        ValueError: The class doesn't exist, or needs more than a model and a layer.
     """
     try:
         import captum.attr as attr
@@ -127,12 +127,12 @@ def captum_method(name: str) -> Method:
 
 
 def _method_of(method: CaptumMethod, title: str | None = None) -> Method:
-    """The method, with its arguments looked through."""
+    """Check the fixed arguments of a Captum method, and convert it to a ``Method``."""
     named = [name for name, p in method.arguments.items() if p.kind != p.VAR_KEYWORD and name not in _FIXED_HERE]
     for name in method.fixed:
         if name in _FIXED_HERE:
             raise TypeError(f"{unknown(f'argument of {method.label}', name, named or ['none'])} {_FIXED_HERE[name]}")
-        # What goes to **kwargs is captum's business, or that of the caller's functions; but for slips of the pen.
+        # **kwargs may take any name, for Captum or the caller's functions to check; only likely typos are rejected.
         slip = difflib.get_close_matches(name, named, n=1, cutoff=0.8)
         if name not in named and (slip or not any(p.kind == p.VAR_KEYWORD for p in method.arguments.values())):
             raise TypeError(unknown(f"argument of {method.label}", name, named or ["none"]))
@@ -168,10 +168,10 @@ def _params_of(method: CaptumMethod, free: list[str]) -> tuple[Param, ...]:
 
 
 def _check_fixed(name: str, value: Any, default: Any) -> None:
-    """Look at an argument that captum gets, as far as can be told without knowing it.
+    """Check an argument for Captum, as far as its default value allows.
 
     Raises:
-        TypeError: A switch that is neither True nor False, one of these where numbers go, or no dense tensor.
+        TypeError: A switch is neither True nor False, another argument is a boolean, or a tensor is not dense.
     """
     if isinstance(default, bool):
         check_switch(name, value)
@@ -183,7 +183,7 @@ def _check_fixed(name: str, value: Any, default: Any) -> None:
 
 
 class _Captum:
-    """What the registry asks of a bridge: see :class:`~saliency_widgets.attribution.registry.Bridge`."""
+    """Captum's implementation of :class:`~saliency_widgets.attribution.registry.Bridge`, for the registry."""
 
     prefix = "captum."
     names = staticmethod(captum_names)
@@ -192,7 +192,7 @@ class _Captum:
 
     @staticmethod
     def accepts(value: Any) -> bool:
-        """Whether it has an ``attribute`` to call, as all objects of ``captum.attr`` do."""
+        """Return whether a value has a callable ``attribute``, as all objects of ``captum.attr`` do."""
         return callable(getattr(value, "attribute", None))
 
 

@@ -1,4 +1,4 @@
-"""What there is to know of captum's objects and classes before they are used."""
+"""Inspect Captum's objects and classes before they are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOW = Param("window", default=0.125, low=0.02, high=1.0, minimum=0.0, unit="o
 
 
 def arguments_of(calls: list[Callable]) -> dict[str, inspect.Parameter]:
-    """Of the outer one; and of those inside it to which it hands on what it doesn't know."""
+    """Return the parameters of the outermost call, and of the inner calls that its ``**kwargs`` are passed to."""
     arguments: dict[str, inspect.Parameter] = {}
     for k, attribute in enumerate(calls):
         parameters = inspect.signature(attribute).parameters.values()
@@ -28,7 +28,7 @@ def arguments_of(calls: list[Callable]) -> dict[str, inspect.Parameter]:
 
 
 def slider_of(name: str, default: float, text: str) -> Param:
-    """Around the default: whole numbers up to ten times it, others up to four. What captum takes is for it to say."""
+    """Return a slider around the default: integers up to 10 times, floats up to 4 times; Captum checks the value."""
     if isinstance(default, int):
         low, high = min(default, 1), max(10 * default, 10)
         return Param(name, default, low=low, high=high, maximum=math.inf, kind="int", help=text)
@@ -37,7 +37,7 @@ def slider_of(name: str, default: float, text: str) -> Param:
 
 
 def patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:
-    """Patches over all channels, a share of each side, in steps of half a patch."""
+    """Return Captum's arguments for patches of all channels and a share of each side, in steps of half a patch."""
     sizes = []
     for shape in shapes:
         channels = len(shape) > 1
@@ -47,7 +47,7 @@ def patches(shapes: list[tuple[int, ...]], share: float) -> dict[str, Any]:
 
 
 def held_by(attribution: Any, *names: str) -> Iterator[Any]:
-    """What an object of captum's, and those inside it, keep under some names."""
+    """Yield the attributes with some names of a Captum object and of the Captum objects inside it."""
     for name, value in vars(attribution).items():
         if name in names:
             yield from value if isinstance(value, list) else [value]
@@ -56,7 +56,7 @@ def held_by(attribution: Any, *names: str) -> Iterator[Any]:
 
 
 def unwrapped_model(model: Any) -> Any:
-    """The module behind its bound forward, ``torch.compile`` and ``DataParallel``."""
+    """Return the module of a bound ``forward``, or inside ``torch.compile`` and ``DataParallel``."""
     if inspect.ismethod(model):
         return unwrapped_model(model.__self__) if model.__name__ in ("forward", "__call__") else None
     wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
@@ -65,11 +65,11 @@ def unwrapped_model(model: Any) -> Any:
 
 
 def kinds_of(chain: list[Any]) -> frozenset[str]:
-    """The names of the bases of the innermost of some objects or classes, and of what is around it."""
+    """Return the class names of a chain of nested objects or classes, and of the innermost one's bases."""
     types = [link if inspect.isclass(link) else type(link) for link in chain]
     return frozenset(base.__name__ for base in types[-1].__mro__) | {kind.__name__ for kind in types}
 
 
 def single(items: list) -> Any:
-    """The only item by itself, or all of them as a tuple: as captum takes and gives them."""
+    """Return the only item, or several items as a tuple, which is the form that Captum takes and returns."""
     return items[0] if len(items) == 1 else tuple(items)

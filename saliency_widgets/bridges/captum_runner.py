@@ -1,6 +1,6 @@
-"""Running a method of captum's: sample by sample, on a copy with weights of its own, with our score.
+"""Run a Captum method sample by sample, on a copy of the model with separate weights, for this package's score.
 
-Captum hooks models, puts attributes on their modules and changes weights: it never gets the caller's model.
+Captum hooks models, sets attributes on their modules and changes weights, so it never gets the caller's model.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from saliency_widgets.runtime.runner import Runner
 CHUNKS = ("internal_batch_size", "perturbations_per_eval")
 SAMPLED = ("n_samples", "nt_samples")
 _BY_SAMPLE = ("baselines", "feature_mask", "layer_baselines", "layer_mask")
-_UNSAID = 0.05  # of the score's change, which may be missing without a word
+_UNSAID = 0.05  # part of the score's change that may be missing without a note
 _NO_STEPS = "A part of the score has no gradient (detach, no_grad), or the method has no rule for an operation inside."
 _WITH_DELTA = {"baselines", "return_convergence_delta"}
 
 
 @dataclass(frozen=True)
 class CaptumMethod:
-    """One of captum's methods: what is known of it, and how it runs.
+    """A Captum method: its properties, and how to run it.
 
     Attributes:
-        label: Its name there.
-        arguments: Of its ``attribute``, and of those inside it; ``**kwargs``, where the last of them has it.
-        kinds: The names of its classes' bases.
-        make: From the module that captum gets, the copies of the model's modules and the layer to captum's object.
-        paths: From the model to the paths of the layers that the object was made for.
+        label: The method's name in Captum.
+        arguments: The parameters of its ``attribute`` and of those inside it; ``**kwargs`` if the last one has it.
+        kinds: The names of its classes and of their bases.
+        make: The function from the module for Captum, the copies of the model's modules and the layer to the object.
+        paths: The function from the model to the paths of the layers that the object was made for.
         chosen: Whether the layer is a parameter.
-        fixed: Arguments that are no parameters.
+        fixed: Arguments that are not parameters.
     """
 
     label: str
@@ -60,19 +60,19 @@ class CaptumMethod:
 
     @property
     def of_layer(self) -> bool:
-        """Whether the values are a layer's."""
+        """Return whether the values are those of a layer."""
         return "LayerAttribution" in self.kinds
 
     @property
     def whole_batch(self) -> bool:
-        """Whether it compares the samples of a batch, which are otherwise explained one by one."""
+        """Return whether the method needs all samples of a batch, which are otherwise explained one by one."""
         return "FeaturePermutation" in self.kinds
 
     def run(self, runner: Runner, **params: Any) -> Iterator[Estimate]:
-        """Run it, as :class:`~saliency_widgets.attribution.registry.Method` says.
+        """Run the method, see :class:`~saliency_widgets.attribution.registry.Method`.
 
         Raises:
-            ValueError: It can't be run for this score, layer or batch, or captum raised.
+            ValueError: The method can't be run for this score, layer or batch, or Captum raised an error.
         """
         if self.label.endswith("LRP") and not _is_an_output(runner):
             raise ValueError(
@@ -109,7 +109,7 @@ class CaptumMethod:
         )
 
     def _separate(self, runner: Runner) -> None:
-        """Look whether captum may run variants of one sample in one pass, and refuse where it would and may not."""
+        """Check whether variants of a sample may share a pass; raise ValueError if not and Captum requires it."""
         several = {*CHUNKS, *SAMPLED, "baselines"} & set(self.arguments)
         if runner.batch > 1 or not several:
             return
@@ -121,7 +121,7 @@ class CaptumMethod:
             )
 
     def _layers(self, runner: Runner, layer: str | None) -> list[str]:
-        """The paths of the layers that it is about."""
+        """Return the paths of the layers to explain."""
         if not self.chosen:
             return self.paths(runner.passes.model)
         if layer is None:
@@ -140,7 +140,7 @@ class CaptumMethod:
     def _explain(
         self, runner: Runner, samples: slice, layers: list[str], settings: Mapping[str, Any], seed: int
     ) -> tuple[list[Tensor], Tensor | None, int]:
-        """What captum says of some samples: tensors, the delta, and how many rows the model was run on."""
+        """Return Captum's results for some samples, the delta or None, and the number of rows the model was run on."""
         inputs = runner.passes.split(runner.inputs[samples].detach().clone())
         for name in ("baselines", "feature_mask"):
             fixed = self.fixed.get(name)
@@ -157,10 +157,10 @@ class CaptumMethod:
             _undisturbed(seed),
         ):
             for module in model.modules():
-                if hasattr(module, "rule"):  # the caller's choice for LRP, which keeps what it sees in it
+                if hasattr(module, "rule"):  # set by the caller for LRP, which stores tensors in it
                     module.rule = copy.copy(module.rule)
             scored = _Scored(model, score)
-            # Ours is the error of the sum against F(x) - F(x'); of noisy copies, or without x', captum's is another.
+            # delta must be the sum's error against F(x) - F(x'); Captum's differs for noisy copies or without x'.
             delta = {*_WITH_DELTA, *SAMPLED} & set(self.arguments) == _WITH_DELTA
             try:
                 layer = layers[0] if self.chosen else None
@@ -192,7 +192,7 @@ class CaptumMethod:
         return [item.detach() for item in _tensors(result)], missed, scored.rows
 
     def _of_sample(self, runner: Runner, name: str, value: Any, samples: slice, inputs: Sequence[Tensor]) -> Any:
-        """An argument for some samples, on their device; of several explained inputs, one for each."""
+        """Return an argument for some samples, on their device; with several explained inputs, one for each."""
         if isinstance(value, (tuple, list)) and any(isinstance(item, Tensor) for item in value):
             of_each = [[x] for x in inputs] if len(value) == len(inputs) else [inputs] * len(value)
             return tuple(
@@ -200,7 +200,7 @@ class CaptumMethod:
             )
         if not isinstance(value, Tensor):
             return value
-        # Where there is no default, captum draws from what it is given, of which it wants several.
+        # Without a default, Captum samples from the baselines, and expects more than one.
         drawn = name == "baselines" and self.arguments[name].default is inspect.Parameter.empty
         tensor = value.to(runner.inputs.device)
         if name not in self.fixed:
@@ -215,7 +215,7 @@ class CaptumMethod:
     def _read(
         self, runner: Runner, results: list[list[Tensor]], layers: list[str]
     ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
-        """The values: like the inputs, or a layer's; and the parts of a layer that gives several tensors."""
+        """Return the values of the inputs or a layer, and the shapes of the parts if a layer has several tensors."""
         shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
         if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
             raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
@@ -240,18 +240,18 @@ class CaptumMethod:
         return torch.cat([_flat(items) for items in results]), dict(zip(names, (s[1:] for s in shapes), strict=True))
 
     def _is_map(self, runner: Runner, values: Tensor, layer: str) -> bool:
-        """Whether a layer's values are channels on the grid of an image, and are shown as one map.
+        """Return whether a layer's values are channels on the grid of an image, to be shown as one map.
 
         Raises:
-            ValueError: Captum averages over other dimensions than those of the grid.
+            ValueError: Captum averaged over other dimensions than those of the grid.
         """
         if values.ndim != 4 or runner.passes.size is None:
             return False
-        if self.fixed.get("attribute_to_layer_input"):  # whose size is another
+        if self.fixed.get("attribute_to_layer_input"):  # which has another size
             return True
         try:
             grid = tuple(runner.at_layer(layer).activation.shape[-2:])
-        except (TypeError, ValueError):  # no grid of channels, or one that the score doesn't depend on
+        except (TypeError, ValueError):  # no grid of channels, or the score doesn't depend on it
             return False
         if tuple(values.shape[2:]) != grid and self.label.endswith("LayerGradCam"):
             raise ValueError(
@@ -262,11 +262,11 @@ class CaptumMethod:
 
 
 class _Scored(nn.Module):
-    """The model that captum gets: the modules of a copy, and one score for each row.
+    """The model passed to Captum: it has the modules of a copy, and returns one score per row.
 
     Attributes:
-        rows: How many it was run on.
-        failure: What it raised, which is told already.
+        rows: The number of rows it was run on.
+        failure: The error that it raised, which is re-raised unchanged.
     """
 
     def __init__(self, model: nn.Module, score: Callable[[Sequence[Tensor]], Tensor]) -> None:
@@ -275,7 +275,7 @@ class _Scored(nn.Module):
         self.failure: Exception | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The scores, shape (N,)."""
+        """Return the scores, shape (N,)."""
         self.rows += len(inputs[0])
         try:
             return self._score(inputs)
@@ -285,10 +285,10 @@ class _Scored(nn.Module):
 
 
 def _is_an_output(runner: Runner) -> bool:
-    """Whether the score is a number that the model returns, and not made from some of these."""
+    """Return whether the score is one of the model's outputs, and not computed from them."""
     score = runner.passes.score
     if not isinstance(score.target, Tensor):
-        return True  # what a function makes is for the caller to know
+        return True  # a function of the outputs can't be checked
     if score.contrast is not None or score.scale in ("probability", "log_probability"):
         return False
     negative = score.binary and score.of_classes and bool((score.target == 0).any())
@@ -296,7 +296,7 @@ def _is_an_output(runner: Runner) -> bool:
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    """What captum returned, several layers' tuples one after the other."""
+    """Return the tensors in Captum's result, with the tuples of several layers flattened."""
     return [output] if isinstance(output, Tensor) else [tensor for item in output for tensor in _tensors(item)]
 
 
@@ -305,16 +305,16 @@ def _flat(items: list[Tensor]) -> Tensor:
 
 
 def _expanded(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A mask or baseline for any sample in full: one of fewer dimensions captum takes with one variant a pass only."""
+    """Expand a mask or baseline to a sample's shape: Captum takes fewer dimensions only with one variant per pass."""
     try:
         return tensor.expand(shape).contiguous()
-    except RuntimeError:  # it is of another shape, of which captum says what is wrong
+    except RuntimeError:  # another shape, for which Captum raises the error
         return tensor
 
 
 @contextmanager
 def _undisturbed(seed: int) -> Iterator[None]:
-    """NumPy's random state is put back; no warnings of hooks and gradients, which are the copy's."""
+    """Seed NumPy and restore its random state; ignore warnings about hooks and gradients, which concern the copy."""
     state = np.random.get_state()  # noqa: NPY002 - captum draws from it
     np.random.seed(seed)  # noqa: NPY002
     try:

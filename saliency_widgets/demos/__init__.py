@@ -1,4 +1,4 @@
-"""Demos with real models, images and tables, from installed packages or trained on the spot."""
+"""Demos with models, images and tables from installed packages, or with models trained on the spot."""
 
 from saliency_widgets.demos.imagenet import Classifier, classifier, sample_image
 from saliency_widgets.demos.planted import Planted, planted

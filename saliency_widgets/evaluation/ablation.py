@@ -36,12 +36,12 @@ class Ablation(Running):
         mask: The removed region, shape (H, W) or (F,).
         inputs: The input with the region filled, shape (1, ...).
         before: The explained score of the whole input.
-        after: The same without the region.
-        logits_before: All class scores, shape (K,).
-        logits_after: The same without the region.
+        after: The explained score without the region.
+        logits_before: All class scores of the whole input, shape (K,).
+        logits_after: All class scores without the region, shape (K,).
         elsewhere: The explained score with a region of the same size removed elsewhere, one for each draw so far.
         class_names: Names of the classes, if known.
-        image: The input with the region filled, as an image to look at, uint8 (H, W, 3); None if it is not an image.
+        image: The input with the region filled, for display, uint8 (H, W, 3); None if it is not an image.
     """
 
     mask: Tensor
@@ -55,13 +55,13 @@ class Ablation(Running):
     image: Any = None
 
     def __repr__(self) -> str:
-        """The result in one line, with the range of the draws elsewhere."""
+        """Return the result in one line, with the range of the draws elsewhere."""
         moved = self.elsewhere - self.before
         draws = f"; as much elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
         return f"Ablation({self.share:.1%} removed: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{draws})"
 
     def strongest(self, top: int = 5) -> tuple[list[int], Tensor, Tensor]:
-        """The top classes with or without the region: their indices and both probabilities."""
+        """Return the top classes with or without the region: their indices and both probabilities of each."""
         logits = torch.stack([self.logits_before, self.logits_after]).double().cpu()
         before, after = probabilities(in_classes(logits, self.class_names is not None and len(self.class_names) == 2))
         count = min(top, len(before))
@@ -69,13 +69,13 @@ class Ablation(Running):
         return classes, before[classes], after[classes]
 
     def predictions(self, top: int = 5) -> pd.DataFrame:
-        """The top classes with and without the region: one row for each class that is among the top in either.
+        """Return the top classes with and without the region, one row for each class that is among the top in either.
 
         Args:
-            top: How many of each.
+            top: The number of top classes with the region, and of those without it.
 
         Returns:
-            Indexed by class name or index: probabilities ``before``, ``after`` and their ``change``.
+            A frame indexed by class name or index, with the probabilities ``before``, ``after`` and their ``change``.
         """
         import pandas as pd
 
@@ -92,14 +92,14 @@ class Ablation(Running):
 
     @property
     def change(self) -> float:
-        """How much the score moved."""
+        """The change of the score when the region is removed."""
         return self.after - self.before
 
     @property
     def rank(self) -> float:
-        """The p-value: the fraction of draws elsewhere that moved the score as far in the same direction.
+        """The p-value: the fraction of draws elsewhere that changed the score at least as far in the same direction.
 
-        Counted as in a permutation test, (k + 1) / (n + 1), so it is never zero; NaN without draws.
+        It is computed as in a permutation test, (k + 1) / (n + 1), and so is never zero; NaN without draws.
         """
         if not len(self.elsewhere):
             return float("nan")
@@ -118,21 +118,21 @@ def ablate(
 ) -> Iterator[Ablation]:
     """Remove a region and run the model again.
 
-    One number says little, because any hole in an image moves the score. So the same region, mirrored at random and
-    shifted with wrap-around, is removed elsewhere several times for comparison.
+    Any hole in an image changes the score, so a single number is not conclusive. For comparison, the same region,
+    mirrored at random and shifted with wrap-around, is removed elsewhere several times.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014 (occlusion).
 
     Args:
         runner: The model and its one sample.
-        mask: True where something is removed, shape (H, W) of what the model sees, or (F,) of a row.
-        fill: What replaces it: see :func:`~.fills.filling`.
-        draws: How many regions elsewhere.
-        seed: Of the fill and the draws.
+        mask: True where the input is removed, shape (H, W) of the model's input, or (F,) of a row.
+        fill: The replacement for the removed part: see :func:`~.fills.filling`.
+        draws: The number of regions removed elsewhere.
+        seed: The seed of the fill and the draws.
         chunk_size: Rows per pass.
 
     Yields:
-        The result for the region itself, and then with more and more draws elsewhere.
+        The result for the region itself, then refined results with more and more draws elsewhere.
 
     Raises:
         ValueError: The mask has the wrong size, or is empty.
@@ -140,7 +140,7 @@ def ablate(
     mask = check_masks(runner, mask)[0]
     if not bool(mask.any()):
         raise ValueError("mask: nothing is marked, so there is nothing to remove. Paint a region, or pass top=0.05.")
-    draws = 0 if bool(mask.all()) else draws  # there is no elsewhere
+    draws = 0 if bool(mask.all()) else draws  # a mask of everything can't be moved elsewhere
     whole = runner.once("whole", lambda: runner.outcomes(runner.inputs))
     without = filling(runner, fill, seed)
     scores: list[Tensor] = []
@@ -177,7 +177,7 @@ def ablate(
     view="ablation",
 )
 def run(explanation: Explanation, fill: Any, draws: int, seed: int) -> Iterator[Ablation]:
-    """Remove the marked region."""
+    """Remove the marked region, and regions of the same size elsewhere for comparison."""
     assert explanation.region is not None
     for result in ablate(explanation.runner("score"), explanation.region, fill=fill, draws=draws, seed=seed):
         yield replace(result, class_names=explanation.class_names)

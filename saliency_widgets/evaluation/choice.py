@@ -24,11 +24,11 @@ def losses(quality: Sequence[float], better: Literal["high", "low"]) -> np.ndarr
     .. math:: \ell_k = |q_k - q_{best}| \,/\, |q_{best}|
 
     Args:
-        quality: One number per setting; NaN where there is none.
+        quality: One number per setting; NaN where it is missing.
         better: Whether high or low values are better.
 
     Returns:
-        0 for the best, larger for worse settings, infinite if the best is zero; NaN where there is no number.
+        0 for the best setting, larger for worse ones, infinite if the best is zero; NaN where the number is missing.
     """
     q = np.asarray(quality, np.float64)
     if np.isnan(q).all():
@@ -46,7 +46,7 @@ def cheapest(
     Ties in cost go to the better setting, then to the first.
 
     Returns:
-        None if no setting has both numbers.
+        The index; None if no such setting has a finite cost.
     """
     loss, costs = losses(quality, better), np.asarray(cost, np.float64)
     eligible = np.flatnonzero((loss <= within) & np.isfinite(costs))
@@ -72,10 +72,10 @@ def knee(quality: Sequence[float], cost: Sequence[float], better: Literal["high"
     is largest.
 
     Source: Satopää, Albrecht, Irwin and Raghavan, "Finding a 'Kneedle' in a Haystack: Detecting Knee Points in System
-    Behavior", 2011. The cost is taken as its logarithm, because errors fall with its square root.
+    Behavior", 2011. The logarithm of the cost is used because errors fall with the square root of the cost.
 
     Returns:
-        None if there is no knee, fewer than three settings are on the front, or a cost is not positive.
+        The index; None if there is no knee, fewer than three settings are on the front, or a cost is not positive.
     """
     indices = front(quality, cost, better)
     q, costs = np.asarray(quality, np.float64)[indices], np.asarray(cost, np.float64)[indices]

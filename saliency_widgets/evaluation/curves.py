@@ -35,9 +35,9 @@ class Curve(Running):
 
     Attributes:
         kind: "deletion" or "insertion".
-        shares: From 0 to 1, ascending, shape (n,); a running estimate has fewer than the final result.
-        scores: The explained score at each of them, shape (n,).
-        logits: All class scores at each of them, shape (n, K): see :meth:`of`.
+        shares: The shares, ascending from 0 to 1, shape (n,); a running estimate has fewer than the final result.
+        scores: The explained score at each share, shape (n,).
+        logits: All class scores at each share, shape (n, K): see :meth:`of`.
     """
 
     kind: Kind
@@ -49,14 +49,14 @@ class Curve(Running):
         """Return the same curve for another class, without running the model.
 
         Args:
-            score: Of one sample; of class scores, see :func:`~.explanation.in_logits`, or of their probabilities.
+            score: A score of one sample, from class scores (:func:`~.explanation.in_logits`) or their probabilities.
         """
         evaluate = score.of(torch.zeros(len(self.logits), dtype=torch.long))
         return replace(self, scores=evaluate(self.logits, len(self.logits)))
 
     @property
     def normalized(self) -> Tensor:
-        """The scores scaled so that the whole input is 1 and the fully filled input is 0, to compare inputs.
+        """The scores, scaled to 1 for the whole input and 0 for the fully filled one, to make inputs comparable.
 
         NaN if the score of the whole input is no higher than that of the filled one.
         """
@@ -91,8 +91,8 @@ def curve(
 
     .. math:: A = \int_0^1 \frac{F(x^{(s)}) - F(\text{all filled})}{F(x) - F(\text{all filled})}\, ds
 
-    The area rewards smooth maps: a blob removes a whole part, while scattered pixels leave it recognizable. So compare
-    it with the same map moved elsewhere (:func:`~.ranking.by_chance`), and never look at the area alone. The fill
+    The area rewards smooth maps: a blob removes a whole part, while scattered pixels leave it recognizable. Never read
+    the area alone, but compare it with that of the same map moved elsewhere (:func:`~.ranking.by_chance`). The fill
     matters, too: an image with a hole is unlike the images that the model was trained on.
 
     Sources: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", 2018;
@@ -101,11 +101,11 @@ def curve(
 
     Args:
         runner: The model and its one sample.
-        values: The map, shape (H, W) of what the model sees, or (F,) of a row.
+        values: The map, shape (H, W) of the model's input, or (F,) of a row.
         kind: "deletion" or "insertion".
-        steps: The number of steps; for rows at most one for each feature.
-        fill: See :func:`~.fills.filling`.
-        seed: Of the fill, and of the order of equal values.
+        steps: The number of steps, at most one for each pixel or feature.
+        fill: The replacement for what is removed: see :func:`~.fills.filling`.
+        seed: The seed of the fill and of the order of equal values.
         chunk_size: Rows per pass.
 
     Yields:
@@ -142,10 +142,10 @@ class Curves(Running):
     """The curves of a map, with those of chance maps and of other maps for comparison.
 
     Attributes:
-        main: The curves of the map, by kind, "deletion" and "insertion"; a kind appears with its first points.
-        chance: By kind, one curve for each draw.
-        others: By kind, and by the name of the map.
-        fill: What replaced pixels or features.
+        main: The curves of the map, by kind ("deletion", "insertion"); a kind is present from its first points on.
+        chance: The curves of the chance maps, by kind, one for each draw.
+        others: The curves of the other maps, by kind and by the name of the map.
+        fill: The replacement for pixels or features.
     """
 
     main: Mapping[Kind, Curve]
@@ -185,16 +185,16 @@ def curves(  # noqa: PLR0913
     Args:
         runner: The model and its one sample.
         values: The map.
-        fill: See :func:`~.fills.filling`.
-        steps: Of each curve.
+        fill: The replacement for what is removed: see :func:`~.fills.filling`.
+        steps: The number of steps of each curve.
         chance: How chance maps are drawn: see ``CHANCE``.
-        draws: How many of those.
+        draws: The number of chance maps.
         others: Other maps of the same sample, by name.
-        seed: Of all that is drawn.
+        seed: The seed of the fill, the order of equal values and the chance maps.
         chunk_size: Rows per pass.
 
     Yields:
-        More and more of them.
+        The result with more and more points and curves.
     """
     others = others or {}
     total = len(KINDS) * (1 + draws + len(others))

@@ -1,4 +1,4 @@
-"""What a trust test sees: a map, how it was computed, and the model behind it."""
+"""The input of a trust test: a map, how it was computed, and the model behind it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Shared = Literal["map", "score", "classes", "background"]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A map of one input, and all that a trust test may need to examine it.
+    """A map of one input, with everything that a trust test may need to examine it.
 
     Attributes:
-        runners: See :meth:`runner`.
-        values: The map as it is shown, shape (H, W), or (F,) for a row; empty for a test of the score alone.
-        method: How the map was computed; None for an array.
+        runners: Returns a runner for a scope: see :meth:`runner`.
+        values: The map as displayed, shape (H, W), or (F,) for a row; empty for a test of the score alone.
+        method: The method that computed the map; None for an array.
         params: The method's parameters.
-        reduction: How values become a map.
+        reduction: The reduction of the method's values to a map.
         region: The marked region, shape (H, W); None if nothing is marked.
         others: Returns other maps of the same input and score, by title.
-        labels: Returns the labels of the background's rows, if there are any, and the loss for them.
+        labels: Returns the labels of the background's rows, if available, and the loss for them.
         class_names: Names of the classes, if known.
     """
 
@@ -45,18 +45,18 @@ class Explanation:
     class_names: tuple[str, ...] | None = None
 
     def runner(self, shared: Shared | None = None) -> Runner:
-        """Return the model with its one input. Its passes are cancelled when nobody waits for the test any more.
+        """Return the model with its one input; its passes are cancelled once the test is no longer needed.
 
         Args:
-            shared: Who may use results that are stored with :meth:`.Runner.once`: tests of the same map, of the same
-                score, of any class of the same input ("classes"), or of any row with the same background. By default
-                nothing is stored. A key must name all that the result depends on besides.
+            shared: The scope of results stored with :meth:`.Runner.once`: tests of the same map, of the same score, of
+                any class of the same input ("classes"), or of any row with the same background. By default nothing is
+                stored. A key must contain everything else that the result depends on.
         """
         return self.runners(shared)
 
     @property
     def explain(self) -> Callable[..., Tensor]:
-        """The function from a runner, and optionally a seed, to its map by the same method with the same settings.
+        """A function that maps a runner, and optionally a seed, to its map by the same method and settings.
 
         Raises:
             ValueError: The map is an array.
@@ -72,12 +72,12 @@ class Explanation:
 def map_of(
     entry: Method, params: dict[str, Any], reduction: Reduction, runner: Runner, seed: int | None = None
 ) -> Tensor:
-    """Run a method and return its map as it is shown: shape (H, W), or (F,) for rows.
+    """Run a method and return its map as displayed: shape (H, W), or (F,) for rows.
 
     Args:
         entry: The method.
-        params: Its parameters.
-        reduction: How it is shown.
+        params: The method's parameters.
+        reduction: The reduction of the method's values to a map.
         runner: The model and one sample.
         seed: Replaces the method's seed, if it has one.
     """
@@ -105,5 +105,5 @@ def has_seed(entry: Method) -> bool:
 
 
 def in_logits(score: Score) -> bool:
-    """Return whether a score follows from the class scores alone, so that stored passes serve every class."""
+    """Return whether a score can be computed from the class scores alone, so that stored passes serve every class."""
     return score.of_classes and score.scale in ("logit", "value")

@@ -1,7 +1,7 @@
-"""Fills: what replaces removed pixels of an image, or removed features of a row.
+"""Fills: replacements for removed pixels of an image, or removed features of a row.
 
-The fill affects the result as much as the choice of pixels does. A black patch adds an edge and a shape of its own, a
-blurred one keeps the colors, and the neighbors' colors leave the least trace.
+The fill affects the result as much as the choice of pixels does. A black patch adds an edge and a new shape, a blurred
+one keeps the colors, and the neighbors' colors leave the least trace.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ROUNDS = 400
 
 
 def check_masks(runner: Runner, masks: Tensor) -> Tensor:
-    """Bring masks to the model's device, with a leading axis.
+    """Move masks to the model's device, as truth values with a leading axis.
 
     Args:
         runner: The model and its one sample.
@@ -44,7 +44,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
         Shape (K, H, W) or (K, F), on the model's device.
 
     Raises:
-        ValueError: The size differs from the inputs'.
+        ValueError: The size differs from that of the inputs.
     """
     expected = runner.kind.shape_of(runner.inputs)
     if masks.ndim == len(expected):
@@ -62,15 +62,15 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
 
     Args:
         runner: The model and its one sample, shape (1, ...).
-        fill: A name (see ``FILL``); a tensor that broadcasts to the inputs, or a function from them to one.
-        seed: Of "noise", and of the noise on "neighbors".
+        fill: A name (see ``FILL``), a tensor that broadcasts to the inputs, or a function from the inputs to a tensor.
+        seed: The seed of "noise", and of the noise added to "neighbors".
 
     Returns:
-        A function from K masks, see :func:`check_masks`, to K copies of the sample with the marked part filled,
+        A function from K masks (see :func:`check_masks`) to K copies of the sample with the masked part filled,
         shape (K, ...).
 
     Raises:
-        TypeError, ValueError: The fill doesn't fit. The function raises for a mask that doesn't.
+        TypeError, ValueError: The fill does not fit. The function raises ValueError for a mask of the wrong size.
     """
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
@@ -96,7 +96,7 @@ def outcomes_of(runner: Runner, variants: Tensor, fill: Any) -> tuple[Tensor, Te
     """Return the scores and class scores of filled copies, see :meth:`.Runner.outcomes`.
 
     Raises:
-        NotFinite: They aren't finite.
+        NotFinite: The scores aren't finite.
     """
     name = repr(fill) if isinstance(fill, str) else f"the {type(fill).__name__}"
     with locate_nonfinite(
@@ -125,9 +125,9 @@ def noisy_linear(image: Tensor, masks: Tensor, spread: Tensor, seed: int = 0, no
     Args:
         image: Shape (1, C, H, W).
         masks: True where pixels are missing, shape (K, H, W).
-        spread: The image's range max - min, broadcastable to it.
-        seed: Of the noise.
-        noise: Its standard deviation, as a fraction of the range.
+        spread: The image's range max - min, broadcastable to the image.
+        seed: The seed of the noise.
+        noise: The standard deviation of the noise, as a fraction of the range.
 
     Returns:
         Shape (K, C, H, W); pixels outside the masks are bitwise unchanged.

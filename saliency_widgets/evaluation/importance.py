@@ -46,17 +46,17 @@ def importance(
 ) -> Iterator[Importance]:
     """Explain many rows, batch by batch.
 
-    The mean absolute attribution shows which features the scores of these rows rest on. If the signed mean is much
+    The mean absolute attribution shows which features the scores of these rows depend on. If the signed mean is much
     smaller, the feature is evidence for the class in some rows and against it in others.
 
     Args:
         runner: The model and one row of the table; the same score is explained for all rows.
-        rows: As the model sees them, shape (N, F).
+        rows: The rows to explain, as the model receives them, shape (N, F).
         explain: Maps a runner with n rows to attributions of their features, shape (n, F).
-        batch: How many rows at once.
+        batch: The number of rows explained together.
 
     Yields:
-        The means over more and more rows.
+        The means over more and more of the rows.
 
     Raises:
         ValueError: The inputs are not rows of a table.
@@ -87,7 +87,7 @@ def importance(
     view="importance",
 )
 def run(explanation: Explanation, rows: int, seed: int) -> Iterator[Importance]:
-    """Explain some rows of the background."""
+    """Explain rows drawn at random from the background."""
     runner, method = explanation.runner(), explanation.method
     assert method is not None
     background = runner.kind.background

@@ -13,10 +13,10 @@ def completeness(attribution: Attribution) -> float:
     """Return the completeness error as a fraction of the change of the score from the baseline to the input.
 
     Args:
-        attribution: Of one sample.
+        attribution: The attribution of one sample.
 
     Returns:
-        NaN if the method reports no error, or the score does not change.
+        The error; NaN if the method reports none, or if the score does not change.
     """
     if attribution.delta is None:
         return math.nan
@@ -24,20 +24,20 @@ def completeness(attribution: Attribution) -> float:
 
 
 def missing_share(total: float, delta: float) -> float:
-    """The same, from the sum of the values and the completeness error."""
+    """Return the same fraction, computed from the sum of the values and the completeness error."""
     change = total - delta
     return abs(delta / change) if change else math.nan
 
 
 def sampling_error(attribution: Attribution) -> float:
-    """Return the mean standard error over the mean absolute value; NaN without one, or for a map of zeros."""
+    """Return the mean standard error divided by the mean absolute value; NaN without an error or for a zero map."""
     if attribution.standard_error is None:
         return math.nan
     return error_share(*map(float, on_host(attribution.standard_error.mean(), attribution.values.abs().mean())))
 
 
 def error_share(error: float, size: float) -> float:
-    """The same, from both means."""
+    """Return the same ratio, computed from both means."""
     return error / size if size else math.nan
 
 

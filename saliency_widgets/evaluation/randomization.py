@@ -1,4 +1,4 @@
-"""Model randomization: does a map depend on the learned weights? They are randomized layer by layer."""
+"""Model randomization: check whether a map depends on the learned weights, by randomizing them layer by layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from saliency_widgets.runtime.runner import Runner
 
 STAGES = count_param("stages", 8, 1, 64, "In how many steps all layers are randomized, from the output to the input.")
 _SMALL = 56  # pixels of a thumbnail
-_ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores them
+_ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores the weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Randomization(Running):
     """Maps of models whose last layers were randomized, and their similarity to the original map.
 
     Attributes:
-        layers: The layer that each stage reached, from the output; the first, "", is the unchanged model.
+        layers: The last layer randomized in each stage, counted from the output; "" first, for the unchanged model.
         similarity: Rank correlation (Spearman) of absolute values with the original map; NaN if a map is constant.
         structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or not 2-D.
         maps: Thumbnails of the maps.
@@ -53,14 +53,14 @@ class Randomization(Running):
 
     @property
     def reacts(self) -> bool | None:
-        """Whether the map changes when the upper half of the layers is random; None if that is unknown."""
+        """Return whether the map changes when the upper half of the layers is random; None if ``halfway`` is NaN."""
         return None if self.halfway != self.halfway else abs(self.halfway) < _ALIKE
 
 
 def randomization(
     runner: Runner, explain: Callable[[Runner], Tensor], *, stages: int = STAGES.default, seed: int = 0
 ) -> Iterator[Randomization]:
-    """Randomize the weights from the output towards the input, on a private copy, and explain each time.
+    """Randomize the weights of a private copy from the output towards the input, and recompute the map each time.
 
     A map that does not change shows the image, as an edge detector would, and not what the model has learned. Guided
     Backprop is the well-known example: it hardly depends on the layers near the output. Each weight is redrawn from a
@@ -74,10 +74,10 @@ def randomization(
         runner: The model and its one sample.
         explain: Maps a runner to a map, shape (H, W) or (F,).
         stages: The number of steps.
-        seed: Of the weights.
+        seed: The seed of the weights.
 
     Yields:
-        The comparison up to one more stage.
+        The comparison, extended by one stage each time.
 
     Raises:
         ValueError: The model has no weights.
@@ -101,7 +101,7 @@ def randomization(
             randomized = explain(private)
         except Cancelled:
             raise
-        except ValueError:  # random weights may give NaN or no gradient: there is no map to compare
+        except ValueError:  # random weights may give NaN or no gradient, and therefore no map
             randomized = torch.zeros_like(original)
         estimate = replace(
             estimate,
@@ -119,7 +119,7 @@ def _varies(values: Tensor) -> bool:
 
 
 def _layers(runner: Runner) -> list[tuple[str, nn.Module]]:
-    """Return the modules that hold weights, the last to run first; those that never ran come at the end."""
+    """Return the modules with weights in reverse order of execution, then those that never processed the inputs."""
     seen: dict[str, None] = {}
 
     def ran(path: str, output: Any) -> None:
@@ -135,7 +135,7 @@ def _layers(runner: Runner) -> list[tuple[str, nn.Module]]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    # Scripted modules can't be copied: their weights are the caller's.
+    # Scripted modules can't be copied, so their weights are those of the caller's model.
     return not isinstance(module, torch.jit.ScriptModule) and any(True for _ in module.parameters(recurse=False))
 
 
@@ -177,6 +177,6 @@ def _why(result: Randomization) -> str:
     view="randomization",
 )
 def run(explanation: Explanation, stages: int, seed: int) -> Iterator[Randomization]:
-    """Randomize the weights."""
+    """Randomize the weights layer by layer, and compare the maps."""
     explain = explanation.explain
     yield from randomization(explanation.runner("map"), explain, stages=stages, seed=seed)

@@ -1,4 +1,4 @@
-"""Rank the pixels or features of a map, and of chance maps to compare it with."""
+"""Ranks of a map's pixels or features, and chance maps for comparison."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def ranks_of(values: Tensor, seed: int = 0) -> Tensor:
 
     Args:
         values: Shape (H, W) or (F,).
-        seed: Of that order.
+        seed: The seed of that random order.
 
     Returns:
-        Whole numbers from 0, of the same shape.
+        Whole numbers from 0, in the same shape.
     """
     flat = values.detach().flatten().cpu()
     drawn = torch.randperm(len(flat), generator=seeded(seed, "ties"), device="cpu")
@@ -42,8 +42,8 @@ def by_chance(values: Tensor, draw: int, *, seed: int = 0, chance: str = CHANCE.
     Args:
         values: Shape (H, W) or (F,).
         draw: The index of the draw.
-        seed: Of all draws.
-        chance: See ``CHANCE``; the features of a row have no neighbors and are always scattered.
+        seed: The seed of all draws.
+        chance: How to draw: see ``CHANCE``. The features of a row have no neighbors and are always scattered.
     """
     generator = seeded(seed, "chance", draw)
     if values.ndim == 1 or CHANCE.check(chance) == "scattered":

@@ -1,7 +1,7 @@
-"""What a trust test is, and how the tests are found.
+"""The registry of trust tests.
 
-A test is one file in ``evaluation/``: a generator of running results under the decorator :func:`trust_test`. Its tab in
-the explorers, its columns in ``sw.evaluate`` and its metrics in ``sw.sweep`` follow from it.
+A test is one file in ``evaluation/`` with a generator of running results, decorated with :func:`trust_test`. Its tab in
+the explorers, its columns in ``sw.evaluate`` and its metrics in ``sw.sweep`` are created from that.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Running:
     """An estimate that is valid on its own and is refined by the next one.
 
     Attributes:
-        done: Units of work finished: points, draws, maps or rows.
-        total: Units of work in all.
+        done: The number of finished units of work: points, draws, maps or rows.
+        total: The total number of units of work.
     """
 
     done: int = 1
@@ -37,18 +37,18 @@ class Running:
 
     @property
     def complete(self) -> bool:
-        """Whether all the work is done."""
+        """Return whether all units of work are finished."""
         return self.done >= self.total
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Numbers that ``sw.evaluate`` reads from one run of a test.
+    """The numbers that ``sw.evaluate`` reads from one run of a test.
 
     Attributes:
-        numbers: By column, a function of the last result; where there is no number, it raises a ValueError that says
-            why. The result is None if the test yielded none.
-        settings: Arguments of this run that nobody can change.
+        numbers: By column, a function from the last result (None if the test yielded none) to a number. It raises a
+            ValueError with the reason if the number is undefined.
+        settings: Fixed arguments of this run, which the user can't change.
     """
 
     numbers: Mapping[str, Callable[[Any], float]]
@@ -59,7 +59,7 @@ def defined(value: float, why: str) -> float:
     """Return the number of a column.
 
     Raises:
-        ValueError: It is NaN; the message says why.
+        ValueError: The number is NaN; the message is ``why``.
     """
     if value != value:
         raise ValueError(why)
@@ -68,14 +68,14 @@ def defined(value: float, why: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A finished map of one input, and what is needed to measure it.
+    """A finished map of one input, with the data needed to measure it.
 
     Attributes:
         explanation: The map, and the model behind it.
         attribution: The method's result.
-        seconds: How long the map took.
-        peak: Measures the peak memory in MiB; NaN if that is unknown.
-        settings: Parameters of trust tests.
+        seconds: The time that the map took, in seconds.
+        peak: Measures the peak memory in MiB; NaN if unknown.
+        settings: The parameters of trust tests.
     """
 
     explanation: Explanation
@@ -87,17 +87,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about a map, by which ``sw.sweep`` compares settings.
+    """A number computed from a map, by which ``sw.sweep`` compares settings.
 
     Attributes:
-        name: Its name in code.
-        title: Its name in the interface.
+        name: The name in code.
+        title: The name in the interface.
         better: Whether high or low values are better.
-        help: What it measures, in one sentence.
-        measure: Computes the number, NaN if there is none; None for a metric that compares with a finer map.
-        cost: Whether it is a cost rather than a quality.
-        exact: Whether another machine gets the same number.
-        unit: Of the number.
+        help: A description in one sentence.
+        measure: Computes the number, NaN if undefined; None for a metric that compares with a finer map.
+        cost: Whether the metric is a cost rather than a quality.
+        exact: Whether the number is the same on another machine.
+        unit: The unit of the number.
     """
 
     name: str
@@ -115,19 +115,19 @@ class TrustTest:
     """A test of whether a map can be trusted.
 
     Attributes:
-        name: Identifies it.
+        name: The identifier of the test.
         title: The title of its tab.
         run: The generator: (explanation, **params) -> running results.
         params: Its parameters; the panel has a control for each that is not advanced.
-        how_to_read: How to read its view; by kind of input where that differs.
+        how_to_read: Instructions for reading its view; by kind of input where they differ.
         kinds: The kinds of input whose explorers show it; all if empty. ``sw.evaluate`` runs every test with columns.
-        needs: What it needs besides a map: a marked region, or the rows of a background.
-        columns: For ``sw.evaluate``: one entry for each run.
-        metrics: For ``sw.sweep``.
+        needs: Requirements besides a map: a marked region, or the rows of a background.
+        columns: The columns in ``sw.evaluate``, one entry for each run.
+        metrics: The metrics in ``sw.sweep``.
         of_map: Whether it tests the map, and not only the score.
-        urgent: Whether a person waits for it, as for the score under a brush.
+        urgent: Whether the user waits for the result, as for the score under a brush.
         view: The name of its view in ``widgets/trust/``; "numbers" lists its columns.
-        order: Tabs and columns are sorted by this, then by name.
+        order: The sort key of tabs and columns, before the name.
     """
 
     name: str
@@ -145,11 +145,11 @@ class TrustTest:
     order: int = 0
 
     def fits(self, kind: Kind) -> bool:
-        """Return whether explorers of a kind of input show it."""
+        """Return whether explorers of a kind of input show the test."""
         return not self.kinds or kind.name in self.kinds
 
     def reading(self, kind: Kind) -> str:
-        """Return how to read its view."""
+        """Return the instructions for reading the view, for a kind of input."""
         how = self.how_to_read
         return how if isinstance(how, str) else how.get(kind.name, next(iter(how.values())))
 
@@ -158,7 +158,7 @@ class TrustTest:
 
         Args:
             explanation: The map.
-            values: Of parameters, by name, those of other tests included; one without a value has its default.
+            values: Parameter values by name, possibly including those of other tests; missing ones have their default.
             **settings: Further arguments of the run.
         """
         params = {param.name: values.get(param.name, param.default) for param in self.params}
@@ -168,13 +168,13 @@ class TrustTest:
 def trust_test(
     name: str, *, columns: Mapping[str, Callable[[Any], float]] | tuple[Columns, ...] = (), **fields: Any
 ) -> Callable[[Callable[..., Iterator[Any]]], TrustTest]:
-    """Make a generator a trust test: see :class:`TrustTest`; a mapping stands for the numbers of one run."""
+    """Turn a generator into a :class:`TrustTest`; a mapping as ``columns`` holds the numbers of a single run."""
     runs = (Columns(columns),) if isinstance(columns, Mapping) else columns
     return lambda run: TrustTest(name, run=run, columns=runs, **fields)
 
 
 def trust_tests() -> dict[str, TrustTest]:
-    """Return all trust tests by name: those of the modules in ``evaluation/``."""
+    """Return the trust tests of all modules in ``evaluation/``, by name."""
     tests = discovered("saliency_widgets.evaluation", TrustTest)
     return {test.name: test for test in sorted(tests, key=lambda test: (test.order, test.name))}
 
@@ -191,11 +191,11 @@ def refined(
     """Compute the points of a line chunk by chunk: the ends first, then the points between them.
 
     Args:
-        runner: Chooses the rows per pass, and caches the results of passes.
-        count: How many points there are.
+        runner: The runner that chooses the rows per pass, and caches the results of passes.
+        count: The number of points.
         compute: Maps the indices of some points to tensors with one row per point.
-        key: The cache key for these indices.
-        first: Points of the first passes.
+        key: Returns the cache key for these indices.
+        first: The numbers of points in the first passes.
         chunk_size: Rows per pass.
 
     Yields:

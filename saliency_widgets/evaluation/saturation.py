@@ -20,7 +20,7 @@ from saliency_widgets.runtime.model.version import identity
 from saliency_widgets.runtime.runner import Runner
 
 _SETTLED = 0.05  # of the score's whole change: smaller changes are noise
-_FLAT = 0.25  # of the largest gradient: one below this does not reflect what drove the score
+_FLAT = 0.25  # of the largest gradient: a smaller one no longer reflects what changed the score
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Saturation(Running):
     """The score and the size of its gradient on the straight path from the baseline to the input.
 
     Attributes:
-        positions: From 0, the baseline, to 1, the input, ascending, shape (n,).
+        positions: Positions on the path, ascending from 0 (the baseline) to 1 (the input), shape (n,).
         scores: The explained score, shape (n,).
         slopes: The Euclidean norm of the gradient, shape (n,); NaN where no gradient reaches the input.
     """
@@ -39,9 +39,9 @@ class Saturation(Running):
 
     @property
     def settled(self) -> float:
-        """The position after which the score stays within 5% of its whole change; 1 if it moves until the end.
+        """The position from which the score differs from its final value by at most 5% of its whole change.
 
-        NaN if the baseline has the same score as the input.
+        It is 1 if the score changes until the end, and NaN if the baseline has the same score as the input.
         """
         change = (self.scores[-1] - self.scores[0]).abs()
         if not float(change) > 0:
@@ -52,13 +52,13 @@ class Saturation(Running):
 
     @property
     def slope_left(self) -> float:
-        """The gradient's norm at the input, as a fraction of the largest on the path; NaN if that is zero or NaN."""
+        """The gradient's norm at the input as a fraction of the largest on the path; NaN if that is zero or NaN."""
         steepest = float(self.slopes.max())
         return float(self.slopes[-1]) / steepest if steepest > 0 else float("nan")
 
     @property
     def saturated(self) -> bool:
-        """Whether the plain gradient is misleading: the score leveled off before the input, and the slope is gone."""
+        """Return whether the plain gradient misleads: the score leveled off early, and little slope is left."""
         return self.settled < 1 and self.slope_left < _FLAT
 
 
@@ -72,17 +72,17 @@ def saturation(
 ) -> Iterator[Saturation]:
     """Measure the score and its gradient along the path from the baseline to the input.
 
-    A function that has leveled off has no gradient with respect to what made it level off. The plain gradient then
-    misses exactly the features that the score rests on; methods that integrate along the path do not.
+    A function that has leveled off has no gradient with respect to the features that saturated it. The plain gradient
+    then misses exactly the features that the score depends on; methods that integrate along the path do not.
 
     Sources: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017; Shrikumar, Greenside and
     Kundaje, "Learning Important Features Through Propagating Activation Differences", 2017.
 
     Args:
         runner: The model and its one sample.
-        baseline: Where the path begins: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
-        points: How many points, including both ends.
-        seed: Of the baseline "noise".
+        baseline: The start of the path: see :func:`~saliency_widgets.attribution.baselines.baseline_of`.
+        points: The number of points, including both ends.
+        seed: The seed of the baseline "noise".
         chunk_size: Rows per pass.
 
     Yields:
@@ -133,5 +133,5 @@ def _no_slope(result: Saturation) -> str:
     view="saturation",
 )
 def run(explanation: Explanation, baseline: Any, seed: int) -> Iterator[Saturation]:
-    """Follow the score to the input."""
+    """Measure the score and its gradient on the path to the input."""
     yield from saturation(explanation.runner("score"), baseline=baseline, seed=seed)

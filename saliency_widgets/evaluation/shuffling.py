@@ -1,4 +1,4 @@
-"""Shuffling: replace a feature's values by those of other rows, and see how the model's score or loss changes."""
+"""Shuffling: replace a feature's values by those of other rows, and measure the change of the score or the loss."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Shuffled(Running):
     """The score of one row with each feature in turn taken from other rows.
 
     Attributes:
-        before: The score of the row as it is.
-        scores: With column c taken from draw k, shape (C, K).
+        before: The score of the unchanged row.
+        scores: The scores with column c taken from draw k, shape (C, K).
     """
 
     before: float
@@ -43,7 +43,7 @@ class Shuffled(Running):
 
     @property
     def contribution(self) -> Tensor:
-        """How much the row's value raises the score above that with other rows' values, on average, shape (C,)."""
+        """The mean amount by which the row's value raises the score above that with other rows' values, shape (C,)."""
         return self.before - self.scores.double().mean(1)
 
     @property
@@ -61,9 +61,9 @@ def shuffle(
 
     .. math:: c_j = f(x) - \frac1K \sum_k f(x \text{ with } x_j := b^{(k)}_j)
 
-    for rows b of the background, drawn without replacement. One-hot groups move together. For a linear model and all
-    rows of the background this is w_j (x_j - mean b_j): the same as Integrated Gradients from the mean, and as Expected
-    Gradients over the background. Correlated features are torn apart: a row with one person's rent and another
+    for rows b of the background, drawn without replacement. One-hot groups are replaced as a whole. For a linear model
+    and all rows of the background this is w_j (x_j - mean b_j), the same as Integrated Gradients from the mean and
+    Expected Gradients over the background. Correlated features are separated: a row with one person's rent and another
     person's income may be unlike any row that the model was trained on.
 
     Sources: Breiman, "Random Forests", 2001, applied to one row; Štrumbelj and Kononenko, "Explaining prediction models
@@ -71,15 +71,15 @@ def shuffle(
 
     Args:
         runner: The model and its one row, with a background.
-        draws: K, from how many rows; all rows if there are fewer.
-        seed: Of the draw.
+        draws: K, the number of rows to draw; all rows if there are fewer.
+        seed: The seed of the draw.
         chunk_size: Rows per pass.
 
     Yields:
         The scores with more and more draws.
 
     Raises:
-        ValueError: There is no background.
+        ValueError: The runner has no background.
     """
     columns, rows = _background(runner)
     generator = seeded(seed, "shuffle")
@@ -102,12 +102,12 @@ def shuffle(
 
 @dataclass(frozen=True, eq=False)
 class Permutation(Running):
-    """How much worse the model does on rows with one feature permuted.
+    """The increase of the model's loss on rows with one feature permuted.
 
     Attributes:
-        loss: What is measured: "cross-entropy", "squared error" or, without labels, "change of the score".
+        loss: The measured loss: "cross-entropy", "squared error" or, without labels, "change of the score".
         before: The loss of the unchanged rows; 0 without labels.
-        increases: Of column c in repeat r, shape (C, R); NaN where not computed yet.
+        increases: The increase for column c in repeat r, shape (C, R); NaN where not computed yet.
     """
 
     loss: Loss
@@ -116,7 +116,7 @@ class Permutation(Running):
 
     @property
     def importance(self) -> Tensor:
-        """The mean over the repeats so far, shape (C,)."""
+        """The mean increase over the repeats so far, shape (C,)."""
         return self.increases.nanmean(1)
 
 
@@ -129,9 +129,9 @@ def permutation_importance(
     seed: int = 0,
     orders: Tensor | None = None,
 ) -> Iterator[Permutation]:
-    """Permute one feature at a time over the background, and measure how much the loss grows.
+    """Permute one feature at a time over the background, and measure the increase of the loss.
 
-    A feature that the model does not use leaves the loss unchanged. So does a redundant one: of two columns with the
+    A feature that the model does not use leaves the loss unchanged. So may a redundant one: of two columns with the
     same information, each alone may seem worthless.
 
     Without labels there is no loss, and the mean absolute change of the score is reported: it shows which features the
@@ -142,17 +142,17 @@ def permutation_importance(
 
     Args:
         runner: The model and any of its rows, with a background.
-        labels: Of the background's rows, shape (N,): classes, or values for a squared error.
-        loss: What is measured.
-        repeats: How many permutations.
-        seed: Of the permutations.
-        orders: Fixed permutations instead, shape (R, N): row i gets the feature of row ``orders[r, i]``.
+        labels: The labels of the background's rows, shape (N,): classes, or values for a squared error.
+        loss: The loss to measure.
+        repeats: The number of permutations of each feature.
+        seed: The seed of the permutations.
+        orders: Fixed permutations to use instead, shape (R, N): row i gets the feature of row ``orders[r, i]``.
 
     Yields:
-        One more column each time, and then further repeats of all columns.
+        The result with one more column each time, and then with further repeats of all columns.
 
     Raises:
-        ValueError: There is no background.
+        ValueError: The runner has no background.
     """
     columns, rows = _background(runner)
     if orders is None:
@@ -194,13 +194,13 @@ def _background(runner: Runner) -> tuple[Columns, Tensor]:
 
 
 def _masks(columns: Columns) -> Tensor:
-    """Which features belong to each column, truth values (C, F)."""
+    """Return which features belong to each column, as truth values (C, F)."""
     return columns.of == torch.arange(len(columns.names), device=columns.of.device)[:, None]
 
 
 def _loss(kind: Loss, scores: Tensor, logits: Tensor, labels: Tensor) -> float:
     wide, labels = logits.double(), labels.to(logits.device)
-    if kind == "squared error":  # of the value that is explained
+    if kind == "squared error":  # of the explained value
         return float((scores.double() - labels.double()).square().mean())
     if wide.shape[1] == 1:
         return float(F.binary_cross_entropy_with_logits(wide[:, 0], labels.double()))

@@ -11,14 +11,14 @@ CONSTANT = "the map is the same everywhere, so it can't be ranked."
 
 
 def spearman(a: Tensor, b: Tensor) -> float:
-    """Return Spearman's rank correlation of two maps: whether they order the values alike, at any scale.
+    """Return Spearman's rank correlation of two maps: how similarly they order their values, independent of scale.
 
     Args:
-        a: Any shape.
-        b: The same shape. Equal values share the mean of their ranks.
+        a: A map of any shape. Equal values share the mean of their ranks.
+        b: A map of the same shape.
 
     Returns:
-        From -1 to 1; NaN if a map is constant.
+        A number from -1 to 1; NaN if a map is constant.
     """
     x, y = _ranks(a), _ranks(b)
     scale = float(x.square().sum() * y.square().sum()) ** 0.5
@@ -26,7 +26,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return centered ranks; equal values share one."""
+    """Return centered ranks; equal values share their mean rank."""
     _, which, counts = torch.unique(values.detach().flatten().cpu(), return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     ranks = (last - (counts - 1) / 2)[which]
@@ -48,11 +48,11 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Similarity", 2004.
 
     Args:
-        a: Shape (H, W), each at least 7.
-        b: Likewise.
+        a: A map, shape (H, W), each side at least 7.
+        b: A map of the same shape.
 
     Returns:
-        From -1 to 1; NaN if a map is constant or smaller than a window.
+        A number from -1 to 1; NaN if a map is constant or smaller than a window.
     """
     if min(a.shape) < _WINDOW or bool(a.max() == a.min()) or bool(b.max() == b.min()):
         return float("nan")

@@ -41,7 +41,7 @@ class Stability(Running):
         seeds: Rank correlation with the maps of other seeds; empty for a deterministic method.
         noises: Rank correlation with the maps of slightly noisy inputs.
         sensitivity: The largest relative change of the map under that noise, ||m' - m|| / ||m|| (max-sensitivity).
-        constant: Whether the map itself is the same everywhere.
+        constant: Whether the original map is the same everywhere.
     """
 
     seeds: tuple[float, ...]
@@ -51,13 +51,13 @@ class Stability(Running):
 
     @property
     def worst(self) -> float:
-        """The lowest of all rank correlations; NaN if a map is constant."""
+        """The lowest of all rank correlations; NaN if a map is constant, or without correlations."""
         values = (*self.seeds, *self.noises)
         return float("nan") if not values or any(value != value for value in values) else min(values)
 
     @property
     def light(self) -> Light:
-        """Green: at least .8 in every turn; amber: at least .5; red: below that, or a constant map."""
+        """The traffic light: green if every turn reaches 0.8, amber if 0.5; red below that, or for a constant map."""
         return "green" if self.worst >= _GREEN else "amber" if self.worst >= _AMBER else "red"
 
 
@@ -71,12 +71,12 @@ def stability(
     turns: int = TURNS.default,
     seed: int = 0,
 ) -> Iterator[Stability]:
-    r"""Recompute the map with other seeds, and for inputs that a person could not tell apart.
+    r"""Recompute the map with other seeds, and for inputs with noise too weak to see.
 
     .. math:: \text{max-sensitivity} = \max_{\|\delta\|_\infty \le r}
         \frac{\|\Phi(x + \delta) - \Phi(x)\|}{\|\Phi(x)\|}
 
-    over some uniform draws of delta. Maps are compared as they are shown, also by rank.
+    over some uniform draws of delta. Maps are compared as displayed, also by rank.
 
     Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (In)fidelity and Sensitivity of Explanations", 2019.
 
@@ -86,11 +86,11 @@ def stability(
         seeded_method: Whether the seed may matter. If a second seed gives the same map, no more seeds are tried.
         noisy: Whether to try noisy inputs, too.
         radius: r, as a fraction of the input's range.
-        turns: How many seeds, and how many noisy inputs.
-        seed: The seed of the map; the others follow it.
+        turns: The number of other seeds, and of noisy inputs.
+        seed: The seed of the map; the other seeds are the next whole numbers.
 
     Yields:
-        The comparison with one more map.
+        The comparison with one more map each time.
     """
     original = explain(runner, seed)
     constant = not bool(original.max() > original.min())
@@ -98,7 +98,7 @@ def stability(
     for turn in range(1, turns + 1):
         if seeded_method:
             other = explain(runner, seed + turn)
-            if turn == 1 and torch.equal(other, original):  # with these settings nothing is drawn
+            if turn == 1 and torch.equal(other, original):  # the method draws no random numbers with these settings
                 seeded_method, estimate = False, replace(estimate, total=turns * noisy)
             else:
                 estimate = replace(estimate, seeds=(*estimate.seeds, spearman(original, other)), done=estimate.done + 1)
@@ -123,7 +123,7 @@ def agreement(maps: Mapping[str, Tensor]) -> Tensor:
     """Return the matrix of the maps' rank correlations (Spearman), shape (M, M).
 
     Args:
-        maps: By name, all of the same shape.
+        maps: The maps by name, all of the same shape.
     """
     tensors = list(maps.values())
     return torch.tensor([[spearman(a, b) for b in tensors] for a in tensors], dtype=torch.float64)
@@ -158,7 +158,7 @@ def _mean_of_seeds(measured: Measured) -> float:
         "relation. Green: always above 0.8; amber: above 0.5; red: below. The table: rank correlations between the "
         "methods computed so far.",
     },
-    columns=(  # in two runs: where noise fails, the seeds count all the same
+    columns=(  # in two runs, so that an error with noise does not affect the result for seeds
         Columns({"seeds": lambda result: _worst(result, "the map of another seed")}, {"noisy": False}),
         Columns({
             "noises": lambda result: _worst(result, "with a little noise the map"),
@@ -178,7 +178,7 @@ def _mean_of_seeds(measured: Measured) -> float:
 def run(
     explanation: Explanation, seed: int | None, *, noisy: bool = True, reseeded: bool = True, **settings: Any
 ) -> Iterator[Stability]:
-    """Recompute the map; without ``seed``, beginning with the seed of the map."""
+    """Recompute the map with other seeds and with noise, starting from ``seed`` or, by default, the map's own seed."""
     explain, method = explanation.explain, explanation.method
     drawn = method is not None and has_seed(method)
     if not noisy and not drawn:

@@ -1,4 +1,4 @@
-"""Read and prepare inputs and models in the forms that callers pass."""
+"""Read and prepare inputs and models in all forms that callers may pass."""
 
 from saliency_widgets.inputs.adapters import class_names_of, unwrapped
 from saliency_widgets.inputs.image import ImageKind

@@ -27,22 +27,22 @@ _RESAMPLING["random"] = _RESAMPLING["bicubic"]  # randomness is for training: ex
 
 
 def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> Callable | None:
-    """Return the transform to apply to an image before the model sees it.
+    """Return the transform that converts an image to the model's input.
 
     Args:
         transform: A function from the input to a tensor; torchvision weights; a Hugging Face image processor; a timm
             data config; or None.
-        model: Its timm data config (``pretrained_cfg``, ``default_cfg``) is used if there is no transform and the
-            inputs are images.
-        inputs: What :func:`saliency_widgets.inputs.prepare` will get.
-        notes: Collects a note if the model's data config is used.
+        model: The model, whose timm data config (``pretrained_cfg``, ``default_cfg``) is used if there is no transform
+            and the inputs are images.
+        inputs: The inputs for :func:`saliency_widgets.inputs.prepare`.
+        notes: List to which a note is appended if the model's data config is used.
 
     Returns:
-        The caller's function unchanged; one from an image in any form to a tensor (1, C, H, W), and from N images to
-        (N, C, H, W); or None.
+        The caller's function unchanged; a function that converts an image in any form to a tensor (1, C, H, W), and N
+        images to (N, C, H, W); or None.
 
     Raises:
-        TypeError: ``transform`` is none of these.
+        TypeError: ``transform`` has an unsupported type.
         ValueError: A data config is invalid or unsupported.
     """
     if transform is None:
@@ -68,17 +68,17 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
 def class_names_of(class_names: Any, transform: Any, model: Any) -> tuple[Any, bool]:
     """Return the names of the classes, and whether the caller passed them.
 
-    They are looked up on the model (``class_names``, ``classes``, ``names``, Hugging Face's ``config.id2label``, timm's
-    ``label_names``), then in torchvision weights passed as the transform.
+    If none are passed, they are looked up on the model (``class_names``, ``classes``, ``names``, Hugging Face's
+    ``config.id2label``, timm's ``label_names``), then in torchvision weights passed as the transform.
 
     Args:
-        class_names: What the caller passed: names, torchvision weights, or None.
-        transform: What the caller passed as ``transform``.
+        class_names: The caller's argument: names, torchvision weights, or None.
+        transform: The caller's ``transform`` argument.
         model: The model.
 
     Returns:
         The passed names, or a list of names from the lookup, or None; and True if they were passed. Names from the
-        lookup may be outdated, e.g. from before fine-tuning: drop them if their number doesn't fit.
+        lookup may be outdated, e.g. from before fine-tuning: discard them if their number doesn't match the outputs.
 
     Raises:
         TypeError: ``class_names`` is a class of weights.
@@ -108,7 +108,7 @@ def unwrapped(model: Any) -> tuple[Any, list[str]]:
     """Return the module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``, at any depth.
 
     Args:
-        model: Any module; other wrappers, including Lightning's, are returned unchanged.
+        model: The module; any other wrapper, including Lightning's, is returned unchanged.
 
     Returns:
         The module, and notes about it.
@@ -130,7 +130,7 @@ def unwrapped(model: Any) -> tuple[Any, list[str]]:
 
 
 def _refuse_class(value: Any, argument: str) -> None:
-    """Refuse an enum of weights: ``ResNet50_Weights`` itself is callable and iterable, and would be misread."""
+    """Reject an enum of weights: ``ResNet50_Weights`` itself is callable and iterable, and would be misread."""
     if isinstance(value, EnumMeta):
         raise TypeError(
             f"{argument}: {value.__name__} is a class of weights; pass one of its members, such as "
@@ -143,7 +143,7 @@ def _is_weights(value: Any) -> bool:
 
 
 def _is_processor(value: Any) -> bool:
-    # A caller's transform may have such attributes too, but hardly an argument `images`.
+    # A caller's transform may have these attributes as well, but is unlikely to have an argument `images`.
     if not callable(value) or not any(hasattr(value, n) for n in ("image_mean", "preprocess", "image_processor")):
         return False
     try:
@@ -153,7 +153,7 @@ def _is_processor(value: Any) -> bool:
 
 
 def _is_image(inputs: Any) -> bool:
-    """Return whether these are images before any transform."""
+    """Return whether the inputs are untransformed images."""
     if isinstance(inputs, (list, tuple)):
         return len(inputs) > 0 and all(_is_image(item) for item in inputs)
     if isinstance(inputs, np.ndarray):
@@ -175,8 +175,8 @@ def _has_config(carrier: Any) -> bool:
 def _config_modules(model: Any) -> Iterator[Any]:
     """Yield the modules that may carry the config and names of a model.
 
-    Only Lightning modules are searched, one level deep. Any other wrapper may add a normalization or a head, and then
-    its inner model's config and names do not apply.
+    Only Lightning modules are searched, one level deep. Any other wrapper may add a normalization or a head, in which
+    case the inner model's config and names do not apply.
     """
     model = unwrapped(model)[0]
     yield model
@@ -199,7 +199,7 @@ def _model_config(model: Any) -> _Evaluation | None:
 
 
 def _texts(carried: Any) -> list[str] | None:
-    """Return names in order from a list or a mapping from index to name; None if it holds none, or placeholders."""
+    """Return the names in a list or a mapping from index to name, in order; None for placeholders or anything else."""
     if isinstance(carried, Mapping):
         try:
             by_index = {int(index): name for index, name in carried.items()}
@@ -219,7 +219,7 @@ def _texts(carried: Any) -> list[str] | None:
 
 
 def _preset(preset: Callable, source: Any) -> Any:
-    """Apply a torchvision preset, which takes color images and tensors, but not arrays or grays."""
+    """Apply a torchvision preset, which takes color images and tensors, but not arrays or grayscale images."""
     if isinstance(source, Tensor):
         return preset(source)
     return torch.stack([preset(image.convert("RGB")) for image in _eight_bit(source)])
@@ -243,7 +243,7 @@ def _processed(processor: Any, source: Any) -> Tensor:
 
 
 def _eight_bit(source: Any) -> list[Image.Image]:
-    """Return one image or a batch, in any form, as RGB or L images."""
+    """Convert one image or a batch, in any form, to a list of RGB or L images."""
     if isinstance(source := reading.load(source), Image.Image):
         return [reading.eight_bit(source)]
     x = reading.plain(source).detach().cpu()
@@ -260,10 +260,10 @@ class _Evaluation:
     """timm's evaluation transform: resize, crop, scale to [0, 1], normalize.
 
     Attributes:
-        size: Height and width of what the model sees.
-        mean: By channel, for numbers in [0, 1]; a single channel means that the model takes grays.
-        std: By channel.
-        interpolation: A key of :data:`_RESAMPLING`.
+        size: The height and width of the model's input.
+        mean: The mean of each channel, for numbers in [0, 1]; a single channel means that the model takes grayscale.
+        std: The standard deviation of each channel.
+        interpolation: The resampling filter, a key of :data:`_RESAMPLING`.
         crop_pct: The fraction of the resized image's sides that the crop keeps.
         crop_mode: ``"center"`` keeps the aspect ratio and cuts the sides; ``"squash"`` changes the aspect ratio;
             ``"border"`` keeps both and pads with the mean color.
@@ -278,7 +278,7 @@ class _Evaluation:
 
     @classmethod
     def of(cls, config: Any, argument: str) -> _Evaluation:
-        """Read a mapping, or an object with attributes, with timm's names."""
+        """Create the transform from a timm data config: a mapping, or an object with attributes."""
         what = f"{argument}: a data config"
         missing = [name for name in _CONFIG if _read(config, name) is None]
         if missing:
@@ -335,7 +335,7 @@ class _Evaluation:
         return image.resize((max(w, 1), max(h, 1)), _RESAMPLING[self.interpolation])
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """Crop the center; an image that is too small gets a border."""
+        """Crop the center, after padding an image that is too small."""
         height, width = self.size
         room = (max(width, image.width), max(height, image.height))
         if room != image.size:

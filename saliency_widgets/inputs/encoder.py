@@ -1,4 +1,4 @@
-"""Encode rows with named columns as the model's numbers, by the transform that the model was trained with."""
+"""Encode rows with named columns as the model's input, with the transform that the model was trained with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fitted(transform: Any) -> Any:
 
 
 def is_for_tables(transform: Any) -> bool:
-    """Return whether a transform is like scikit-learn's; a pipeline with a predictor is refused later."""
+    """Return whether a transform has scikit-learn's interface; a pipeline with a predictor is rejected later."""
     estimator = fitted(transform)
     return hasattr(estimator, "fit") and (hasattr(estimator, "transform") or hasattr(estimator, "predict"))
 
@@ -31,20 +31,20 @@ def fitted_names(transform: Any) -> list[str] | None:
 
 
 class Encoder:
-    """Passes rows to a transform in the form in which it was fitted, and checks its outputs.
+    """A wrapper that passes rows to a transform in the form in which it was fitted, and checks the outputs.
 
-    A transform that was fitted on a DataFrame gets its columns, by name and in its order. One that was fitted on an
-    array gets an array, with the columns in the order of the rows. A function gets the DataFrame.
+    A transform that was fitted on a DataFrame gets the same columns by name, in the same order. One that was fitted on
+    an array gets an array, with the columns in the order of the rows. A function gets the DataFrame.
 
     Args:
-        transform: A fitted scikit-learn transformer, or a function; None if the columns are the model's numbers.
+        transform: A fitted scikit-learn transformer, or a function; None if the model takes the columns directly.
         columns: The names of the rows' columns.
-        named: Whether the rows came with these names. If not, the names are only labels, and names unknown to the
-            transform stand for its columns by position.
+        named: Whether the rows came with these names. If not, the names are only labels, and columns whose names the
+            transform doesn't have are matched by position.
 
     Raises:
-        TypeError: The transform can't be called.
-        ValueError: It was fitted on other columns.
+        TypeError: The transform is not callable.
+        ValueError: The transform was fitted on other columns.
     """
 
     def __init__(self, transform: Any, columns: Sequence[Any], *, named: bool) -> None:
@@ -52,7 +52,7 @@ class Encoder:
         self._select: list[int] | None = None
         self._names = None if transform is None else fitted_names(transform)
         self.unused: list[str] = []
-        """Columns that the transform doesn't take."""
+        """The columns that the transform doesn't use."""
         if transform is None:
             return
         if not callable(self._apply):
@@ -78,7 +78,7 @@ class Encoder:
 
         Raises:
             TypeError: The transform returns a tensor that isn't dense.
-            ValueError: It fails, or returns anything but N rows of finite numbers.
+            ValueError: The transform fails, or returns anything but N rows of finite numbers.
         """
         if self._transform is None:
             return torch.from_numpy(rows.to_numpy(dtype=np.float64, copy=True))
@@ -109,12 +109,12 @@ class Encoder:
     def _as_fitted(self, rows: pd.DataFrame) -> Any:
         if self._select is not None:
             return rows.iloc[:, self._select].set_axis(self._names, axis=1)
-        # A transformer that was fitted on an array warns about names.
+        # A transformer that was fitted on an array warns if the columns have names.
         return rows.to_numpy() if hasattr(fitted(self._transform), "n_features_in_") else rows
 
 
 def _column_indices(wanted: list[str], columns: list[Any], named: bool) -> list[int]:
-    """Return the positions of the columns that a transform was fitted on among those of the rows."""
+    """Return the positions in the rows of the columns that a transform was fitted on."""
     index_of = {name: index for index, name in reversed([*enumerate(columns)])}
     missing = [name for name in wanted if name not in index_of]
     if not missing:

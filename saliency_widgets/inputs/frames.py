@@ -1,4 +1,4 @@
-"""Rows as pandas has them: read, checked, and brought to the types of other rows."""
+"""Read rows as pandas DataFrames, check them, and convert them to the types of other rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def typical(rows: Any) -> pd.DataFrame:
         if _is_ordered(column):
             index = int(np.argsort(column.to_numpy(), kind="stable")[(len(column) - 1) // 2])
         else:
-            usual = column.mode().iloc[0]  # compared one by one: pandas would take a tuple for several values
+            usual = column.mode().iloc[0]  # compared one by one: pandas interprets a tuple as several values
             index = next(k for k, value in enumerate(column) if value == usual)
         result[name] = column.iloc[[index]].reset_index(drop=True)  # keeps the column's type
     return pd.DataFrame(result, columns=rows.columns)
@@ -54,7 +54,7 @@ def fill_column(column: Any, value: Any, name: str) -> Any:
             if value != value or bool((filled == value).all()):
                 return filled
         except (TypeError, ValueError, OverflowError):
-            pass  # the value doesn't fit a column of whole numbers
+            pass  # the value doesn't fit a column of integers
         try:
             return pd.Series([float(value)] * len(column))
         except OverflowError:
@@ -71,8 +71,8 @@ def with_types_of(model: Any, rows: Any, *, exactly: bool = False) -> Any:
     """Convert rows to the types of another table's columns, for special types: categories and dates.
 
     Args:
-        model: The other table.
-        rows: The rows.
+        model: The table with the types to use.
+        rows: The rows to convert.
         exactly: Whether to convert to any type that preserves the values, because the rows came without types.
     """
     if list(rows.dtypes) == list(model.dtypes):
@@ -100,12 +100,12 @@ def read_frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.Dat
 
     Args:
         value: A DataFrame, a Series, a mapping, an array, a tensor or a list.
-        argument: What it is called in an error.
-        names: The columns' names, for rows without them.
+        argument: The argument's name for error messages.
+        names: The columns' names, for rows without names.
 
     Raises:
-        TypeError: It has an unsupported type.
-        ValueError: Names don't fit, or there are no rows of columns.
+        TypeError: The value has an unsupported type.
+        ValueError: The names don't match, or the value is empty or not a row or a table.
     """
     if isinstance(value, (pd.DataFrame, pd.Series)):
         check_names(argument, value.columns if isinstance(value, pd.DataFrame) else value.index)
@@ -124,7 +124,7 @@ def read_frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.Dat
             f"{argument}: expected an array, a tensor, a pandas Series or a DataFrame, got a {type(value).__name__}."
         )
     array = as_array(value, argument)
-    if array.dtype.kind == "U":  # NumPy converts numbers to strings in a list that has strings
+    if array.dtype.kind == "U":  # NumPy converts numbers to strings in a list that contains strings
         array = np.asarray(value, dtype=object)
     if array.ndim == 1:
         array = array[None]
@@ -139,10 +139,10 @@ def read_frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.Dat
 
 
 def same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
-    """Return the columns of other rows in the order of a row's.
+    """Return other rows with their columns in the order of a row's columns.
 
     Raises:
-        ValueError: Columns are missing, or there are others.
+        ValueError: Columns are missing, or there are additional columns.
     """
     missing = [str(name) for name in row.columns if name not in others.columns]
     extra = [str(name) for name in others.columns if name not in row.columns]
@@ -156,10 +156,10 @@ def same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
 
 
 def check_names(argument: str, names: Any) -> None:
-    """Check that names of columns can be looked up.
+    """Check that column names are hashable.
 
     Raises:
-        TypeError: One can't be hashed.
+        TypeError: A name is not hashable.
     """
     for name in names:
         try:
@@ -171,13 +171,13 @@ def check_names(argument: str, names: Any) -> None:
 
 
 def check_comparable(argument: str, rows: Any) -> None:
-    """Check that values can be counted and compared, which tracing columns needs."""
+    """Raise ValueError if a column's values can't be counted and compared, which tracing columns requires."""
     for name, column in rows.items():
         if is_numeric(column):
             continue
         try:
             column.nunique()
-        except Exception as error:  # TypeError, or whatever the column's type raises
+        except Exception as error:  # TypeError, or any error of the column's type
             raise ValueError(
                 f"{argument}: {brief(str(name))} holds values that can't be compared ({error}). Convert lists to "
                 f"tuples, df[{str(name)!r}].map(tuple), or to strings."
@@ -185,11 +185,11 @@ def check_comparable(argument: str, rows: Any) -> None:
 
 
 def check_values(argument: str, rows: Any, transform: Any) -> None:
-    """Check names and values, before the transform sees them.
+    """Check names and values before the transform is applied.
 
     Raises:
-        TypeError: There are complex numbers.
-        ValueError: A name stands twice, or a value is missing, infinite, or no number without a transform.
+        TypeError: A column holds complex numbers.
+        ValueError: A name occurs twice; a value is missing or infinite; or, without a transform, is not a number.
     """
     names = pd.Index([str(name) for name in rows.columns])
     if not names.is_unique:

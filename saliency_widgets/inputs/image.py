@@ -1,4 +1,4 @@
-"""Images: their baselines, features and regions."""
+"""Images as inputs: their baselines, shapes and masks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ImageKind(Kind):
     """An image: channels on a grid of pixels, shape (C, H, W).
 
     Attributes:
-        pixels: What black and white pixels look like to the model; None if unknown.
-        display: What is shown as black and as white; None if the numbers are no colors.
+        pixels: The values of black and white pixels in the model's input; None if unknown.
+        display: The values shown as black and as white; None if the numbers are not colors.
     """
 
     name = noun = "image"
@@ -32,12 +32,12 @@ class ImageKind(Kind):
 
     @property
     def default_fill(self) -> str:
-        """A blurred copy."""
+        """The default fill: a blurred copy."""
         return "blur"
 
     @property
     def baselines(self) -> Mapping[str, Baseline]:
-        """Black first if it is known what black is, otherwise zero; "noise" lies between black and white."""
+        """The baselines by name: black first if its value is known, else zero; "noise" is between black and white."""
         make: dict[str, Baseline] = {"mean": mean, "median": median, "blur": blur, "noise": self._noise, "zero": zero}
         if self.pixels is not None:
             black, white = self.pixels.black, self.pixels.white
@@ -48,18 +48,18 @@ class ImageKind(Kind):
 
     @property
     def bounded(self) -> bool:
-        """Whether black and white are known."""
+        """Return whether the values of black and white are known."""
         return self.pixels is not None
 
     @property
     def zero_note(self) -> str:
-        """Why zero is the default baseline, and whether it is black."""
+        """The reason why zero is the default baseline, and whether it is black."""
         if self.pixels is None:
             return "because it is unknown which numbers are black"
         return "which is black where pixels go from 0 to 1"
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:  # noqa: ARG002
-        """Return why black and white are unknown."""
+        """Return an error message that explains why black and white are unknown."""
         return (
             f"baseline: {name!r} means {name} pixels, and nothing tells which numbers those are: they are not in "
             f"[0, 1], and there is no transform that a {name} image comes through. Use 'zero', 'mean' or 'blur', a "
@@ -67,24 +67,24 @@ class ImageKind(Kind):
         )
 
     def shape_of(self, inputs: Tensor) -> tuple[int, ...]:
-        """Height and width."""
+        """Return the height and width of the inputs."""
         return tuple(inputs.shape[2:])
 
     def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:
-        """Reduce channels to one value for each pixel; the values of a layer are interpolated."""
+        """Reduce channels to one value per pixel; a layer's values are interpolated to the size of the inputs."""
         return reduction(values, (inputs.shape[2], inputs.shape[3]))
 
     def broadcast(self, masks: Tensor) -> Tensor:
-        """Apply masks of pixels to all channels."""
+        """Add a channel dimension to pixel masks, so that they apply to all channels."""
         return masks[:, None]
 
     def image_of(self, inputs: Tensor) -> np.ndarray | None:
-        """Undo the normalization; None if the numbers are no colors."""
+        """Return the first image without normalization, or None if the numbers are not colors."""
         return None if self.display is None else recover(inputs, self.display, [])[0]
 
     def _noise(self, inputs: Tensor, seed: int) -> Tensor:
         if self.pixels is not None:
             return noise(inputs, seed, self.pixels.black, self.pixels.white)
         low, high = limits(inputs)
-        usual = (low >= 0) & (high <= 1)  # sample by sample: an image's noise must not depend on the others
+        usual = (low >= 0) & (high <= 1)  # per sample: an image's noise must not depend on the other images
         return noise(inputs, seed, torch.where(usual, 0.0, low), torch.where(usual, 1.0, high))

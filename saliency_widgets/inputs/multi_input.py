@@ -1,4 +1,4 @@
-"""Models with several inputs: which are explained, and which are held constant."""
+"""Prepare several inputs of a model: those to explain, and those to hold constant."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prepare_for(
     dtype: torch.dtype | None,
     gradients: bool = True,
 ) -> Prepared:
-    """Bring inputs of any supported form into the form that a model takes.
+    """Convert inputs of any supported form to the form that a model takes.
 
     Args:
         model: The model; the signature of its ``forward`` determines how it is called.
@@ -55,11 +55,11 @@ def prepare_for(
             floating-point numbers get the model's type. A list of numbers becomes an array if it is explained, or has
             one number for each sample. Tensors may be nested in lists, tuples, mappings and dataclasses; they are named
             by their path, "batch.x" or "xs.0". A list at the top level is a batch of inputs. One input of shape
-            (a, b, c) is an image or a batch of a, whichever the model can take.
-        options: What is said about the model and the input.
+            (a, b, c) is an image or a batch of size a, depending on which of the two the model can take.
+        options: The options for the model and the inputs.
         device: The model's device.
         dtype: The model's dtype; None for the inputs' types, or for torch's default if the model takes only that.
-        gradients: Whether the method needs gradients; if not, whole numbers and truth values are explained, too.
+        gradients: Whether the method needs gradients; if not, integers and booleans can be explained, too.
 
     Raises:
         TypeError: An input has an unsupported type.
@@ -74,7 +74,7 @@ def prepare_for(
     alone = prepared.arguments is None
     if dtype is not None or (alone and prepared.tensor.dtype == default) or _runs(model, prepared):
         return prepared
-    # The weights are not in modules, but in a list of models, a closure or a quantized layer.
+    # No module has weights that show the dtype: they are in a list of models, a closure or a quantized layer.
     usual = typed(default)
     return usual if _runs(model, usual) else prepared
 
@@ -171,7 +171,7 @@ def _lone(
             f"a list or a dataclass; or a mapping from their names."
         )
     whole = _whole_rows(inputs, device) if not gradients and transform is None else None
-    # If the model runs only with floats, rows of whole numbers are converted to floats.
+    # If the model runs only with floats, rows of integers are converted to floats.
     if whole is not None and (_try(model, whole).runs or not _try(model, whole.to(dtype)).runs):
         return Prepared(whole, kind_of(whole))
     if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
@@ -180,14 +180,14 @@ def _lone(
 
 
 def _are_rows(inputs: Any) -> bool:
-    """Return whether these are single rows of a table, and not several inputs."""
+    """Return whether the inputs are single rows of a table rather than several inputs."""
     if not isinstance(inputs, (list, tuple)):
         return not isinstance(inputs, Mapping)
     return all(getattr(item, "ndim", 0) == 1 for item in inputs)
 
 
 def _is_undecided(inputs: Tensor | np.ndarray) -> bool:
-    """Return whether this could be one image, or a batch of rows."""
+    """Return whether the inputs could be either one image or a batch of rows."""
     return reading.is_numbers(inputs) and inputs.ndim == 3
 
 
@@ -196,21 +196,21 @@ def _is_no_row(item: Any) -> bool:
 
 
 def _whole_rows(inputs: Any, device: torch.device) -> Tensor | None:
-    """Return whole numbers or truth values as a batch in their own type; None for anything else."""
+    """Return integers or booleans as a batch, without converting them to floats; None for anything else."""
     array: Any = inputs
     if isinstance(inputs, (list, tuple)) and not is_nest(inputs):
         try:
             array = np.asarray(inputs)
-        except ValueError:  # of different lengths
+        except ValueError:  # rows of different lengths
             return None
     return reading.batched(_whole_numbers(array, device)) if is_whole(array) else None
 
 
 def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
-    """Return a private copy of whole numbers or truth values, in their own type.
+    """Return a private copy of integers or booleans, with the same dtype; unsigned arrays become int64.
 
     Raises:
-        ValueError: It is empty.
+        ValueError: The value is empty.
     """
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else np.array(value, order="C"))
@@ -224,13 +224,13 @@ _BATCHED = "In a mapping or a tuple, numbers must have a batch dimension: pass"
 
 
 def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
-    """Combine the explained inputs: a single one unchanged, several concatenated, and single numbers as (B, 1)."""
+    """Combine the explained inputs: one stays unchanged, several are concatenated, one number per sample is (B, 1)."""
     if len(prepared) == 1:
         ((name, only),) = prepared.items()
         if only.tensor.ndim > 1:
             return replace(only, arguments=replace(called, name=name))
     types = {one.tensor.dtype for one in prepared.values()}
-    wide = torch.float64 if len(types) > 1 else next(iter(types))  # float64 holds each of them exactly
+    wide = torch.float64 if len(types) > 1 else next(iter(types))  # float64 represents all of them exactly
     parts = tuple(
         InputPart(name, tuple(one.tensor.shape[1:]), one.kind, one.tensor.dtype if len(types) > 1 else None)
         for name, one in prepared.items()
@@ -243,7 +243,7 @@ def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
 
 
 def _check_rows(model: nn.Module, prepared: dict[str, Prepared], combined: Prepared) -> None:
-    """Refuse a single row passed instead of a batch of rows, if the model can take only the latter."""
+    """Raise ValueError for a single row instead of a batch of rows, if the model can take only the latter."""
     flat = [name for name, one in prepared.items() if one.tensor.ndim == 1]
     if not flat or combined.arguments is None or _try(model, combined.tensor, combined.arguments).scores is not None:
         return
@@ -281,7 +281,7 @@ def _as_called(model: nn.Module, inputs: Mapping, tree: dict[str, Any]) -> tuple
 
 
 def _by_sample(value: Any, batch: int) -> Any:
-    """Return a list with one number for each sample as an array, so that it is batched; other lists may be settings."""
+    """Convert a list with one number per sample to an array, so that it is batched; other lists may be settings."""
     array = listed(value)
     return value if array is None or len(array) != batch else array
 
@@ -297,7 +297,7 @@ def _prepared(
 
 @dataclass(frozen=True)
 class _Tried:
-    """Whether the model takes an input, and its scores of each row; None if it doesn't return scores per row."""
+    """The result of a trial run: whether the model takes an input, and its scores per row, or None without any."""
 
     runs: bool
     scores: Tensor | None = None
@@ -317,14 +317,14 @@ def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> 
             scores = None
     if scores is not None and scores.ndim > 0 and len(scores) == len(rows):
         return _Tried(runs=True, scores=scores)
-    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detectors return
+    listed = isinstance(output, (list, tuple)) and len(output) == len(rows)  # as detection models return
     return _Tried(runs=True, scores=torch.empty(len(rows), 0, device="cpu") if listed else None)
 
 
 def _image_or_batch(
     model: nn.Module, numbers: Tensor | np.ndarray, device: torch.device, dtype: torch.dtype | None
 ) -> Prepared:
-    """Read numbers of shape (a, b, c) as one image or as a batch of a, whichever the model can take."""
+    """Read numbers of shape (a, b, c) as one image or as a batch of size a, depending on what the model can take."""
     with torch.inference_mode(False):
         rows, usual = (tensor.detach().clone() for tensor in (reading.numbers(numbers), reading.plain(numbers)))
     image = usual if usual.ndim == 4 else rows[None]

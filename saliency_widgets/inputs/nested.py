@@ -1,4 +1,4 @@
-"""Inputs nested in lists, tuples, mappings and dataclasses: their names, and which of them are explained."""
+"""Name inputs nested in lists, tuples, mappings and dataclasses, and choose those to explain."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Explain = str | int | Sequence[str | int] | None
 
 
 def check_depth(inputs: Any) -> None:
-    """Check how deeply containers are nested, before anything recurses into them.
+    """Check how deeply containers are nested, before other functions recurse into them.
 
     Raises:
-        ValueError: They are nested too deeply, or contain themselves.
+        ValueError: The containers are nested too deeply, or contain themselves.
     """
     layer = [inputs]
     for _ in range(_DEEPEST):
         items = (item for node in layer for _, item in entries(node) or ())
-        layer = list({id(item): item for item in items if _is_container(item)}.values())  # each once
+        layer = list({id(item): item for item in items if _is_container(item)}.values())  # each container once
     if layer:
         raise ValueError(
             f"inputs: they are nested more than {_DEEPEST} deep, or contain themselves. Pass the tensors by name."
@@ -42,7 +42,7 @@ def _is_container(value: Any) -> bool:
 
 
 def is_nest(value: Any) -> bool:
-    """Return whether it is a container of tensors or arrays, at any depth; a list of images is a batch instead."""
+    """Return whether a value contains tensors or arrays at any depth; a list of images is a batch instead."""
     items = [item for _, item in entries(value) or ()]
     if isinstance(value, list) and items and all(map(is_image, items)):
         return False
@@ -50,15 +50,15 @@ def is_nest(value: Any) -> bool:
 
 
 def is_several(inputs: Any) -> bool:
-    """Return whether it is a tuple of several arguments; a tuple of images is a batch, and one of numbers is a row."""
+    """Return whether the inputs are a tuple of arguments; a tuple of images is a batch, and one of numbers is a row."""
     return isinstance(inputs, tuple) and any(isinstance(item, (Tensor, np.ndarray)) or is_nest(item) for item in inputs)
 
 
 def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values inside the arguments by their path: "batch.x", "xs.0".
+    """Return the values inside the arguments by path: "batch.x", "xs.0".
 
     Raises:
-        ValueError: Two of them have the same path.
+        ValueError: Two values have the same path.
     """
     result: dict[str, Any] = {}
 
@@ -77,21 +77,21 @@ def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_image(value: Any) -> bool:
-    """Return whether it is an image before any transform: bytes, a PIL image or a path."""
+    """Return whether a value is an untransformed image: uint8 with two or more dimensions, a PIL image or a path."""
     if isinstance(value, (np.ndarray, Tensor)):
         return value.dtype in (np.uint8, torch.uint8) and value.ndim >= 2
     return isinstance(value, (Image.Image, os.PathLike))
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether it is a tensor or an array of whole numbers or truth values."""
+    """Return whether a value is a tensor or an array of integers or booleans, and not an image."""
     if isinstance(value, Tensor):
         return not (value.is_floating_point() or value.is_complex() or is_image(value))
     return isinstance(value, np.ndarray) and value.dtype.kind in "iub" and not is_image(value)
 
 
 def listed(value: Any) -> np.ndarray | None:
-    """Return a list of numbers, nested or not, as an array of floats; None for anything else, including integers."""
+    """Convert a list of floats, nested or not, to an array; return None for anything else, including integers."""
     flat = [value] if isinstance(value, list) else []
     while flat and all(isinstance(item, list) for item in flat):
         flat = [inner for item in flat for inner in item]
@@ -107,18 +107,18 @@ def listed(value: Any) -> np.ndarray | None:
 def chosen(
     explain: Explain, values: Mapping[str, Any], top: Sequence[str], notes: list[str], *, gradients: bool
 ) -> list[str]:
-    """Return the paths of the explained inputs, in order.
+    """Return the paths of the inputs to explain, in order.
 
     Args:
-        explain: As the caller passed it: paths, path prefixes, or positions of arguments.
-        values: The inputs by their paths, see :func:`leaves`.
+        explain: The caller's argument: paths, path prefixes, or positions of arguments.
+        values: The inputs by path, see :func:`leaves`.
         top: The arguments' names.
-        notes: Collects a note on inputs that are held constant although they have a gradient.
+        notes: List to which a note is appended if inputs are held constant although they have a gradient.
         gradients: Whether the method needs gradients.
 
     Raises:
         TypeError: ``explain`` has an unsupported type.
-        ValueError: It names an unknown input, one that can't be explained, or one twice; or none can be explained.
+        ValueError: ``explain`` names an input that is unknown or can't be explained, or one twice; or none can be.
     """
     if not values:
         raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
@@ -145,7 +145,7 @@ def chosen(
 
 
 def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str], gradients: bool) -> list[str]:
-    """Return the inputs that have a gradient; if there are none and none is needed, the whole numbers."""
+    """Return the inputs that have a gradient; if there are none and no gradient is needed, the integer inputs."""
     names = [name for name, value in values.items() if _has_samples(value)]
     # Lists count only if there are no tensors: next to a tensor, a list may be a setting.
     names = names or [name for name, value in values.items() if listed(value) is not None]
@@ -180,14 +180,14 @@ def _kinds(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_samples(value: Any) -> bool:
-    """Return whether it is an image, or floating-point numbers with a row for each sample."""
+    """Return whether a value is an image, or floating-point numbers with one row per sample."""
     if isinstance(value, Tensor):
         return (value.is_floating_point() and value.ndim > 0) or is_image(value)
     return is_image(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim > 0)
 
 
 def _samples(value: Any) -> int:
-    """Return the number of samples; one for anything but tensors and arrays."""
+    """Return the number of samples: the length of a batch, rows or list of floats; one for anything else."""
     array = listed(value)
     value = value if array is None else array
     return len(value) if isinstance(value, (Tensor, np.ndarray)) and not (is_image(value) and value.ndim < 4) else 1
@@ -209,7 +209,7 @@ def _check(name: str, value: Any, gradients: bool) -> None:
 
 
 def _requested(explain: Any, names: list[str]) -> list[str | int]:
-    """Return the requested names and positions."""
+    """Return the requested names and positions as a list."""
     several = isinstance(explain, Iterable) and not isinstance(explain, (str, bytes, Mapping, Tensor))
     items: list[Any] = list(explain) if several else [explain]
     result: list[str | int] = []

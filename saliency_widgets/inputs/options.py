@@ -1,4 +1,4 @@
-"""What is said about a model and its input once, by whoever explains it: transform, names, device, precision."""
+"""The options that all functions with a model and inputs share: transform, names, device, precision."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import torch
 from saliency_widgets.inputs.nested import Explain
 from saliency_widgets.params import unknown
 
-_REPEATED_BY_NAME = ("transform", "class_names")  # functions, or read from the model again
+_REPEATED_BY_NAME = ("transform", "class_names")  # not stored: functions, or read from the model again
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Options:
-    """The options of every function that takes a model and inputs, as their documentation has them.
+    """Options of the functions that take a model and inputs; these entries are inserted into their docstrings.
 
     Attributes:
-        transform: From the input to what the model takes: a function, torchvision weights, a Hugging Face image
-            processor, or a timm data config; for rows of a table, a fitted scikit-learn scaler or ColumnTransformer,
-            whose one-hot groups are summed back to their column. With several inputs it is for the images, or a mapping
-            from names to transforms.
-        class_names: Names of the classes in order, or by index, so that targets can be named; or torchvision weights.
+        transform: Preprocessing that converts the input to the model's input: a function, torchvision weights, a
+            Hugging Face image processor, or a timm data config; for rows of a table, a fitted scikit-learn scaler or
+            ColumnTransformer, whose one-hot groups are summed back to their column. With several inputs, it applies to
+            the images, or is a mapping from names to transforms.
+        class_names: Names of the classes, in order or by index, so that targets can be named; or torchvision weights.
             Default: the model's names (``config.id2label`` and the like). With two names and a single logit z, z is the
             score of class 1, and -z that of class 0; without names, z is target 0.
-        explain: Which of several inputs, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
-            Default: all that have a gradient and one row per sample, of which an explorer shows the first image.
-            Several are explained together: see :meth:`Attribution.part`.
-        device: Where to compute, on a private copy. Default: the model's device, without a copy.
+        explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
+            Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
+            Several inputs are explained together: see :meth:`Attribution.part`.
+        device: Where to compute, on a private copy of the model. Default: the model's device, without a copy.
         fold: Whether to fold BatchNorms into the preceding convolutions, on a private copy, and to use channels-last
             layout, if the scores stay the same. This is faster; the map is the same except for rounding.
         precision: None uses torch's settings; "full" is float32 throughout; "tf32" (on CUDA devices) and "bfloat16" are
@@ -43,8 +43,8 @@ class Options:
             kernel launches that dominate small passes.
         feature_names: The columns' names, for table rows without names.
         background: Other rows of the table, such as the training data. They define the baselines "mean" and "median",
-            scale noise to each column's range, and are what Expected Gradients, the what-if sliders and the shuffle
-            test draw from.
+            scale noise to each column's range, and provide the rows for Expected Gradients, the what-if sliders and the
+            shuffle test.
     """
 
     transform: Any = None
@@ -64,7 +64,7 @@ class Options:
                 raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
 
     def to_repeat(self) -> dict[str, Any]:
-        """Return the options that are not defaults, in the form in which settings and stored states hold them."""
+        """Return the options that are not defaults, in the form used in settings and stored states."""
         repeated = {
             field.name: getattr(self, field.name)
             for field in fields(self)
@@ -79,23 +79,23 @@ class Options:
 
 _FIELDS = {field.name: field for field in fields(Options)}
 OPTIONS = tuple(_FIELDS)
-_ENTRY = re.compile(r"^    (\w+): .*(?:\n {8}.*)*", re.MULTILINE)  # of a docstring
+_ENTRY = re.compile(r"^    (\w+): .*(?:\n {8}.*)*", re.MULTILINE)  # in a docstring
 _TEXTS = {entry[1]: entry[0] for entry in _ENTRY.finditer(inspect.cleandoc(Options.__doc__ or ""))}
 
 
 def split_options(arguments: Mapping[str, Any], names: Sequence[str] = OPTIONS) -> tuple[dict, dict]:
-    """Return the options among keyword arguments, and the rest."""
+    """Split keyword arguments into options and the rest."""
     options = {name: value for name, value in arguments.items() if name in names}
     return options, {name: value for name, value in arguments.items() if name not in names}
 
 
 def takes_options(*names: str) -> Callable[[_Function], _Function]:
-    """Put options into the signature and the docstring of a function that takes them as its last ``**`` argument.
+    """Add options to the signature and the docstring of a function that takes them as its last ``**`` argument.
 
-    Where that is called ``options``, it holds nothing else, and another keyword raises a TypeError with a hint.
+    If that argument is named ``options``, it takes only options, and any other keyword raises a TypeError with a hint.
 
     Args:
-        names: Which options. Default: all.
+        names: The options to add. Default: all.
     """
     names = names or OPTIONS
 

@@ -1,4 +1,4 @@
-"""What black and white pixels are to the model, and what the image that it sees looks like."""
+"""Find the values of black and white pixels in a model's input, and recover the image from it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _CURVED = "The transform is not linear in the pixels: the image shown is close t
 def pixel_range(
     tensor: Tensor, source: Any, transform: Callable | None, notes: list[str]
 ) -> tuple[PixelRange | None, PixelRange | None]:
-    """Determine what black and white pixels look like to the model, by transforming a black and a white image.
+    """Determine the values of black and white in a model's input, by transforming a black and a white image.
 
     Args:
         tensor: The model's input, shape (B, ...).
-        source: What it was made from.
-        transform: How, or None.
-        notes: Collects a note on a range that had to be guessed.
+        source: The image, array or tensor that the input was made from.
+        transform: The transform that was applied, or None.
+        notes: List to which a note is appended if the range is a guess or an approximation.
 
     Returns:
-        The range, or None if it is unknown; and the range that is displayed from black to white, or None if the input
-        is not an image.
+        The range, or None if it is unknown; and the range to display from black to white, or None if the input is not
+        an image.
     """
     if tensor.ndim != 4:
         return None, None
@@ -54,7 +54,7 @@ def pixel_range(
             "There is no transform and the numbers are not in [0, 1]: for display only, the smallest is shown as "
             "black and the largest as white. Pass the image and transform= to see what the model sees."
         )
-    # Per image: how an image is shown must not depend on the others in the batch.
+    # Per image: the display of an image must not depend on the others in the batch.
     usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)
     ends = (torch.where(usual, 0, low), torch.where(usual, 1, torch.where(high > low, high, low + 1)))
     black, white = (end.view(-1, 1, 1, 1).expand(-1, *shape) for end in ends)
@@ -62,7 +62,7 @@ def pixel_range(
 
 
 def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) -> PixelRange | None:
-    """Return what black and white images of the input's size are transformed to, or None if that is inconclusive."""
+    """Return the transformed black and white images of the input's size, or None if they are inconclusive."""
     ends = _ends(tensor, source, transform)
     if ends is None and isinstance(source, Image.Image) and source.mode == "RGBA":
         ends = _ends(tensor, source, transform, opaque=False)  # in case alpha is a channel like the others
@@ -75,11 +75,11 @@ def _probed(tensor: Tensor, source: Any, transform: Callable, notes: list[str]) 
 
 
 def _ends(tensor: Tensor, source: Any, transform: Callable, opaque: bool = True) -> tuple[PixelRange, bool] | None:
-    """Return the range, and whether the transform is nonlinear, judged by a gray image."""
+    """Return the range, and whether a gray image shows that the transform is nonlinear; None if inconclusive."""
     levels = _levels(source)
     try:
         black, gray, white = (apply_transform(_uniform(source, level, opaque), transform)[0] for level in levels)
-    except ValueError:  # the transform takes the input, but not these images
+    except ValueError:  # the transform accepts the input, but not these images
         return None
     if not black.shape == gray.shape == white.shape == tensor.shape[1:]:
         return None
@@ -93,7 +93,7 @@ def _ends(tensor: Tensor, source: Any, transform: Callable, opaque: bool = True)
 
 
 def _levels(source: Any) -> tuple[float, float, float]:
-    """Return black, a dark gray and white on the source's scale."""
+    """Return the values of black, a dark gray and white on the source's scale."""
     if isinstance(source, Image.Image):
         if not is_deep(source):
             return (0, 51, 255) if source.mode != "1" else (0, 255, 255)  # mode "1" has no gray
@@ -112,7 +112,7 @@ def _levels(source: Any) -> tuple[float, float, float]:
 
 
 def _uniform(source: Any, level: float, opaque: bool) -> Any:
-    """Return a uniformly gray image of the source's type and size; RGB for modes whose numbers are not levels."""
+    """Return a uniformly gray image of the source's type and size; RGB for modes whose numbers are not gray levels."""
     if not isinstance(source, Image.Image):
         return (torch.full_like if isinstance(source, Tensor) else np.full_like)(source, level)
     if source.mode in ("L", "1") or is_deep(source):
@@ -123,15 +123,15 @@ def _uniform(source: Any, level: float, opaque: bool) -> Any:
 
 
 def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
-    """Recover the image that the model sees: (x - black) / (white - black).
+    """Recover the image from the model's input: (x - black) / (white - black).
 
     Args:
         tensor: The model's input, shape (B, C, H, W).
-        pixels: What is shown as black and as white.
-        notes: Collects a note if the image can't be recovered exactly.
+        pixels: The values to show as black and as white.
+        notes: List to which a note is appended if the image can't be recovered exactly.
 
     Returns:
-        uint8, shape (B, H, W, 3).
+        The images, uint8, shape (B, H, W, 3).
     """
     if pixels.black.ndim == 4:
         ranges = map(PixelRange, pixels.black, pixels.white)
@@ -139,7 +139,7 @@ def recover(tensor: Tensor, pixels: PixelRange, notes: list[str]) -> np.ndarray:
     x = tensor.detach().cpu().double()
     black, white = (end.detach().cpu().double().expand(x.shape[1:]) for end in (pixels.black, pixels.white))
     contrast = white - black
-    # Padding that the transform adds is the same in black and white: use the channel's typical scale there.
+    # Padding added by the transform is the same for black and white images: use the channel's typical scale there.
     strongest = contrast.flatten(1).abs().argmax(1, keepdim=True)
     typical = contrast.flatten(1).gather(1, strongest)[:, :, None]
     origin = black.flatten(1).gather(1, strongest)[:, :, None]

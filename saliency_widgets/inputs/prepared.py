@@ -26,14 +26,14 @@ Transform = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the model sees, and how to display it.
+    """Inputs in the form that a model takes, and how to display them.
 
     Attributes:
         tensor: The model's input, shape (B, ...), a private copy.
-        kind: What the inputs are.
-        images: What the model sees as images, uint8 (B, H, W, 3), or None.
-        notes: What had to be guessed.
-        arguments: How the model is called, if it takes more than the tensor.
+        kind: The kind of the inputs.
+        images: The inputs as images, cropped and resized as for the model, uint8 (B, H, W, 3), or None.
+        notes: Notes for the user, such as assumptions about the inputs.
+        arguments: The arguments to call the model with, if it takes more than the tensor.
     """
 
     tensor: Tensor
@@ -44,12 +44,12 @@ class Prepared:
 
     @property
     def table(self) -> Table | None:
-        """The table that the inputs are rows of, or None."""
+        """The table whose rows are the inputs, or None."""
         return self.kind.table if isinstance(self.kind, TableKind) else None
 
 
 def kind_of(tensor: Tensor, pixels: PixelRange | None = None, display: PixelRange | None = None) -> Kind:
-    """Return what a tensor (B, ...) is, by its shape: images have four dimensions."""
+    """Return the kind of a tensor (B, ...), by its shape: images have four dimensions."""
     return ImageKind(pixels, display) if tensor.ndim == 4 else NUMBERS
 
 
@@ -61,21 +61,21 @@ def prepare(
     dtype: torch.dtype | None = torch.float32,
     batched: bool = False,
 ) -> Prepared:
-    """Bring inputs into the form a model takes.
+    """Convert inputs to the form that a model takes.
 
     Args:
         inputs: A PIL image; a path; an array (H, W, 3) or (N, H, W, 3) of uint8 or of floats in [0, 1], or (H, W) of
             uint8; a tensor (C, H, W) or (N, C, H, W); rows of numbers (F,) or (N, F); or a list of images of
             one size.
-        transform: From one such input to what the model takes, e.g. torchvision's; None if the input is ready
+        transform: A function from one such input to the model's input, e.g. torchvision's; None if the input is ready
             (tensors of floats) or only needs scaling to [0, 1] (images and bytes).
         device: The model's device.
-        dtype: The model's dtype; None for the inputs' floating type.
-        batched: Whether floating-point numbers have their batch dimension already.
+        dtype: The model's dtype; None for the inputs' floating-point dtype.
+        batched: Whether floating-point numbers already have a batch dimension.
 
     Returns:
-        Tensor, pixel range and image. The image is what the model sees, crop and resize included: the range of
-        transformed black and white images is used to undo any normalization.
+        The tensor, pixel range and image. The image is cropped and resized as for the model: the range of transformed
+        black and white images is used to undo any normalization.
 
     Raises:
         TypeError: The input has an unsupported type.
@@ -96,7 +96,7 @@ def prepare(
             tensor = reading.numbers(source)
         else:
             tensor = reading.plain(source, notes)
-        seen = tensor.detach().cpu()  # one copy, however much is looked at
+        seen = tensor.detach().cpu()  # one copy to the host for all checks
         _check(seen)
         pixels, display = pixel_range(seen, source, transform, notes)
         shown = recover(seen, display, notes) if display is not None else None
@@ -109,21 +109,21 @@ def prepare(
 
 
 def floating_type(tensor: Tensor) -> torch.dtype:
-    """The type that a model without weights computes in: the tensor's own, or torch's default for other numbers."""
-    computes = tensor.is_floating_point() and tensor.element_size() > 1  # nothing computes in 8 bits
+    """Return the dtype for a model without weights: the tensor's, or torch's default for integers and 8-bit floats."""
+    computes = tensor.is_floating_point() and tensor.element_size() > 1  # 8-bit floats are for storage only
     return tensor.dtype if computes else torch.get_default_dtype()
 
 
 def prepare_table(table: Table, *, device: torch.device | str, dtype: torch.dtype | None) -> Prepared:
-    """Bring rows of a table into the form a model takes.
+    """Convert rows of a table to the form that a model takes.
 
     Args:
         table: The rows.
         device: The model's device.
-        dtype: The model's dtype; None for the columns' type, which is float64 unless all are narrower floats.
+        dtype: The model's dtype; None for float32 if all columns are float32 or float16, and otherwise for float64.
 
     Raises:
-        ValueError: Numbers are too large for that type.
+        ValueError: Numbers are too large for the dtype.
     """
     if dtype is None:
         narrow = all(kind in (np.float32, np.float16) for kind in table.rows.dtypes)
@@ -160,7 +160,7 @@ def _check(tensor: Tensor) -> None:
 
 
 def _check_size(tensor: Tensor, dtype: torch.dtype) -> None:
-    """Look whether finite numbers stay so in another type."""
+    """Raise ValueError if finite numbers become infinite in another dtype."""
     if not torch.isfinite(tensor.to(dtype)).all():
         raise ValueError(f"inputs: some numbers are too large for the model's type, {dtype}.")
 
@@ -173,7 +173,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
             f"and a crop."
         )
     shown = [part.images for part in parts if part.images is not None]
-    kinds = [part.kind for part in parts if isinstance(part.kind, ImageKind)]  # all of one shape: all images, or none
+    kinds = [part.kind for part in parts if isinstance(part.kind, ImageKind)]  # of one shape: all images, or none
     tensors = [part.tensor for part in parts]
     tensor = torch.cat(tensors)
     pixels = _together([(kind.pixels, x) for kind, x in zip(kinds, tensors, strict=False)])
@@ -187,7 +187,7 @@ def _stacked(parts: list[Prepared]) -> Prepared:
 
 
 def _together(parts: list[tuple[PixelRange | None, Tensor]]) -> PixelRange | None:
-    """Return one range for all samples, or one for each if they differ: padding depends on the image's size."""
+    """Return one range for all samples, or one per sample if they differ, as padding depends on the image's size."""
     ranges = [(pixels, tensor) for pixels, tensor in parts if pixels is not None]
     if not ranges or len(ranges) < len(parts):
         return None

@@ -23,10 +23,10 @@ _BYTES = "Bytes were scaled to [0, 1]. Pass floats if the model scales them itse
 
 @dataclass(frozen=True)
 class EightBit:
-    """One of our transforms, which takes RGB and L images; a caller's transform gets the image in its original mode.
+    """A built-in transform, which takes RGB and L images; a caller's transform gets the image in its original mode.
 
     Attributes:
-        transform: It also takes images in any other form.
+        transform: The function that is applied, to images in any form.
     """
 
     transform: Callable[[Any], Any]
@@ -65,7 +65,7 @@ def load(inputs: Any) -> Any:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long
+    except OSError:  # the name is too long
         return False
 
 
@@ -79,12 +79,12 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether its grays have more than 8 bits."""
+    """Return whether an image has grays of more than 8 bits."""
     return image.mode[0] in "IF"
 
 
 def _grays(image: Image.Image) -> tuple[np.ndarray, float, int]:
-    """Return deep grays scaled to [0, 1], their original maximum, and the original number that became 1."""
+    """Return grays of more than 8 bits scaled to [0, 1], their original maximum, and the number that divided them."""
     levels = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
     brightest = float(levels.max(initial=0))
     if image.mode.startswith("I;16") or brightest > 255:
@@ -95,7 +95,7 @@ def _grays(image: Image.Image) -> tuple[np.ndarray, float, int]:
 
 
 def is_numbers(source: Any) -> bool:
-    """Return whether it is a tensor or an array of floating-point numbers."""
+    """Return whether the source is a tensor or an array of floating-point numbers."""
     return isinstance(source, (Tensor, np.ndarray)) and (
         source.is_floating_point() if isinstance(source, Tensor) else source.dtype.kind == "f"
     )
@@ -106,10 +106,10 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
 
     Args:
         source: An image, an array or a tensor.
-        notes: Collects a note on a scale that may be unintended.
+        notes: List to which a note is appended if the scale may be unintended.
 
     Returns:
-        Shape (B, ...).
+        The model's input, shape (B, ...).
     """
     notes = [] if notes is None else notes
     if isinstance(source, Image.Image):
@@ -124,19 +124,19 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
         source = eight_bit(source)
     tensor = batched(_tensor(source))
     if tensor.dtype == torch.uint8 and tensor.ndim in (4, 5):
-        if isinstance(source, Tensor) or tensor.ndim == 5:  # arrays (H, W, C) are images, and have 255 levels
+        if isinstance(source, Tensor) or tensor.ndim == 5:  # arrays (H, W, C) are images with 255 levels
             notes.append(_BYTES)
         return tensor.to(torch.float32) / 255
     return tensor
 
 
 def numbers(source: Tensor | np.ndarray) -> Tensor:
-    """Return the numbers unchanged, as a tensor."""
+    """Return the numbers as a tensor, with their values unchanged."""
     return source if isinstance(source, Tensor) else torch.from_numpy(np.array(_numeric(source), order="C"))
 
 
 def _tensor(source: Any) -> Tensor:
-    """Return images, including (H, W, C) and (H, W) arrays of bytes, as (C, H, W); everything else unchanged."""
+    """Return images, including (H, W, C) and (H, W) arrays of bytes, as (C, H, W); anything else unchanged."""
     if isinstance(source, Tensor):
         return source
     image = isinstance(source, Image.Image)
@@ -163,7 +163,7 @@ def _channels_last(array: np.ndarray) -> bool:
 
 
 def batched(tensor: Tensor) -> Tensor:
-    """Return a (C, H, W) image or an (F,) row as a batch of one; batches are unchanged."""
+    """Return a (C, H, W) image or an (F,) row as a batch of one, and a batch unchanged."""
     if tensor.ndim == 0:
         raise ValueError("inputs: expected an array or a tensor, got a single number.")
     single = tensor.ndim == 1 or (tensor.ndim == 3 and tensor.shape[0] in _CHANNELS)
@@ -186,7 +186,7 @@ def transformed(source: Any, transform: Callable) -> Tensor:
 
 
 def apply_transform(source: Any, transform: Callable) -> Tensor:
-    """Apply it once, to a copy; see :func:`transformed`."""
+    """Apply a transform once, to a copy of the source; see :func:`transformed`."""
     try:  # some transforms work in place
         result = transform(source.detach().clone() if isinstance(source, Tensor) else source.copy())
     except Exception as error:
@@ -203,7 +203,7 @@ def apply_transform(source: Any, transform: Callable) -> Tensor:
     if isinstance(result, Tensor):
         check_dense(result, "transform", returned=True)
     tensor = _tensor(result)
-    # For one image, three dimensions are (C, H, W) with any number of channels.
+    # The result for one image has shape (C, H, W), with any number of channels.
     return tensor[None] if tensor.ndim == 3 and isinstance(source, Image.Image) else batched(tensor)
 
 

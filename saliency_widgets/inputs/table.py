@@ -1,4 +1,4 @@
-"""Tables: rows in the caller's units, and as the model sees them."""
+"""Tables: rows in the caller's units, and encoded as the model's input."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from saliency_widgets.params import unknown
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows, their columns, and how they become what the model sees.
+    """Rows of a table, their columns, and their encoding as the model's input.
 
     Attributes:
         rows: B rows with named columns, in the caller's units.
         background: Other rows of the same columns, or None.
-        tensor: The rows as the model sees them, shape (B, F), float64.
-        columns: Which of the model's features come from which column, and the background as the model sees it.
-        original: The rows as passed; changed values take the type of their column there.
+        tensor: The encoded rows, shape (B, F), float64.
+        columns: The column that each of the model's features comes from, and the encoded background.
+        original: The rows as passed, whose column types apply to changed values.
         notes: Notes for the user.
     """
 
@@ -62,10 +62,10 @@ class Table:
         return list(self.columns.names)
 
     def typical(self) -> pd.DataFrame:
-        """Return the median of each column of numbers, and the most frequent value of each other column.
+        """Return the background's median of each column of numbers or dates, and the mode of each other column.
 
         Raises:
-            ValueError: There is no background.
+            ValueError: The table has no background.
         """
         if self.background is None:
             raise ValueError("background: the median needs other rows. Pass background= your training data.")
@@ -77,10 +77,10 @@ class Table:
         return {name: index for index, name in enumerate(self.columns.names)}
 
     def with_values(self, values: Mapping[str, Any]) -> Table:
-        """Return the table with other values in some columns of its row.
+        """Return the table with other values in some columns.
 
         Raises:
-            ValueError: There is no such column, or a value is missing or unknown to the transform.
+            ValueError: A column doesn't exist, or a value is missing or rejected by the column or the transform.
         """
         rows = self.rows.copy()
         for name, value in values.items():
@@ -93,11 +93,11 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class TableKind(Kind):
-    """A row of a table, as the model sees it, shape (F,).
+    """A row of a table, encoded as the model's input, shape (F,).
 
     Attributes:
-        columns: The columns, with the background as the model sees it.
-        table: The row as passed.
+        columns: The columns, with the encoded background.
+        table: The table in the caller's units.
     """
 
     name = "table"
@@ -108,17 +108,17 @@ class TableKind(Kind):
 
     @property
     def default_fill(self) -> str:
-        """The mean of the background, or zero without one."""
+        """The default fill: the mean of the background, or zero without a background."""
         return "zero" if self.background is None else "mean"
 
     @property
     def background(self) -> Tensor | None:
-        """The background's rows as the model sees them, shape (N, F)."""
+        """The encoded rows of the background, shape (N, F), or None."""
         return self.columns.rows
 
     @property
     def baselines(self) -> Mapping[str, Baseline]:
-        """With a background its mean first; "noise" lies in each column's range there."""
+        """The baselines by name: first the background's mean, if any; "noise" is in the range of each feature there."""
         rows, middle = self.columns.rows, self.columns.median
         if rows is None:
             return {"zero": zero, "noise": noise}
@@ -129,7 +129,7 @@ class TableKind(Kind):
         return {**make, "zero": zero}
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:
-        """Return that a background is missing, or has no median."""
+        """Return an error message that says whether the background or its median is missing."""
         if name == "median" and self.background is not None:
             return "baseline: the transform fails for the row of medians. Choose another baseline."
         if name in ("mean", "median"):
@@ -137,11 +137,11 @@ class TableKind(Kind):
         return super().why_no_baseline(name, inputs)
 
     def encode(self, rows: Any, argument: str) -> Tensor:
-        """Apply the transform to rows as pandas has them."""
+        """Apply the transform to rows in the caller's units."""
         return self.columns.encode(rows, argument)
 
     def spread(self, inputs: Tensor) -> Tensor:
-        """The range of each feature in the background, or of the row's numbers without one."""
+        """Return the range of each feature in the background, or of the row's numbers without a background."""
         rows = self.background
         return super().spread(inputs) if rows is None else (rows.amax(0) - rows.amin(0)).to(inputs)[None]
 
@@ -153,7 +153,7 @@ def read_table(
     feature_names: Sequence[str] | None = None,
     transform: Any = None,
 ) -> Table:
-    """Bring rows, and a background, into the form a model takes.
+    """Read rows of a table and a background, and encode them as the model's input.
 
     Args:
         rows: An array, a tensor or a list of numbers (C,) or (B, C); a pandas Series; a DataFrame; or a mapping from
@@ -165,8 +165,8 @@ def read_table(
 
     Raises:
         TypeError: The rows or the transform have an unsupported type.
-        ValueError: Values are missing, text has no transform, the background has other columns, names don't fit, or the
-            transform fails, returns no numbers, or mixes columns.
+        ValueError: Values are missing, text has no transform, the background has other columns, names don't match, or
+            the transform fails, returns anything but numbers, or mixes columns.
     """
     if isinstance(background, pd.DataFrame):
         check_names("background", background.columns)
@@ -235,24 +235,24 @@ def read_table(
 
 
 def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -> bool:
-    """Return whether inputs are rows of a table: pandas objects, values by name, or marked by the other arguments."""
+    """Return whether inputs are rows of a table: pandas objects, values by name, or implied by the other arguments."""
     if isinstance(inputs, (pd.DataFrame, pd.Series, Table)) or background is not None or feature_names is not None:
         return True
     if is_for_tables(transform):
         return True
     plain = (Real, str, np.generic)
-    # A single one is a named input of the model.
+    # A mapping with a single value is a named input of the model.
     return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
 
 
 def as_explored(inputs: Any, background: Any, feature_names: Any, transform: Any) -> Any:
-    """Return inputs as an explorer reads them: a row of numbers is a table, even without names.
+    """Read inputs as an explorer does: a row of numbers is a table, even without names.
 
     Args:
-        inputs: What people pass.
+        inputs: The caller's inputs.
         background: Other rows of the table.
         feature_names: The columns' names.
-        transform: From a row to what the model takes.
+        transform: The function or transformer from a row to the model's input.
     """
     if not is_table(inputs, background, feature_names, transform) and not _is_row(inputs, transform):
         return inputs

@@ -1,4 +1,4 @@
-"""Trace each output of a transform back to the column that it depends on, by mixing rows."""
+"""Find the column that each output of a transform depends on, by mixing rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from saliency_widgets.attribution.numerics.noise import seeded
 
 _PAIRS = 24  # random pairs of rows
-_EACH = 256  # up to this many outputs, each has its own pair of rows
+_EACH = 256  # up to this many outputs, each one gets a separate pair of rows
 _VALUES = 32  # distinct values of a column to include
-_CELLS = 4_000_000  # in one call of the transform
-_ALL = 4 * _CELLS  # in all calls, except for the required pairs
-_SAME = 1e-6  # relative to the difference between two rows: rounding may depend on the number of rows
+_CELLS = 4_000_000  # cells in one call of the transform
+_ALL = 4 * _CELLS  # cells in all calls, except for the required pairs
+_SAME = 1e-6  # tolerance, relative to the difference between two rows: rounding may depend on the number of rows
 
 NOWHERE = -1
-"""The column of an output that is the same in all available rows, and could depend on any of several columns."""
+"""Marks an output without a known column: it is the same in all available rows, and could depend on several columns."""
 
 
 def trace(
@@ -29,22 +29,22 @@ def trace(
     """Find the column that each output of the transform depends on.
 
     Two rows a and b are mixed: some columns from a, the others from b. An output that depends on one column then equals
-    that of a or b, depending on where the column is from. For C columns, 2 log2 C mixtures identify it; an output that
-    depends on several columns equals neither, or gives contradictions. Each output that varies at all is tested on rows
-    where it varies.
+    that of a or b, depending on which row the column is from. For C columns, 2 log2 C mixtures identify it; an output
+    that depends on several columns equals neither, or gives contradictory results. Each output that varies at all is
+    tested on rows where it varies.
 
     Args:
         rows: All available rows.
         numbers: The transform's outputs for them, shape (N, F).
-        encode: From rows to outputs.
-        transform: Provides the names of its outputs, for those that never vary.
+        encode: The function from rows to outputs.
+        transform: The transform, whose output names identify the columns of outputs that never vary.
         alone: Whether only the explained rows are available.
 
     Returns:
         The index of the column of each output, or ``NOWHERE``; and notes.
 
     Raises:
-        ValueError: An output depends on several columns, or more rows are needed to find out.
+        ValueError: An output depends on several columns, or more rows are needed to find its column.
     """
     full, seen, a, b = _pairs(rows, numbers, encode)
     columns = torch.full((numbers.shape[1],), NOWHERE, device="cpu")
@@ -73,7 +73,7 @@ def trace(
 def _pairs(
     rows: pd.DataFrame, numbers: Tensor, encode: Callable[[pd.DataFrame], Tensor]
 ) -> tuple[pd.DataFrame, Tensor, np.ndarray, np.ndarray]:
-    """Return rows, the transform's outputs for them, and pairs of rows such that every varying output varies in one."""
+    """Return rows, their outputs, and pairs of rows such that each varying output differs within one of the pairs."""
     count = len(rows)
     low, high = numbers.argmin(0).numpy(), numbers.argmax(0).numpy()
     varies = (numbers.amax(0) > numbers.amin(0)).numpy()
@@ -83,7 +83,7 @@ def _pairs(
     covered = (numbers[a] != numbers[b]).any(0).numpy()
     paired = varies if len(varies) <= _EACH else varies & ~covered
     pairs = [*zip(a, b, strict=True), *zip(low[paired], high[paired], strict=True)]
-    # An interaction of two columns may show only where both are unusual.
+    # An interaction of two columns may have an effect only where both values are unusual.
     mixtures = 2 * max(1, (len(rows.columns) - 1).bit_length())
     left = _ALL // (mixtures * max(rows.shape[1], numbers.shape[1])) - len(pairs)
     ends = np.unique(np.concatenate([low[paired], high[paired]]))
@@ -134,10 +134,10 @@ def _trace_pairs(
     b: np.ndarray,
     of: Tensor,
 ) -> None:
-    """Mix pairs of rows, and record the column of each output that differs between them."""
+    """Mix pairs of rows, and record in ``of`` the column of each output that differs between them."""
     columns = np.arange(len(full.columns))
     mixtures = max(1, (len(columns) - 1).bit_length())
-    # Which columns are from b, for each mixture and its complement.
+    # The columns taken from b, for each mixture and its complement.
     bits = (columns[None] >> np.arange(mixtures)[:, None]) & 1
     taken = np.concatenate([bits, 1 - bits]).astype(bool)
     sources = np.where(taken[None], b[:, None, None], a[:, None, None]).reshape(-1, len(columns))
@@ -170,12 +170,12 @@ def _several(full: pd.DataFrame, feature: int) -> ValueError:
 
 
 def _assign_constant(of: list[int], names: list[str], transform: Any) -> Tensor:
-    """Assign outputs that never vary to columns, by their names or by their neighbors."""
+    """Assign outputs that never vary to columns, by their names or by the neighboring outputs."""
     result = [*of]
     outputs = _feature_names(transform, len(of))
     matches = None if outputs is None else _matching_columns(outputs, names)
     if matches is not None and any(k not in fits for k, fits in zip(of, matches, strict=True) if k != NOWHERE):
-        matches = None  # the names contradict what was traced
+        matches = None  # the names contradict the traced columns
     before, behind = _nearest(of), _nearest(of[::-1])[::-1]
     complete = {*range(len(names))} <= {*of}
     for feature, column in enumerate(of):
@@ -184,7 +184,7 @@ def _assign_constant(of: list[int], names: list[str], transform: Any) -> Tensor:
         if matches is not None:
             result[feature] = matches[feature][0] if len(matches[feature]) == 1 else NOWHERE
         elif complete and before[feature] == behind[feature]:
-            # A category that no row has lies among the others of its column.
+            # The output of a category that is in no row lies between the other outputs of its column.
             result[feature] = before[feature]
     return torch.tensor(result, device="cpu")
 
@@ -199,7 +199,7 @@ def _nearest(of: list[int]) -> list[int]:
 
 
 def _matching_columns(features: list[str], names: list[str]) -> list[list[int]]:
-    """Return the columns that output names may refer to: "job_pilot" and "words__job_pilot" match "job"."""
+    """Return the columns that each output's name may refer to: "job_pilot" and "words__job_pilot" match "job"."""
     indices: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         indices.setdefault(name, []).append(index)
@@ -217,11 +217,11 @@ def _matching_columns(features: list[str], names: list[str]) -> list[list[int]]:
 def _feature_names(transform: Any, features: int) -> list[str] | None:
     try:
         names = [str(name) for name in transform.get_feature_names_out()]
-    except Exception:  # it may raise anything if it has no names
+    except Exception:  # it may raise any error if it has no names
         return None
     return names if len(names) == features else None
 
 
 def is_measured(column: Any) -> bool:
-    """Return whether a column holds numbers other than truth values."""
+    """Return whether a column holds numbers other than booleans."""
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)

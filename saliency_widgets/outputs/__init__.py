@@ -1,1 +1,1 @@
-"""What a model returns: which targets can be chosen, and which number of the output a choice explains."""
+"""Model outputs: the targets that can be chosen, and the number of the output that each of them explains."""

@@ -1,4 +1,4 @@
-"""Class names: read them in order, and shorten them without making them ambiguous."""
+"""Functions that read class names in order, and shorten them without making them ambiguous."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_names(argument: str, names: Any) -> list[str]:
         names: A list, an array or any other sized and ordered collection of strings.
 
     Raises:
-        TypeError: It is a single string, a set, a tensor, an iterator, or anything else.
+        TypeError: ``names`` is anything else, such as a single string, a set, a tensor or an iterator.
     """
     if isinstance(names, str):
         raise TypeError(f"{argument}: expected a list of names, got one string, {names[:30]!r}.")
@@ -65,7 +65,7 @@ def read_names(argument: str, names: Any) -> list[str]:
 
 
 def _texts(argument: str, names: Iterable[Any]) -> list[str]:
-    strange = [name for name in names if not isinstance(name, _NAMES) or name != name]  # NaN: pandas' missing text
+    strange = [name for name in names if not isinstance(name, _NAMES) or name != name]  # NaN: a missing text in pandas
     if strange:
         raise TypeError(
             f"{argument}: expected texts, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
@@ -77,13 +77,13 @@ def _texts(argument: str, names: Iterable[Any]) -> list[str]:
 
 
 def short_names(class_names: Sequence[str]) -> list[str]:
-    """Return the first of each name's synonyms ("tabby, tabby cat"), if no other name begins with the same one.
+    """Shorten each name to the first of its synonyms ("tabby, tabby cat"), unless another name has the same one.
 
     Args:
         class_names: Names in order; synonyms are separated by commas, as in ImageNet.
 
     Returns:
-        The shortened names; those whose first synonym would be ambiguous are not shortened.
+        The shortened names; a name whose first synonym is empty or ambiguous is left unchanged.
     """
     first = [name.partition(",")[0].strip() for name in class_names]
     count = Counter(first)

@@ -1,4 +1,4 @@
-"""A model that scores classes: each sample belongs to one of them."""
+"""Models that score classes, of which each sample belongs to one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_widgets.params import brief, unknown
 
 
 class Classification(Task):
-    """One logit for each class, or one for two classes."""
+    """A task with one logit for each class, or one for two classes."""
 
     shares = True
     loss = "cross-entropy"
@@ -24,7 +24,7 @@ class Classification(Task):
         return f"class {target}"
 
     def default(self, scores: Tensor) -> Tensor:
-        """Return the likeliest class."""
+        """Return the most probable class of each sample."""
         return self.logits(scores).argmax(1)
 
     def predictions(self, logits: Tensor, most: int) -> list[Prediction]:
@@ -39,7 +39,7 @@ class Classification(Task):
         return f"{value:.1%}"
 
     def read_labels(self, labels: Any, rows: int, classes: int) -> Tensor:
-        """Check class indices or names; one logit is a binary model's. Return int64."""
+        """Check class indices or names and return them as int64; a single logit means two classes."""
         column = read_column(labels, rows)
         return _indices(column if is_numeric(column) else self._by_name(column), max(2, classes), classes == 1)
 

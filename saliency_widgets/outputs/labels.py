@@ -1,4 +1,4 @@
-"""Labels of samples: the outputs that would be right, as people have them."""
+"""Labels of samples: the correct outputs, in any form that users pass."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def read_column(labels: Any, rows: int) -> Any:
     """Return labels as a pandas column of the simplest type that holds them.
 
     Args:
-        labels: A Series, an array, a tensor or a list: class indices or names, or numbers.
-        rows: How many rows they belong to.
+        labels: A Series, an array, a tensor or a list of class indices, class names or numbers.
+        rows: The number of rows that they belong to.
 
     Raises:
         TypeError: The labels have an unsupported type.
@@ -30,7 +30,7 @@ def read_column(labels: Any, rows: int) -> Any:
 
 
 def is_numeric(column: Any) -> bool:
-    """Return whether a column of pandas holds numbers or truth values."""
+    """Return whether a pandas column holds numbers or truth values."""
     return bool(pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column))
 
 

@@ -1,4 +1,4 @@
-"""A model that predicts numbers, which are shown as they are."""
+"""Models that predict numbers, which are shown unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saliency_widgets.params import brief
 
 
 class Regression(Task):
-    """One value for each output."""
+    """A task with one value for each output."""
 
     shares = False
     loss = "squared error"
@@ -23,7 +23,7 @@ class Regression(Task):
         return "value" if self.outputs == 1 else f"output {target}"
 
     def default(self, scores: Tensor) -> Tensor:
-        """Return the only value."""
+        """Return the index of the only value."""
         if scores.shape[1] > 1:
             raise ValueError(
                 f"target: the model returns {scores.shape[1]} values; with score='value', pass the index of one of "
@@ -33,16 +33,16 @@ class Regression(Task):
 
     def predictions(self, logits: Tensor, most: int) -> list[Prediction]:
         """Return the values in order."""
-        if self.paired:  # a single number, although its two ends have names
+        if self.paired:  # a single number, although two classes are named
             return [Prediction(1, "value", float(logits[1]))]
         return [Prediction(k, self.label(k, short=True), float(value)) for k, value in enumerate(logits[:most])]
 
     def text(self, value: float) -> str:
-        """Format a number in four digits."""
+        """Format a number with four significant digits."""
         return f"{value:.4g}"
 
     def read_labels(self, labels: Any, rows: int, classes: int) -> Tensor:  # noqa: ARG002
-        """Check numbers. Return float64."""
+        """Check numbers and return them as float64."""
         column = read_column(labels, rows)
         if not is_numeric(column):
             raise ValueError(f"labels: expected numbers, as the model predicts a value; got {brief(column.iloc[0])}.")

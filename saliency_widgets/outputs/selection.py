@@ -1,4 +1,4 @@
-"""Resolve a target to a score: a class by number or name, an index, or a function."""
+"""Resolution of a target (a class by number or name, an index, or a function) to a score."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def class_index(target: Any, classes: int, class_names: Sequence[str] | None = N
 
     Args:
         target: A class index, or a class name: exact, or a part that only one name contains.
-        classes: How many classes the model scores.
-        class_names: Their names in order, if known.
+        classes: The number of classes that the model scores.
+        class_names: The class names in order, if available.
         argument: The argument's name, for the error.
 
     Raises:
-        TypeError: It is neither an integer nor a name.
-        ValueError: It is out of range, unknown or ambiguous.
+        TypeError: ``target`` is neither an integer nor a name.
+        ValueError: ``target`` is out of range, unknown or ambiguous.
     """
     by_name = _ByName(class_names) if isinstance(target, str) and class_names is not None else None
     return _class_index(target, classes, by_name, argument)
@@ -72,7 +72,7 @@ _ONE_OUTPUT = (
 
 
 class _ByName:
-    """An index of class names, for fast lookups of many of them."""
+    """An index of class names, for fast repeated lookups."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = [str(name) for name in names]
@@ -94,7 +94,7 @@ class _ByName:
 
 
 def is_index(target: Any) -> bool:
-    """Return whether a target is a tuple of integers, or a list of such tuples, one for each sample."""
+    """Return whether a target is a tuple of integers, or a list of such tuples (one for each sample)."""
     items = target if isinstance(target, list) else [target]
     return bool(items) and all(isinstance(item, tuple) and item and all(map(_is_whole, item)) for item in items)
 
@@ -113,7 +113,7 @@ _TASKS: dict[str, type[Task]] = {"value": Regression}
 
 
 def task_of(scale: str) -> type[Task]:
-    """Return what a model is on a scale: "value" is a number's, every other one that of classes."""
+    """Return the task for a scale: regression for "value", classification for all others."""
     return _TASKS.get(SCORE.check(scale), Classification)
 
 
@@ -129,14 +129,14 @@ def resolve(
     """Resolve the caller's target to a :class:`Score`.
 
     Args:
-        task: What the model returns.
+        task: The model's task.
         target: A class index, a name, indices of shape (B,), a function, or None for the task's default. A tuple with
             one integer per dimension of one sample's output is an index into it; a list of such tuples has one for
             each sample.
-        scores: What the model returns, shape (B, K); not needed if ``target`` is a function or an index.
+        scores: The model's scores, shape (B, K); not needed if ``target`` is a function or an index.
         batch: B, the number of samples.
-        contrast: A second class or index, subtracted.
-        shape: Of the model's scores as it returns them, (B, ...); needed if ``target`` or ``contrast`` is a tuple.
+        contrast: A second class or index, whose score is subtracted.
+        shape: The shape of the model's scores as returned, (B, ...); needed if ``target`` or ``contrast`` is a tuple.
 
     Raises:
         TypeError: ``target`` has an unsupported type.

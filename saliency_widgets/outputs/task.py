@@ -1,4 +1,4 @@
-"""What a model returns for a sample: which targets there are, what they are called, and how predictions are shown."""
+"""Tasks: the targets that a model's output offers, their names, and the display of predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Loss = Literal["cross-entropy", "squared error", "change of the score"]
 
 
 class Prediction(NamedTuple):
-    """One of the numbers that a model returns, as it is shown."""
+    """One number of a model's output, prepared for display."""
 
     target: int
     label: str
@@ -26,16 +26,16 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """What a model returns for a sample, on a scale: :class:`~.classification.Classification` and its like.
+    """The meaning of a model's output, such as :class:`~.classification.Classification`, and the scale of the score.
 
     Attributes:
         scale: See :class:`~saliency_widgets.attribution.score.Score`.
-        class_names: The names of the targets in order, if known.
-        binary: Whether the caller named two classes: one number then stands for both.
+        class_names: The names of the targets in order, if available.
+        binary: Whether the caller named two classes, so that a single number stands for both.
         squashed: Whether the model returns probabilities already.
-        outputs: How many numbers it returns; None before it was run.
-        shares: Whether its predictions are shares of one.
-        loss: What its labels are measured by.
+        outputs: The number of outputs per sample; None before the model was run.
+        shares: Whether predictions are probabilities that sum to one.
+        loss: The loss between predictions and labels.
     """
 
     scale: Scale
@@ -48,11 +48,11 @@ class Task(ABC):
 
     @property
     def paired(self) -> bool:
-        """Whether one number stands for two classes; False before the model was run."""
+        """Whether a single number stands for two classes; False before the model was run."""
         return self.binary and self.outputs == 1
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Return the logits of the targets, shape (B, K), of what the model returns: see :func:`.in_classes`."""
+        """Return the logits of the targets, shape (B, K), from the model's scores: see :func:`.in_classes`."""
         return in_classes(scores, self.binary, self.squashed)
 
     def score(self, target: Tensor | Callable[[Any], Tensor], contrast: Tensor | None = None) -> Score:
@@ -60,11 +60,11 @@ class Task(ABC):
         return Score(self.scale, target, contrast, self.binary, self.squashed)
 
     def label(self, target: Any, *, short: bool = False) -> str:
-        """Return what a target is called.
+        """Return the name of a target.
 
         Args:
             target: The number of an output, an index as a tuple, or a function.
-            short: Whether to use only the first of several names: see :func:`~.class_names.short_names`.
+            short: Whether to use only the first of several synonyms: see :func:`~.class_names.short_names`.
         """
         if isinstance(target, tuple):
             return f"output[{', '.join(map(str, target))}]"
@@ -75,7 +75,7 @@ class Task(ABC):
         return (self._short_names if short else self.class_names)[target]
 
     def opposite(self, target: Any) -> str:
-        """Return the name of the other class if one number stands for two classes, else an empty string."""
+        """Return the name of the other class if a single number stands for two classes, else an empty string."""
         return self.class_names[1 - target] if self.paired and self.class_names and isinstance(target, int) else ""
 
     @cached_property
@@ -84,26 +84,26 @@ class Task(ABC):
 
     @abstractmethod
     def _numbered(self, target: int) -> str:
-        """Return what an output without a name is called."""
+        """Return a name for an output that has none."""
 
     @abstractmethod
     def default(self, scores: Tensor) -> Tensor:
-        """Return the target of each sample, shape (B,), where none was chosen.
+        """Return the default target of each sample, shape (B,).
 
         Args:
-            scores: What the model returns, shape (B, K).
+            scores: The model's scores, shape (B, K).
 
         Raises:
-            ValueError: There is no target that suggests itself.
+            ValueError: There is no natural default.
         """
 
     @abstractmethod
     def predictions(self, logits: Tensor, most: int) -> list[Prediction]:
-        """Return what is shown of a prediction, the first first.
+        """Return the numbers of a prediction to display, in order.
 
         Args:
-            logits: Of one sample, shape (K,): see :meth:`logits`.
-            most: How many at most.
+            logits: The logits of one sample, shape (K,): see :meth:`logits`.
+            most: The maximum number of them.
         """
 
     @abstractmethod
@@ -112,15 +112,15 @@ class Task(ABC):
 
     @abstractmethod
     def read_labels(self, labels: Any, rows: int, classes: int) -> Tensor:
-        """Check the right outputs of samples, for the loss.
+        """Check the correct outputs of samples, for the loss.
 
         Args:
             labels: A Series, an array, a tensor or a list.
-            rows: How many samples there are.
+            rows: N, the number of samples.
             classes: K, the number of logits.
 
         Returns:
-            Shape (N,).
+            The labels, shape (N,).
 
         Raises:
             TypeError: The labels have an unsupported type.

@@ -1,4 +1,4 @@
-"""From a map of numbers to an image: codes, clip limits, colors, blending. The reference for js/core."""
+"""Rendering of maps as images: codes, clip limits, colors, blending. This is the reference for js/core."""
 
 from saliency_widgets.render.bar import Tick, bar_colors, bar_ends, bar_ticks, format_number
 from saliency_widgets.render.blending import blend, color_index, fit

@@ -1,4 +1,4 @@
-"""The color bar: which value each color stands for."""
+"""The color bar, which shows the value of each color."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 @dataclass(frozen=True)
 class Tick:
-    """One label of a color bar: its place from 0 (left) to 1, its value, and the value as text."""
+    """One label of a color bar: its position from 0 (left) to 1 (right), its value, and the value as text."""
 
     position: float
     value: float
@@ -26,9 +26,9 @@ class Tick:
 
 
 def bar_ends(signed: bool, limits: tuple[int, int]) -> tuple[int, int]:
-    """The codes at the two ends of the bar; signed bars are symmetrical around zero.
+    """Return the codes at the two ends of the bar; signed bars are symmetrical around zero.
 
-    Limits that meet are drawn one level apart: everything above them has the strongest color.
+    Equal limits are drawn one level apart: everything above them has the strongest color.
     """
     lo, hi = limits
     if signed:
@@ -45,14 +45,14 @@ def bar_colors(
     width: int = 256,
     **settings: Any,
 ) -> NDArray[np.uint8]:
-    """The bar as one row of pixels, transparent where the threshold hides the value.
+    """Return the bar as one row of pixels, transparent where the threshold hides the value.
 
     Args:
         signed: Whether zero is in the middle.
-        limits: ``(lo, hi)`` of `clip_limits`.
-        lut: As in `blend`.
-        width: Number of pixels, at least 2.
-        **settings: As in `blend`.
+        limits: The limits ``(lo, hi)`` from `clip_limits`.
+        lut: The colors, as in `blend`.
+        width: The number of pixels, at least 2.
+        **settings: The display settings, as in `blend`.
 
     Returns:
         ``uint8 (width, 4)`` RGBA; alpha is 0 or 255.
@@ -67,12 +67,12 @@ def bar_colors(
 
 
 def bar_ticks(quantized: Quantized, limits: tuple[int, int], count: int = 5) -> list[Tick]:
-    """Evenly spaced labels, both ends among them; one alone where the whole bar is one value.
+    """Return evenly spaced labels including both ends, or a single label if the whole bar is one value.
 
     Args:
         quantized: The map, for its range.
-        limits: ``(lo, hi)`` of `clip_limits`.
-        count: How many labels, at least 2; odd numbers label zero in a signed bar.
+        limits: The limits ``(lo, hi)`` from `clip_limits`.
+        count: The number of labels, at least 2; an odd number labels zero in a signed bar.
     """
     q = quantized
     start, end = (q.low + code / LEVELS * (q.high - q.low) for code in bar_ends(q.signed, limits))
@@ -84,17 +84,17 @@ def bar_ticks(quantized: Quantized, limits: tuple[int, int], count: int = 5) -> 
     for i in range(count):
         position = i / (count - 1)
         value = start * (1 - position) + end * position
-        # Beside the other labels this is nothing.
+        # Negligible compared with the other labels.
         small = abs(value) < 0.0005 * max(abs(start), abs(end))
         ticks.append(Tick(position, value, "0" if small else format_number(value)))
     return ticks
 
 
 def format_number(value: float) -> str:
-    """Three significant digits; an exponent only below 0.001 and from 10000 on. Halves round away from 0."""
+    """Format with three significant digits, halves rounded away from 0; an exponent below 0.001 and from 10000 on."""
     if value == 0:
         return "0"
-    if not math.isfinite(value):  # as the page's own code says it
+    if not math.isfinite(value):  # the same names as in JavaScript
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     exact = Decimal(abs(value))
     exponent = exact.adjusted()

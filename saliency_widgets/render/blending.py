@@ -1,4 +1,4 @@
-"""The image with the map laid over it. js/core computes the same numbers; tests hold the two together."""
+"""Blending of a map over an image. js/core computes the same numbers, which tests verify."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saliency_widgets.render.quantize import Quantized
 
 
 def color_index(t: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The row of the color table at strength ``t``: ``floor(t * 255 + 0.5)``."""
+    """Return the row of the color table at strength ``t``: ``floor(t * 255 + 0.5)``."""
     return np.floor(t * 255 + 0.5).astype(np.intp)
 
 
@@ -25,24 +25,24 @@ def blend(
     limits: tuple[float, float] | None = None,
     **settings: Any,
 ) -> NDArray[np.uint8]:
-    """Lay a map over an image: ``out = floor(image (1 - alpha) + color alpha + 0.5)``.
+    """Blend a map over an image: ``out = floor(image (1 - alpha) + color alpha + 0.5)``.
 
-    ``alpha`` is the opacity, with ``"by value"`` times the magnitude ``s``, and 0 where ``s < threshold``.
-    ``s`` is the strength ``t``, or ``|2t - 1|`` in a signed map.
+    ``alpha`` is the opacity, multiplied by the magnitude ``s`` for blending ``"by value"``, and 0 where
+    ``s < threshold``. The magnitude is the strength ``t``, or ``|2t - 1|`` in a signed map.
 
     Args:
-        image: ``uint8 (H, W, 3)``, what the model saw.
-        quantized: The map. One of another size is looked up at the nearest pixel, never smoothed.
-        lut: ``uint8 (256, 3)``, instead of the colors that the settings name.
-        limits: Of the color scale, in code units, instead of the map's own percentiles: see `limits_of`.
+        image: The image that the model saw, ``uint8 (H, W, 3)``.
+        quantized: The map. If its size differs, each pixel takes the nearest value, without smoothing.
+        lut: A color table, ``uint8 (256, 3)``, instead of the color map in the settings.
+        limits: The limits of the color scale in code units, instead of the map's own percentiles: see `limits_of`.
         **settings: Settings of `DISPLAY`, such as ``opacity``; the others have their defaults.
 
     Returns:
-        ``uint8 (H, W, 3)``.
+        The blended image, ``uint8 (H, W, 3)``.
 
     Raises:
-        TypeError: There is no setting of such a name.
-        ValueError: ``image`` or ``lut`` has another shape, or a setting is out of its range.
+        TypeError: A setting is unknown, or its value is of the wrong type.
+        ValueError: ``image`` or ``lut`` has the wrong shape, or a setting is out of its range.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}.")
@@ -61,7 +61,7 @@ def blend(
 
 
 def fit(codes: NDArray[np.uint16], height: int, width: int) -> NDArray[np.uint16]:
-    """Look a map up at another size: pixel ``i`` of ``n`` reads row ``floor((2i + 1) h / (2n))`` of ``h``."""
+    """Resample a map to another size: pixel ``i`` of ``n`` reads row ``floor((2i + 1) h / (2n))`` of ``h``."""
     h, w = codes.shape
     if (h, w) == (height, width):
         return codes

@@ -1,4 +1,4 @@
-"""From codes to strength: which values are the weakest and the strongest color."""
+"""Clip limits, which get the weakest and the strongest color, and the strength of each code between them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def histogram(codes: ArrayLike, signed: bool) -> NDArray[np.int64]:
 
     Args:
         codes: Codes 0 to 65534, any shape.
-        signed: True counts magnitudes ``|code - 32767|``, 0 to 32767.
+        signed: Whether to count magnitudes ``|code - 32767|``, 0 to 32767.
 
     Returns:
-        ``(65535,)`` or, signed, ``(32768,)`` counts.
+        The counts, shape ``(65535,)``, or ``(32768,)`` if signed.
     """
     c = np.asarray(codes).astype(np.int64).ravel()
     if signed:
@@ -28,21 +28,21 @@ def histogram(codes: ArrayLike, signed: bool) -> NDArray[np.int64]:
 
 
 def clip_limits(codes: ArrayLike, signed: bool, clip: Sequence[float]) -> tuple[int, int]:
-    """The levels at two percentiles, by histogram: no sorting, and the same answer in the browser.
+    """Return the levels at two percentiles, from a histogram: no sorting, and the same result in the browser.
 
     The level at ``p`` percent of ``n`` pixels is the smallest one that at least ``max(1, ceil(p n / 100))``
     pixels don't exceed.
 
     Args:
         codes: Codes 0 to 65534, at least one.
-        signed: True takes the percentiles of the magnitudes ``|code - 32767|``.
+        signed: Whether to take the percentiles of the magnitudes ``|code - 32767|``.
         clip: The two percentiles, 0 to 100.
 
     Returns:
-        ``(lo, hi)`` in code units, for a signed map in units of magnitude.
+        The limits ``(lo, hi)`` in code units, or in units of magnitude for a signed map.
 
     Raises:
-        ValueError: There are no codes, or a percentile is outside 0 to 100, or the first exceeds the second.
+        ValueError: ``codes`` is empty, a percentile is outside 0 to 100, or the first exceeds the second.
     """
     low, high = float(clip[0]), float(clip[1])
     if not 0 <= low <= high <= 100:
@@ -57,18 +57,18 @@ def clip_limits(codes: ArrayLike, signed: bool, clip: Sequence[float]) -> tuple[
 
 
 def strength(codes: ArrayLike, signed: bool, limits: tuple[float, float]) -> NDArray[np.float64]:
-    """Where each code stands on the color scale.
+    """Return the position of each code on the color scale.
 
-    Unsigned: ``t = clamp((code - lo) / (hi - lo), 0, 1)``. Signed: the same on the magnitude gives ``s``, and
-    ``t = 0.5 + 0.5 sign s``. Where the limits meet, everything above them is at full strength.
+    Unsigned: ``t = clamp((code - lo) / (hi - lo), 0, 1)``. Signed: the same formula for the magnitude gives ``s``,
+    and ``t = 0.5 + 0.5 sign s``. If the limits are equal, everything above them is at full strength.
 
     Args:
-        codes: Codes, any shape; fractions of a code are allowed (a color bar is made of them).
+        codes: Codes, any shape; fractions of a code are allowed, as in a color bar.
         signed: Whether 32767 is zero.
-        limits: ``(lo, hi)`` of `clip_limits`.
+        limits: The limits ``(lo, hi)`` from `clip_limits`.
 
     Returns:
-        ``t`` from 0 to 1, in the shape of ``codes``; in a signed map 0.5 is zero.
+        The strength ``t`` from 0 to 1, in the shape of ``codes``; 0.5 is zero in a signed map.
     """
     c = np.asarray(codes, dtype=np.float64)
     level = np.abs(c - ZERO) if signed else c
@@ -78,5 +78,5 @@ def strength(codes: ArrayLike, signed: bool, limits: tuple[float, float]) -> NDA
 
 
 def magnitude(t: NDArray[np.float64], signed: bool) -> NDArray[np.float64]:
-    """How far from nothing: ``t`` itself, or ``|2t - 1|`` in a signed map. Threshold and opacity go by it."""
+    """Return the magnitude used for threshold and opacity: ``t`` itself, or ``|2t - 1|`` in a signed map."""
     return np.abs(2.0 * t - 1.0) if signed else t

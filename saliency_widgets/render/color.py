@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saliency_widgets.params import unknown
 
-# Our short name -> the collection's full name: short names are ambiguous there.
+# Short names, which are ambiguous in the collection, and its full names.
 _SEQUENTIAL = {
     "inferno": "bids:inferno",
     "magma": "bids:magma",
@@ -31,24 +31,24 @@ _DIVERGING = {
 }
 
 SEQUENTIAL: tuple[str, ...] = tuple(_SEQUENTIAL)
-"""Names for maps without a sign, weakest color first."""
+"""Names of color maps for unsigned maps, weakest color first."""
 
 DIVERGING: tuple[str, ...] = tuple(_DIVERGING)
-"""Names for signed maps, with zero in the middle."""
+"""Names of color maps for signed maps, with zero in the middle."""
 
 
 @lru_cache(maxsize=64)
 def lut(name: str) -> NDArray[np.uint8]:
-    """The 256 colors of a color map.
+    """Return the 256 colors of a color map.
 
     Args:
-        name: One of `SEQUENTIAL` or `DIVERGING`, or any name the ``cmap`` package knows ("crameri:batlow").
+        name: One of `SEQUENTIAL` or `DIVERGING`, or any name in the ``cmap`` package ("crameri:batlow").
 
     Returns:
         ``uint8 (256, 3)`` sRGB, read-only; row ``floor(t * 255 + 0.5)`` is the color at strength ``t``.
 
     Raises:
-        ValueError: There is no such color map.
+        ValueError: The color map does not exist.
     """
     full = (_SEQUENTIAL | _DIVERGING).get(name, name)
     try:
@@ -61,5 +61,5 @@ def lut(name: str) -> NDArray[np.uint8]:
 
 
 def lut_bytes(names: Iterable[str]) -> bytes:
-    """Several tables in a row, 768 bytes each: what the front end gets, in the order of the menu."""
+    """Return several tables in a row, 768 bytes each, in the order of the menu: the format for the front end."""
     return b"".join(lut(name).tobytes() for name in names)

@@ -1,4 +1,4 @@
-"""The display settings, stated once: how a map is colored and laid over its image."""
+"""The display settings, defined in one place: how a map is colored and laid over its image."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ DISPLAY: tuple[Param, ...] = (
         "blend",
         "by value",
         kind="choice",
-        # The front end knows these by their place in the list.
+        # The front end identifies these by their position in the list.
         choices=("by value", "uniform"),
         label="Blending",
         help="'by value' lets the image show through where the map is weak; 'uniform' covers it evenly.",
@@ -66,11 +66,11 @@ DISPLAY: tuple[Param, ...] = (
 
 
 def check_display(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all display settings by name: these, checked, and the others' defaults.
+    """Return all display settings by name: ``settings``, checked, and the defaults of the others.
 
     Raises:
-        TypeError: There is no setting of such a name, or a value is of the wrong type.
-        ValueError: A value is out of range, or is no known choice.
+        TypeError: A setting is unknown, or a value is of the wrong type.
+        ValueError: A value is out of range, or is not one of the choices.
     """
     params = {param.name: param for param in DISPLAY}
     if unknown := settings.keys() - params.keys():
@@ -79,5 +79,5 @@ def check_display(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def colors(settings: Mapping[str, Any], *, signed: bool) -> NDArray[np.uint8]:
-    """Return the table of the colors that the settings name for a map with or without a sign, see `lut`."""
+    """Return the color table in the settings for a signed or an unsigned map: see `lut`."""
     return lut(settings["diverging" if signed else "colormap"])

@@ -1,4 +1,4 @@
-"""Text in image files: fonts that have the letters, and lines that fit."""
+"""Text in image files: fonts that contain its characters, and line wrapping."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from PIL import ImageFont
 
-# Of systems that have them, by the letters they are rich in; Pillow knows where each system keeps its fonts.
+# Fonts of common systems, by the scripts that they cover; Pillow searches the font directories of each system.
 _FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "arial.ttf", "Arial.ttf"),
     *("Arial Unicode.ttf", "arialuni.ttf", "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "PingFang.ttc"),
     *("Hiragino Sans GB.ttc", "msyh.ttc", "meiryo.ttc", "malgun.ttf", "wqy-microhei.ttc", "DroidSansFallbackFull.ttf"),
     *("NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf"),
 )
-_NO_LETTER = "\U0010fffe"  # no font has it: what it draws is what stands for a missing letter
+_NO_LETTER = "\U0010fffe"  # in no font, so it is drawn as the glyph for missing characters
 
 
 def font_for(text: str, size: float) -> Any:
-    """A font of that size that has all the letters, or as many as any font of this system.
+    """Return a font with all characters of a text, or with as many as any tried font of this system.
 
-    Pillow's own has those of English alone; for others the system's well-known fonts are tried.
+    Pillow's own font only has English letters; for others, well-known fonts of the system are tried.
 
     Args:
-        text: What is to be written.
-        size: Of the letters, in pixels.
+        text: The text to draw.
+        size: The font size in pixels.
 
     Warns:
-        UserWarning: No font has all the letters: the others are drawn as boxes.
+        UserWarning: No font has all the characters; the missing ones are drawn as boxes.
     """
     best = best_font(text, size)
     if lacking := missing(text, best):
@@ -42,7 +42,7 @@ def font_for(text: str, size: float) -> Any:
 
 
 def best_font(text: str, size: float) -> Any:
-    """The same without a warning, for drawings that nobody has asked for."""
+    """Return the same font as :func:`font_for` without a warning, for drawings that the user did not request."""
     best = ImageFont.load_default(size=size)
     fewest = missing(text, best)
     for name in _FONTS if fewest else ():
@@ -56,18 +56,18 @@ def best_font(text: str, size: float) -> Any:
 
 
 def missing(text: str, font: Any) -> set[str]:
-    """The letters that a font doesn't have."""
+    """Return the characters of a text that a font doesn't have."""
     nothing = _drawn(_NO_LETTER, font)
     return {letter for letter in set(text) if not letter.isspace() and _drawn(letter, font) == nothing}
 
 
 def wrapped(text: str, font: Any, width: float) -> list[str]:
-    """Lines no wider than that; words that are wider by themselves, and text without spaces, are broken anywhere.
+    """Wrap a text into lines of limited width; wider words, and text without spaces, are broken anywhere.
 
     Args:
-        text: May hold line breaks of its own.
-        font: It is written in.
-        width: In pixels.
+        text: The text, which may contain line breaks.
+        font: The font of the text.
+        width: The maximum width of a line in pixels.
     """
     lines: list[str] = []
     for paragraph in text.splitlines():
@@ -89,9 +89,9 @@ def wrapped(text: str, font: Any, width: float) -> list[str]:
 
 
 def _fitting(text: str, start: int, font: Any, width: float) -> int:
-    """How many letters fit, from there on, one at least.
+    """Return the number of characters that fit from ``start`` on, at least one.
 
-    What is measured is at most twice as long as what fits: the time for a text grows with its length alone.
+    No more than about twice the fitting text is measured at a time, so that long texts don't take quadratic time.
     """
     count = step = 1
     while start + count < len(text) and _fits(text[start : start + count + step], font, width):

@@ -1,4 +1,4 @@
-"""A map's codes as bytes that deflate well: for pages that are stored. ``js/src/core/packing.ts`` undoes it."""
+"""Packing of a map's codes into bytes that deflate well, for saved pages. ``js/src/core/packing.ts`` unpacks them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 PLANES, STEPS = "planes", "steps"
-"""How codes are packed: as they are, or as the steps from each pixel to its right neighbor (of smooth maps)."""
+"""The two packings: the codes themselves, or steps from each pixel to its right neighbor (for smooth maps)."""
 
 
 def pack_codes(codes: NDArray[np.uint16]) -> tuple[str, bytes]:
-    """Put codes into the form that deflates better: all high bytes first, then all low ones.
+    """Pack codes or steps, whichever deflates better: all high bytes first, then all low ones.
 
-    Of a map of single pixels only the high bytes repeat; of a smooth one, enlarged from a layer, the steps are small.
+    In a map of single pixels only the high bytes repeat; in a smooth map, enlarged from a layer, the steps are small.
 
     Args:
-        codes: ``uint16 (H, W)``.
+        codes: The codes, ``uint16 (H, W)``.
 
     Returns:
-        ``PLANES`` or ``STEPS``, and as many bytes as the codes have.
+        ``PLANES`` or ``STEPS``, and the packed bytes, as many as the codes have.
     """
     steps = codes.copy()
     steps[:, 1:] -= codes[:, :-1]  # modulo 65536
@@ -30,10 +30,10 @@ def pack_codes(codes: NDArray[np.uint16]) -> tuple[str, bytes]:
 
 
 def unpack_codes(packing: str, packed: bytes, shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """Give the codes back, ``uint16`` of that shape, exactly.
+    """Restore the exact codes, ``uint16`` of the shape ``shape``.
 
     Raises:
-        ValueError: ``packing`` is none of the two.
+        ValueError: ``packing`` is neither ``PLANES`` nor ``STEPS``.
     """
     if packing not in (PLANES, STEPS):
         raise ValueError(f"packing: expected {PLANES!r} or {STEPS!r}, got {packing!r}.")

@@ -1,4 +1,4 @@
-"""The overlay as an image, with its color bar and a caption."""
+"""The overlay as an image file, with its color bar, a title and a caption."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from saliency_widgets.render.fonts import font_for, wrapped
 from saliency_widgets.render.quantize import Quantized
 
 _PAPER, _INK, _QUIET, _LINE = (255, 255, 255), (32, 32, 32), (90, 90, 90), (160, 160, 160)
-_USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: unless a scale is given, and at most
-_PLAIN = 900  # above so many pixels, letters and margins grow with the image
-_LETTERS, _LINES = 4000, 100  # of a caption: an image of more would be text
-_TITLE = 300  # letters
+_USUAL, _LONGEST = 480, 20_000  # pixels of the longer side: by default, and at most
+_PLAIN = 900  # pixels of the longer side above which text and margins grow with the image
+_LETTERS, _LINES = 4000, 100  # limits of a caption: a longer one would dominate the image
+_TITLE = 300  # characters
 
 
 def overlay_png(file: str | Path | IO[bytes], *args: Any, **settings: Any) -> None:
-    """Write what :func:`overlay_image` draws as PNG.
+    """Write the image drawn by :func:`overlay_image` as PNG.
 
     Args:
-        file: A path, or a file open for writing bytes. It is written at once: see :func:`saliency_widgets.files.put`.
-        *args: See there.
-        **settings: See there.
+        file: A file open for writing bytes, or a path, written atomically: see :func:`saliency_widgets.files.put`.
+        *args: See :func:`overlay_image`.
+        **settings: See :func:`overlay_image`.
 
     Raises:
-        TypeError: ``file`` is neither a path nor a file of bytes.
-        ValueError: It is a file that can't be written to.
-        OSError: It can't be written there.
+        TypeError: ``file`` is neither a path nor a binary file.
+        ValueError: ``file`` is not open for writing.
+        OSError: The file can't be written.
     """
     is_open = hasattr(file, "write")
-    (check_open if is_open else resolve_target)(file)  # before anything is drawn
+    (check_open if is_open else resolve_target)(file)  # fail before anything is drawn
     encoded = io.BytesIO()
     overlay_image(*args, **settings).save(encoded, format="PNG")
     (write_all if is_open else put)(file, encoded.getvalue())
@@ -62,24 +62,24 @@ def overlay_image(
     """Draw the blended image with its color bar and value labels.
 
     Args:
-        image: ``uint8 (H, W, 3)``.
+        image: The image, ``uint8 (H, W, 3)``.
         quantized: The map.
-        lut: As in `blend`.
-        scale: How many pixels of the file one pixel of the image is wide. A whole number makes squares; others, those
-            below 1 among them, average areas. By default, whole, so that the longer side reaches 480.
-        title: Text above the image, cut after 300 letters.
-        caption: Text below the color bar, at most 4000 letters and 100 lines. Both are broken into as many lines as
-            they need.
-        layers: What lies on top: RGBA images, each stretched over the whole.
-        **settings: As in `blend`.
+        lut: The colors, as in `blend`.
+        scale: The width of an image pixel in pixels of the file. A whole number makes squares; other numbers, including
+            those below 1, average areas. By default, the smallest whole number with which the longer side reaches 480.
+        title: The text above the image, truncated to 300 characters.
+        caption: The text below the color bar, at most 4000 characters and 100 lines. Both texts are wrapped to the
+            width of the page.
+        layers: RGBA images on top, each stretched over the whole image.
+        **settings: The display settings, as in `blend`.
 
     Raises:
-        TypeError: ``scale`` is no number, or ``caption`` no text.
-        ValueError: A setting is out of its range, the image would have no pixel left or more than 20 000 a side, or
+        TypeError: ``scale`` is not a number, or ``caption`` is not a string.
+        ValueError: A setting is out of its range, the image would have no pixel left or a side of more than 20 000, or
             the caption is too long.
 
     Warns:
-        UserWarning: No font of this system has some of the letters.
+        UserWarning: No font of this system has some of the characters.
     """
     _check_caption(caption)
     title = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
@@ -87,7 +87,7 @@ def overlay_image(
     width, height = _size(image.shape[1], image.shape[0], scale)
     squares = max(1, math.ceil(width / image.shape[1]), math.ceil(height / image.shape[0]))
     shown = Image.fromarray(overlay.repeat(squares, axis=0).repeat(squares, axis=1))
-    shown = shown.resize((width, height), Image.Resampling.BOX)  # means of areas; of a whole number, as it is
+    shown = shown.resize((width, height), Image.Resampling.BOX)  # averages areas; no change for a whole scale
     for layer in layers:
         stretched = layer.convert("RGBA").resize((width, height), Image.Resampling.LANCZOS)
         shown.paste(stretched, (0, 0), stretched)
@@ -135,7 +135,7 @@ def _check_caption(caption: str) -> None:
 
 
 def _size(width: int, height: int, scale: float | None) -> tuple[int, int]:
-    """The image's size in the file."""
+    """Return the width and height of the image in the file."""
     if scale is None:
         scale = math.ceil(_USUAL / max(width, height))
     if isinstance(scale, bool) or not isinstance(scale, (int, float, np.integer, np.floating)):

@@ -1,4 +1,4 @@
-"""A map as 16-bit codes with its value range: what travels to the browser, and what an image starts from."""
+"""Maps as 16-bit codes with a value range, the format sent to the browser and used for drawing images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Quantized:
         codes: ``uint16 (H, W)``, 0 to 65534.
         low: The value of code 0, in the map's own unit.
         high: The value of code 65534.
-        signed: True: ``low == -high`` and code 32767 is exactly zero. False: ``low == 0``.
+        signed: If True, ``low == -high`` and code 32767 is exactly zero; if False, ``low == 0``.
     """
 
     codes: NDArray[np.uint16]
@@ -32,24 +32,24 @@ class Quantized:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codes."""
+        """The size of the codes in bytes."""
         return self.codes.nbytes
 
 
 def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
-    """Put a map into 16-bit codes, ``code = floor((v - low) / (high - low) * 65534 + 0.5)``.
+    """Quantize a map to 16-bit codes, ``code = floor((v - low) / (high - low) * 65534 + 0.5)``.
 
     Args:
-        values: ``(H, W)`` numbers. Without ``signed`` none may be below zero.
-        signed: True keeps the sign: the range is ``-max|v|`` to ``max|v|`` and zero is exactly code 32767.
-            False: the range is 0 to ``max(v)``.
+        values: The map, shape ``(H, W)``. Without ``signed``, no value may be below zero.
+        signed: Whether to keep the sign. If True, the range is ``-max|v|`` to ``max|v|`` and zero is exactly code
+            32767; if False, the range is 0 to ``max(v)``.
 
     Returns:
-        The codes and their range. A map of zeros has the range 0 to 0, and only zero's code.
+        The codes and their range. A map of zeros has the range 0 to 0 and only the code of zero.
 
     Raises:
-        ValueError: ``values`` is no ``(H, W)`` map, is empty, holds NaN, infinity or numbers too large to
-            subtract, or is negative somewhere without ``signed``.
+        ValueError: ``values`` does not have the shape ``(H, W)``, is empty, contains NaN, infinity or numbers too
+            large to subtract, or is negative somewhere without ``signed``.
     """
     v = np.asarray(values, dtype=np.float64)
     if v.ndim != 2 or v.size == 0:
@@ -84,16 +84,16 @@ def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
 
 
 def dequantize(quantized: Quantized) -> NDArray[np.float64]:
-    """Give the values back: ``(H, W)`` in the map's own unit, wrong by at most half a level."""
+    """Return the values, ``(H, W)`` in the map's own unit, with an error of at most half a level."""
     q = quantized
     return q.low + q.codes / LEVELS * (q.high - q.low)
 
 
 def shares(quantized: Quantized) -> NDArray[np.float64]:
-    """Each pixel's share of the whole map, ``|v| / sum |v|``.
+    """Return each pixel's share of the whole map, ``|v| / sum |v|``.
 
     Returns:
-        ``(H, W)`` numbers from 0 to 1 that add up to 1, or zeros for a map of zeros.
+        Numbers from 0 to 1 that add up to 1, ``(H, W)``; zeros for a map of zeros.
     """
     magnitude = np.abs(dequantize(quantized))
     total = float(magnitude.sum())

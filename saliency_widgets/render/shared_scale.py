@@ -1,4 +1,4 @@
-"""One color scale for several maps, and one map minus another."""
+"""A color scale shared by several maps, and the difference of two maps."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized, dequantize
 
 
 def shared_ends(maps: Sequence[Quantized], clip: Sequence[float]) -> tuple[float, float]:
-    """The values at two percentiles of all the maps' pixels together.
+    """Return the values at two percentiles of the pixels of all maps together.
 
     The value at ``p`` percent of ``n`` pixels is the smallest one that at least ``max(1, ceil(p n / 100))`` pixels
     don't exceed, as in :func:`~saliency_widgets.render.clip_limits` for one map.
 
     Args:
-        maps: The maps, all signed or none of them; of signed ones it is about magnitudes.
+        maps: The maps, all signed or all unsigned; signed maps are ranked by magnitude.
         clip: The two percentiles, 0 to 100.
 
     Returns:
-        ``(lo, hi)`` in the maps' own unit.
+        The ends ``(lo, hi)`` of the scale, in the maps' own unit.
 
     Raises:
-        ValueError: There are no maps, some are signed and others not, or a percentile is outside 0 to 100.
+        ValueError: ``maps`` is empty or mixes signed and unsigned maps, or ``clip`` is not ascending within 0 to 100.
     """
     if not maps or len({map_.signed for map_ in maps}) > 1:
         raise ValueError("maps: expected at least one, and all of them signed or none: colors mean one thing.")
@@ -38,11 +38,11 @@ def shared_ends(maps: Sequence[Quantized], clip: Sequence[float]) -> tuple[float
 
 
 def limits_of(quantized: Quantized, ends: tuple[float, float]) -> tuple[float, float]:
-    """The ends of a shared scale as levels of one map, fractions of a level included.
+    """Return the ends of a shared scale as levels of one map, including fractions of a level.
 
     Args:
         quantized: The map.
-        ends: What :func:`shared_ends` gave.
+        ends: The result of :func:`shared_ends`.
     """
     if quantized.high <= 0:
         return 0.0, 0.0
@@ -51,12 +51,12 @@ def limits_of(quantized: Quantized, ends: tuple[float, float]) -> tuple[float, f
 
 
 def difference(a: Quantized, b: Quantized, units: tuple[float, float] = (1.0, 1.0)) -> Quantized:
-    """One map minus another, ``a / units[0] - b / units[1]``, as a signed map.
+    """Return one map minus another, ``a / units[0] - b / units[1]``, as a signed map.
 
     Args:
         a: A map (H, W).
-        b: Another of the same size.
-        units: What each is divided by; 1 where their numbers can be compared as they are.
+        b: Another map of the same size.
+        units: The divisor of each map; 1 if the maps' numbers are directly comparable.
 
     Raises:
         ValueError: The maps differ in size.
@@ -70,7 +70,7 @@ def difference(a: Quantized, b: Quantized, units: tuple[float, float] = (1.0, 1.
 
 
 def _sizes(quantized: Quantized) -> np.ndarray:
-    """What each pixel's level stands for, without its sign."""
+    """Return the absolute value of each pixel."""
     if quantized.signed:
         return np.abs(quantized.codes.astype(np.int64) - ZERO) / ZERO * quantized.high
     return quantized.codes / LEVELS * quantized.high

@@ -1,4 +1,4 @@
-"""Drawings for readers without a page: images in a grid, bars, a curve."""
+"""Static drawings for views without a running widget: images in a grid, bars, a curve."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from PIL import Image, ImageDraw
 from saliency_widgets.render.fonts import best_font, wrapped
 
 _PAPER, _INK, _LINE = "#ffffff", "#202020", "#a0a0a0"
-_SIZE, _LEADING, _GAP = 12, 16, 8  # pixels: letters, lines of text, and what is between images
-_NAMES, _ROW = 120, 24  # pixels: the width of the rows' names, the height of a bar with its surroundings
-_LONGEST, _LINES = 80, 3  # characters of a name, and lines that it may take
+_SIZE, _LEADING, _GAP = 12, 16, 8  # pixels: font size, line height, and gap between images
+_NAMES, _ROW = 120, 24  # pixels: the width of the rows' names, the height of a bar with its margins
+_LONGEST, _LINES = 80, 3  # the maximum number of characters and of lines of a name
 
 
 def draw_grid(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Image.Image], side: int) -> Image.Image:
-    """Images in a grid, with the names of its rows and columns.
+    """Draw images in a grid, with the names of its rows and columns.
 
     Args:
-        rows: Names; without any, they take no room.
-        columns: Likewise.
+        rows: The names of the rows; if all are empty, they take no space.
+        columns: The names of the columns; likewise.
         cells: The images, row by row, none wider than ``side``.
-        side: Width of a column in pixels.
+        side: The width of a column in pixels.
     """
     rows, columns = [_short(text) for text in rows], [_short(text) for text in columns]
     font = best_font("".join([*rows, *columns]), _SIZE)
@@ -49,11 +49,11 @@ def draw_grid(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Image
 
 
 def draw_bars(bars: Sequence[tuple[str, float, str, str]], width: int) -> Image.Image:
-    """Bars from zero to the left and to the right, one below the other.
+    """Draw bars from zero to the left and to the right, one below the other.
 
     Args:
-        bars: Of each its name, its size, its size in words, and its color.
-        width: In pixels.
+        bars: For each bar its name, its size, its size as text, and its color.
+        width: The width of the drawing in pixels.
     """
     font = best_font("".join(_short(name) + words for name, _size, words, _color in bars), _SIZE)
     sizes = [size for _name, size, _words, _color in bars]
@@ -76,13 +76,13 @@ def draw_bars(bars: Sequence[tuple[str, float, str, str]], width: int) -> Image.
 
 
 def draw_curve(x: Sequence[float], y: Sequence[float], at: float, side: int) -> Image.Image:
-    """A curve in a square, with zero in sight and a dot on it.
+    """Draw a curve in a square, with zero in the vertical range and a dot on the curve.
 
     Args:
-        x: Where its points are across, ascending.
-        y: Where they are up.
-        at: Where the dot is, across.
-        side: In pixels.
+        x: The horizontal positions of its points, ascending.
+        y: The vertical positions of its points.
+        at: The horizontal position of the dot.
+        side: The side of the square in pixels.
     """
     low, high = min(0.0, *y), max(0.0, *y)
     across, up = ((side - 4 * _GAP) / (size or 1.0) for size in (x[-1] - x[0], high - low))

@@ -1,1 +1,1 @@
-"""How the caller's model is run: isolated copies, hooks, precision, batch sizes, recorded graphs, memory."""
+"""Runs of the caller's model: isolated copies, hooks, precision, batch sizes, recorded graphs, memory."""

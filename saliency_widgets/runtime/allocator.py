@@ -1,4 +1,4 @@
-"""How the C library hands out the host's memory: left as it is, unless the caller opts in."""
+"""Tuning of glibc's memory allocator, which stays unchanged unless the caller opts in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MIB = 2**20
 
 @functools.cache
 def _glibc() -> Any:
-    """The C library, where it is GNU's; None elsewhere."""
+    """Return the C library if it is glibc, else None."""
     if sys.platform != "linux":
         return None
     try:
@@ -26,25 +26,25 @@ def _glibc() -> Any:
 
 
 def tune_allocator() -> bool:
-    """Let the C library keep freed memory for the next pass: faster on CPUs, for the whole process and until it ends.
+    """Let glibc retain freed memory for the next pass, which is faster on CPUs, until the process ends.
 
-    Nothing in this package calls it: it is a setting of your process, which holds for all code in it. By default glibc
-    returns large blocks to the system as they are freed, and the next pass pays a page fault for every 4 KiB. After
-    this call up to 32 MiB a block are kept and reused, which is faster where passes have many rows, and the process
-    stays as large as its largest pass. A thread other than the main one gets an arena of its own by default, in pieces
-    of 64 MiB; after this call new threads share the main one.
+    Nothing in this package calls this function, because the setting applies to all code in your process. By default,
+    glibc returns large blocks to the system when they are freed, and the next pass pays a page fault for every 4 KiB.
+    After this call, blocks of up to 32 MiB are retained and reused. Passes with many rows run faster, and the process
+    stays as large as its largest pass. By default, each thread other than the main one gets its own arena, in pieces
+    of 64 MiB; after this call, new threads share the main arena.
 
     Call it once, before the first model runs; in worker processes with
     ``ProcessPoolExecutor(initializer=sw.tune_allocator)``.
 
     Returns:
-        Whether it was done: False where the C library is not GNU's (macOS, Windows, Alpine), and nothing is changed.
+        Whether the settings were applied: False, with no change, if the C library isn't glibc (macOS, Windows, Alpine).
     """
     library = _glibc()
     if library is None:
         return False
     settings = (
-        (_M_MMAP_THRESHOLD, 32 * _MIB),  # the most that it takes
+        (_M_MMAP_THRESHOLD, 32 * _MIB),  # the maximum that glibc accepts
         (_M_TRIM_THRESHOLD, 2**31 - 1),
         (_M_TOP_PAD, 64 * _MIB),
         (_M_ARENA_MAX, 1),
@@ -54,7 +54,7 @@ def tune_allocator() -> bool:
 
 
 def give_back() -> None:
-    """Return what is free to the system; it changes no setting."""
+    """Return free memory to the system, without changing any setting."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

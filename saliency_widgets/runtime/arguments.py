@@ -1,7 +1,7 @@
-"""How a model is called: which of its arguments are explained, and what the others are.
+"""How a model is called: which of its arguments are explained, and the values of the others.
 
-Methods see one tensor, whatever the model takes. Where several inputs are explained together, that tensor holds them
-side by side, flat; each keeps its own range, baseline and shape.
+Methods always see a single tensor. If several inputs are explained together, that tensor holds them flattened and
+concatenated; each input keeps its own range, baseline and shape.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from saliency_widgets.params import unknown
 
 @dataclass(frozen=True)
 class Slot:
-    """Where an explained input goes.
+    """A placeholder for an explained input among the arguments.
 
     Attributes:
-        index: Which of the explained inputs.
+        index: The index of the explained input.
     """
 
     index: int = 0
@@ -33,15 +33,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The model's arguments, with slots for what is explained.
+    """The model's arguments, with slots for the explained inputs.
 
     Attributes:
-        args: Positional arguments; slots may be inside dicts, lists, tuples and dataclasses.
+        args: Positional arguments; slots may be nested in dicts, lists, tuples and dataclasses.
         kwargs: Keyword arguments.
-        batch: B: held tensors with B rows are repeated with the samples, others are given as they are.
-        parts: What is explained together; empty where it is one input, in its own shape. One number for each sample,
-            shape (B,), is a part even where it is the only one: methods see (B, 1).
-        name: The name of the explained input, where there are others beside it.
+        batch: B, the batch size. Held tensors with B rows are repeated with the samples; others are passed in full.
+        parts: The inputs that are explained together; empty for a single input in its own shape. An input with one
+            number per sample, shape (B,), is a part even if it is the only input: methods see (B, 1).
+        name: The name of the explained input, if the model takes other inputs too.
     """
 
     args: tuple[Any, ...] = (Slot(),)
@@ -52,18 +52,18 @@ class Arguments:
 
     @property
     def several(self) -> tuple[InputPart, ...]:
-        """The parts, where there are several."""
+        """The parts if there are several, else an empty tuple."""
         return self.parts if len(self.parts) > 1 else ()
 
     def fill(
         self, rows: Tensor | Sequence[Tensor], samples: Tensor, *, channels_last: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for some rows; nothing in them is the caller's, as some models write to what they are given.
+        """Return the arguments for some rows, with all tensors copied, because some models write to their inputs.
 
         Args:
             rows: The explained tensor, shape (N, ...); or the explained inputs one by one, each in its own shape.
-            samples: Which sample each row belongs to, shape (N,).
-            channels_last: Whether images are laid out so in memory.
+            samples: The index of the sample that each row belongs to, shape (N,).
+            channels_last: Whether images use the channels-last memory format.
         """
 
         def copied(piece: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Arguments:
         return tuple(map(filled, self.args)), {name: filled(value) for name, value in self.kwargs.items()}
 
     def tiled(self, times: int) -> Arguments:
-        """For a batch that repeats the samples block by block."""
+        """Return the arguments for a batch that repeats the samples block by block."""
 
         def again(node: Any) -> Any:
             if isinstance(node, Tensor) and node.ndim > 0 and node.shape[0] == self.batch:
@@ -95,7 +95,7 @@ class Arguments:
         return replace(self, args=tuple(map(again, self.args)), kwargs=kwargs, batch=self.batch * times)
 
     def alone(self, part: InputPart, rows: Tensor) -> tuple[Arguments, Tensor]:
-        """One of several inputs explained, the others held as they are in these rows; and that input."""
+        """Return arguments that explain one of several inputs, with the others held at these rows, and that input."""
         pieces = self.split(rows)
         index = self.parts.index(part)
 
@@ -108,28 +108,28 @@ class Arguments:
         return Arguments(tuple(map(held, self.args)), kwargs, self.batch, name=part.name), pieces[index]
 
     def split(self, rows: Tensor) -> list[Tensor]:
-        """The explained inputs, each in its own shape."""
+        """Split the explained tensor into the inputs, each in its own shape."""
         return split_parts(self.parts, rows)
 
     def kinds(self, kind: Kind) -> dict[str, Kind]:
-        """What each explained input is, by name.
+        """Return the kind of each explained input, by name.
 
         Args:
-            kind: What the only one is.
+            kind: The kind of a single explained input.
         """
         return {part.name: part.kind for part in self.parts} or {self.name or "": kind}
 
     def baseline(self, value: Any, rows: Tensor, seed: int, kind: Kind) -> Tensor:
-        """The baseline of each row: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
+        """Return the baseline of each row: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
 
         Args:
-            value: As a person gives it; of several inputs, the same for each, or one for each: see :meth:`by_input`.
+            value: The caller's baseline; for several inputs, one for all or one for each: see :meth:`by_input`.
             rows: The explained tensor.
-            seed: Of a random one.
-            kind: What it is, where one input is explained.
+            seed: The seed of a random baseline.
+            kind: The kind of a single explained input.
 
         Raises:
-            TypeError, ValueError: A mapping for one input, or with a name that no input has; and as there.
+            TypeError, ValueError: A mapping for a single input, a name that no input has, or an invalid baseline.
         """
         each = self.by_input(value, "baseline")
 
@@ -140,11 +140,11 @@ class Arguments:
         return self.each(of, rows)
 
     def named_baseline(self, value: Any, kind: Kind) -> Any:
-        """A baseline as settings say it: what a person leaves open, by its name.
+        """Return a baseline as settings record it, with defaults replaced by their names.
 
         Returns:
-            ``value``; of None and of what is for each input, with the name of the default in gaps: one name where it
-            is the same for all, or a mapping from the inputs' names.
+            ``value`` if it applies to all inputs. For None or a value for each input, gaps are filled with the name of
+            the input's default: the result is one name if all inputs have the same, else a mapping from input names.
         """
         by_input = {} if value is None else self.by_input(value, "baseline")
         if by_input is None:
@@ -158,21 +158,21 @@ class Arguments:
         return first if alike or not others else each
 
     def baselines(self, kind: Kind) -> tuple[str, ...]:
-        """The names that mean something for every explained input, the first one's default first."""
+        """Return the baseline names that every explained input accepts, the first input's default first."""
         first, *others = (what.baselines for what in self.kinds(kind).values())
         return tuple(name for name in first if all(name in other for other in others))
 
     def by_input(self, value: Any, argument: str) -> dict[str, Any] | None:
-        """What somebody gave for each explained input, by the inputs' names; None where it is one thing for all.
+        """Return the caller's value for each explained input, by input name; None if one value applies to all.
 
         Args:
-            value: A mapping from names or their beginnings ("xs" is for "xs.0" and "xs.1"); a tuple with one for each
-                explained input in order; or either nested as the inputs are. Inputs may be left out of a mapping.
-            argument: Its name, for the error.
+            value: A mapping from names or prefixes ("xs" covers "xs.0" and "xs.1"); a tuple with one value for each
+                explained input, in order; or either of these, nested like the inputs. A mapping may omit inputs.
+            argument: The name of the argument, for the error.
 
         Raises:
-            TypeError: It is for several inputs, and there is one that has no name.
-            ValueError: A name that no explained input has, or a tuple of another length.
+            TypeError: A mapping, but the only input has no name.
+            ValueError: A name that no explained input has, or a tuple of the wrong length.
         """
         names = [part.name for part in self.parts] or [self.name or ""]
         if isinstance(value, list) and argument == "baseline" and len(names) > 1:
@@ -200,7 +200,7 @@ class Arguments:
 
         def assign(name: str, item: Any) -> None:
             inside = [other for other in names if other == name or other.startswith(f"{name}.")]
-            if not inside and (item is None or self._holds(name)):  # in what is nested as the inputs are
+            if not inside and (item is None or self._holds(name)):  # a held argument
                 return
             if not inside:
                 raise ValueError(unknown(argument, name, names))
@@ -214,7 +214,7 @@ class Arguments:
         return result
 
     def _holds(self, name: str) -> bool:
-        """Whether something that is held goes by this path; arguments by position have no names here."""
+        """Return whether a held argument has this path; positional ones, unnamed here, match below the first key."""
         top, *path = name.split(".")
         for node in [self.kwargs[top]] if top in self.kwargs else self.args if path else ():
             for key in path:
@@ -224,14 +224,14 @@ class Arguments:
         return False
 
     def spread(self, rows: Tensor, kind: Kind) -> Tensor:
-        """The range of each row, broadcastable to them: see :meth:`.Kind.spread`; of several inputs, each its own."""
+        """Return the range of each row, broadcastable to the rows, for each input: see :meth:`.Kind.spread`."""
         return self.each(lambda x, part: (kind if part is None else part.kind).spread(x), rows)
 
     def each(self, make: Callable[[Tensor, InputPart | None], Tensor], rows: Tensor) -> Tensor:
-        """A tensor like ``rows``, made input by input.
+        """Compute a tensor like ``rows``, input by input.
 
         Args:
-            make: From an explained input, and what is known of it, to a tensor that broadcasts to it.
+            make: A function from an explained input and its part (None for a single input) to a tensor that broadcasts.
             rows: The explained tensor.
         """
         if not self.parts:
@@ -245,10 +245,10 @@ _ABSENT = object()
 
 
 def entries(node: Any) -> list[tuple[Any, Any]] | None:
-    """What a mapping, a list, a tuple or a dataclass holds, by key, position or field; None for everything else."""
+    """Return the items of a mapping, list, tuple or dataclass, by key, index or field; None for anything else."""
     if isinstance(node, Mapping):
         return list(node.items())
-    if isinstance(node, PackedSequence):  # in which samples lie between each other
+    if isinstance(node, PackedSequence):  # its data interleaves the samples
         return None
     if isinstance(node, (list, tuple)):
         return list(enumerate(node))
@@ -258,7 +258,7 @@ def entries(node: Any) -> list[tuple[Any, Any]] | None:
 
 
 def mapped(change: Callable[[Any], Any], node: Any) -> Any:
-    """A new container of the same kind, with everything in it changed; what is no container as it is."""
+    """Return a container of the same type with every item changed; return anything else unchanged."""
     items = entries(node)
     if items is None:
         return node
@@ -268,21 +268,21 @@ def mapped(change: Callable[[Any], Any], node: Any) -> Any:
 
 
 def rebuilt(node: Any, items: Mapping[Any, Any]) -> Any:
-    """A container like ``node``, see :func:`entries`, with other things in it.
+    """Return a container like ``node`` with other items: see :func:`entries`.
 
     Args:
-        node: The container; it is left as it is.
-        items: What it is to hold, by the same keys.
+        node: The container, which is not modified.
+        items: The new items, by the same keys.
     """
     values = list(items.values())
     if type(node) in (list, tuple):
         return type(node)(values)
     if isinstance(node, tuple):
-        return type(node)(*values) if hasattr(node, "_fields") else node  # torch.Size, which holds numbers
+        return type(node)(*values) if hasattr(node, "_fields") else node  # torch.Size holds numbers only
     if type(node) is dict:
         return dict(items)
     try:
-        made = copy.copy(node)  # with the attributes that a kind of somebody's has besides
+        made = copy.copy(node)  # with the extra attributes of a caller's subclass
         if isinstance(node, list):
             made[:] = values
         for key, value in () if isinstance(node, list) else items.items():
@@ -290,6 +290,6 @@ def rebuilt(node: Any, items: Mapping[Any, Any]) -> Any:
                 made[key] = value
             else:
                 object.__setattr__(made, key, value)
-    except TypeError:  # a mapping that can't be written to
+    except TypeError:  # a read-only mapping
         return dict(items)
     return made

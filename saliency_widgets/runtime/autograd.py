@@ -1,4 +1,4 @@
-"""One gradient of the scores, and what may be wrong with it."""
+"""Differentiation of the scores, and the errors that it may raise."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def differentiate(
     keep_graph: bool = False,
     by_hand: bool = False,
 ) -> Tensor:
-    """The gradient of the sum of the scores.
+    """Return the gradient of the sum of the scores.
 
     Args:
-        model: What gave them.
-        scores: Shape (B,).
-        leaf: With respect to what.
-        what: What that is called.
-        keep_graph: Whether the graph is needed again.
-        by_hand: Whether to call ``.backward()``, for autograd functions that take nothing else; what needs a gradient
-            beside the leaf must be the copy's own.
+        model: The model that computed the scores.
+        scores: The scores, shape (B,).
+        leaf: The tensor to differentiate with respect to.
+        what: The name of that tensor, for errors.
+        keep_graph: Whether to retain the graph for another backward pass.
+        by_hand: Whether to call ``.backward()``, for autograd functions that support nothing else; all other tensors
+            that require a gradient must then belong to the copy.
 
     Raises:
-        Unread: The scores don't depend on it.
+        Unread: The scores don't depend on the leaf.
         ValueError: The backward pass failed, or scores or gradient aren't finite.
     """
     gradient = None
@@ -44,7 +44,7 @@ def differentiate(
         except Exception as error:
             if isinstance(error, Cancelled) or out_of_memory(error) or str(error).startswith("model:"):
                 raise
-            finite(scores, "score")  # is the cause, where they aren't
+            finite(scores, "score")  # if they aren't, this is the cause
             raise backward_failure(model, error) from error
     if gradient is None:
         finite(scores, "score")
@@ -60,12 +60,12 @@ def differentiate(
 
 
 def both_finite(scores: Tensor, gradient: Tensor) -> None:
-    """Look at scores and their gradient, with one read: on a device, each read waits for all that is under way.
+    """Check scores and their gradient with a single read, because each read synchronizes the device.
 
     Raises:
-        NotFinite: One of them holds NaN or infinite numbers; the scores, where both do.
+        NotFinite: One of them holds NaN or infinite numbers. If both do, the error is about the scores.
     """
-    # What isn't finite shows in a sum, also in one of both; a finite one may overflow.
+    # A non-finite element makes the sum of both non-finite; a sum of finite elements may overflow.
     if scores.device == gradient.device and torch.isfinite(scores.detach().sum() + gradient.detach().sum()):
         return
     finite(scores, "score")
@@ -73,12 +73,12 @@ def both_finite(scores: Tensor, gradient: Tensor) -> None:
 
 
 def finite(tensor: Tensor, what: str) -> Tensor:
-    """The tensor itself.
+    """Check that a tensor is finite, and return it.
 
     Raises:
-        NotFinite: It holds NaN or infinite numbers.
+        NotFinite: The tensor holds NaN or infinite numbers.
     """
-    # Anything that isn't finite shows in the sum, which is read much sooner; a finite sum may overflow.
+    # A non-finite element makes the sum non-finite, which is much faster to check; a finite sum may overflow.
     if not torch.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor).all():
         raise NotFinite(
             f"model: its {what} is NaN or infinite for these inputs. Check the weights and the inputs' scale; "

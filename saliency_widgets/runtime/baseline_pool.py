@@ -1,4 +1,4 @@
-"""Many baselines to draw from, for Expected Gradients: read from what people pass, input by input."""
+"""The pool of baselines that Expected Gradients draws from, read from the caller's value input by input."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from saliency_widgets.attribution.query import Query, constant_inputs
 from saliency_widgets.runtime.arguments import Arguments
 
 Entry = Tensor | tuple[Tensor | None, ...] | None
-"""A baseline: as methods see inputs, or a tuple with one for each input; None is noise that is drawn anew."""
+"""A baseline in the form that methods see, or a tuple with one for each input; None is noise, drawn each time."""
 
-_DEEPEST = 8  # of lists in lists
+_DEEPEST = 8  # levels of nested lists
 
 
 class DrawnBaselines:
-    """See :class:`~saliency_widgets.attribution.query.BaselinePool`.
+    """A pool of baselines, which implements :class:`~saliency_widgets.attribution.query.BaselinePool`.
 
     Args:
         query: The model and its inputs.
-        arguments: How the model is called with them.
-        kind: What the inputs are, with the background that its rows may come from.
-        value: The baselines as people pass them: see ``expected_gradients``.
-        seed: Of baselines that are random.
+        arguments: How the model is called with the inputs.
+        kind: The kind of the inputs, with the background that baselines may come from.
+        value: The caller's baselines: see ``expected_gradients``.
+        seed: The seed of random baselines.
 
     Raises:
-        TypeError: Baselines of no known kind.
-        ValueError: None at all, an unknown name, a shape that doesn't fit, numbers that aren't finite, or as many of
-            one input as of no other.
+        TypeError: Baselines of an unsupported type.
+        ValueError: No baselines, an unknown name, a shape that doesn't fit, numbers that aren't finite, or inputs
+            with different numbers of baselines (one always fits).
     """
 
     def __init__(self, query: Query, arguments: Arguments, kind: Kind, value: Any, seed: int) -> None:
@@ -45,12 +45,12 @@ class DrawnBaselines:
         self.constant = self._constant()
 
     def is_noise(self, index: int) -> bool:
-        """Whether a baseline, or a part of it, is noise that is drawn anew for each sample."""
+        """Return whether a baseline, or a part of it, is noise that is drawn again for each sample."""
         entry = self._entries[index]
         return any(x is None for x in (entry if isinstance(entry, tuple) else (entry,)))
 
     def draw(self, index: int, seed: int) -> Tensor:
-        """A baseline of each sample, of the inputs' shape; ``seed`` is of fresh noise."""
+        """Return a baseline for each sample, in the inputs' shape; ``seed`` is the seed of noise."""
         query, entry = self._query, self._entries[index]
         if entry is None:
             return query.baseline("noise", seed)
@@ -62,7 +62,7 @@ class DrawnBaselines:
         return torch.cat(rows, 1)
 
     def describe(self, index: int) -> str:
-        """A baseline in words."""
+        """Return a description of a baseline."""
         if self.is_noise(index):
             return "a baseline of uniform noise"
         if isinstance(self._value, str) and self._value != BACKGROUND:
@@ -72,7 +72,7 @@ class DrawnBaselines:
         return f"number {index} of the baselines"
 
     def _constant(self) -> list[str]:
-        """The names of the inputs that noise stands for and that have no range for it to lie in."""
+        """Return the names of the inputs that are compared with noise but whose range is 0."""
         if isinstance(self._entries, Tensor):
             return []
         query = self._query
@@ -103,7 +103,7 @@ class DrawnBaselines:
         return [tuple(pool[k % len(pool)] for pool in pools) for k in range(count)]
 
     def _entries_of(self, value: Any, part: InputPart | None, depth: int = 0) -> Sequence[Tensor | None] | Tensor:
-        """The baselines of all inputs as methods see them, or those of one of several in its own shape."""
+        """Return the baselines of all inputs as methods see them, or those of a single part in its own shape."""
         if isinstance(value, (list, tuple)):
             if not value:
                 raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")

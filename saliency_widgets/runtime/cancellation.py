@@ -1,4 +1,4 @@
-"""Stopping inside a pass of the model: a question is asked before each operation, forward and backward."""
+"""Cancellation inside a pass of the model: a check runs before each operation, forward and backward."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def _check(*_gradients: Any) -> None:
 
 
 def call_checked(func: Callable, args: tuple, kwargs: dict | None) -> Any:
-    """Call a function of torch; ask before it, and before the backward of what it made, whoever runs that, and when.
+    """Call a torch function after the active check; its backward runs the check that is active at that time.
 
-    The mode that sees all functions of a pass calls them so, see :class:`~.rng.SeededRandom`: one more mode
-    would take longer than many of them.
+    :class:`~.rng.SeededRandom`, a function mode that sees all functions of a pass, calls them through this function:
+    a second mode would take longer than many of them.
     """
     if _NOW.check is None or getattr(func, "__name__", "") == "__get__":
         return func(*args, **(kwargs or {}))
@@ -40,9 +40,9 @@ def call_checked(func: Callable, args: tuple, kwargs: dict | None) -> Any:
 
 @contextlib.contextmanager
 def interruptible(check: Callable[[], None]) -> Iterator[None]:
-    """While passes run in this block, on this thread, ``check`` is called often; what it raises ends the pass.
+    """Call ``check`` often while passes run in this block, on this thread; an exception from it ends the pass.
 
-    A graph that is kept asks whoever runs it later, not whoever made it.
+    The backward of a retained graph calls the check that is active when it runs, not when the graph was recorded.
     """
     before, _NOW.check = _NOW.check, check
     try:

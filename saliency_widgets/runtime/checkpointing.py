@@ -1,8 +1,8 @@
-"""Reentrant checkpoints (``torch.utils.checkpoint`` with ``use_reentrant=True``), run like the code that they wrap.
+"""Reentrant checkpoints (``torch.utils.checkpoint`` with ``use_reentrant=True``), replaced by direct calls.
 
-Such a checkpoint runs its part of the model without a graph and refuses ``torch.autograd.grad``: neither gradients with
-respect to the inputs nor the outputs of the layers inside can be had through it. Without it the numbers are the same;
-a pass takes more memory, of which passes with frozen weights need little, and no second forward.
+Such a checkpoint runs its part of the model without a graph and rejects ``torch.autograd.grad``, so that neither
+gradients with respect to the inputs nor the outputs of the layers inside are available. Without it, the numbers are the
+same. A pass takes more memory, though little with frozen weights, and needs no second forward.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class _Passes(threading.local):
     running = 0
 
 
-_PASSES = _Passes()  # of this thread
+_PASSES = _Passes()  # per thread
 _LOCK = threading.Lock()
-_users = 0  # passes of all threads
+_users = 0  # active blocks of all threads
 
 
 @contextlib.contextmanager
 def without_reentrant_checkpoints() -> Iterator[None]:
-    """In this block, on this thread, a reentrant checkpoint calls its function and does nothing else.
+    """Make reentrant checkpoints only call their function, in this block and on this thread.
 
-    Other threads checkpoint as ever: the caller may be training. Torch is as it was when no block is left.
+    Other threads still checkpoint, as the caller may be training. Torch is restored when the last block exits.
     """
     global _users
     with _LOCK:

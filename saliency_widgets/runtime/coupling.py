@@ -1,4 +1,4 @@
-"""Whether the rows of a batch are samples of their own, or parts of one: nodes of a graph, steps of a sequence."""
+"""Checks whether the rows of a batch are independent samples or parts of one (nodes of a graph, sequence steps)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _SUM = (
 _ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
 
 
-_SURE = ("probability", "log_probability")  # where these are sure, nothing moves them
-_MOST = 32  # rows that are looked at
+_SURE = ("probability", "log_probability")  # saturated values hide the influence of other rows
+_MOST = 32  # rows that are checked
 _UNSEEN = (
     "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
     "what they do to each other is in no map, and a completeness delta misses it."
@@ -42,22 +42,21 @@ _UNSEEN = (
 
 
 def by_samples(passes: Passes, scores: Tensor | None = None) -> tuple[Passes, tuple[str, ...]]:
-    """The question about samples: about all rows as one sample, where they influence each other.
+    """Return passes of independent samples: of all rows as one sample, if the rows influence each other.
 
-    Rows of which some score the same without the others are taken for samples, which costs a forward pass of half of
-    them, and of 32 at most.
-    Where they don't, the gradients decide: see :func:`coupled`.
+    The rows count as samples if half of them, 32 at most, and a single row score the same without the others, which
+    costs a forward pass of each. Otherwise the gradients decide: see :func:`coupled`.
 
     Args:
         passes: The model and its rows.
-        scores: Their scores, where they are known.
+        scores: The scores of the rows, if known.
 
     Returns:
-        The call as it is, or with all rows as one sample, see :attr:`.Passes.joint`; and what a reader should know.
+        The same passes, or passes with all rows as one sample, see :attr:`.Passes.joint`; and notes for the user.
 
     Raises:
-        ValueError: The rows influence each other, and the target is a function to a score for each of them, or several
-            inputs are explained together.
+        ValueError: The rows influence each other, and the target is a function that returns a score for each row,
+            several inputs are explained together, or a row is a single number.
     """
     if passes.batch == 1:
         return passes, ()
@@ -72,15 +71,15 @@ def by_samples(passes: Passes, scores: Tensor | None = None) -> tuple[Passes, tu
 
 
 def coupled(passes: Passes, read: Callable[[Any], Tensor | None] | None = None) -> bool:
-    """Whether a row's score moves when another row does.
+    """Return whether the score of a row depends on another row.
 
-    The gradient of the weighted sum of independent scores is that of their sum, times the weight of each row. The
-    weights are powers of two, by which nothing is rounded. A BatchNorm in training mode is looked at as in use: rows
-    that it alone ties together are samples.
+    If scores are independent, the gradient of their weighted sum is the gradient of their sum, times the weight of each
+    row. The weights are powers of two, so that multiplying by them is exact. BatchNorm layers run in eval mode: rows
+    that only a BatchNorm in training mode couples are samples.
 
     Args:
         passes: The model and its rows.
-        read: From the model's output to one number for each row; the call's score unless given.
+        read: A function from the model's output to one number for each row; by default, the score of the passes.
     """
     try:
         with passes.isolated() as model:
@@ -93,29 +92,29 @@ def coupled(passes: Passes, read: Callable[[Any], Tensor | None] | None = None) 
             if scores is None:
                 return True
             order = torch.randperm(passes.batch, generator=seeded(0, "weights of rows"), device="cpu")
-            weights = 2.0 ** (order % 7 - 3).to(scores)  # without a period, which groups of rows might share
+            weights = 2.0 ** (order % 7 - 3).to(scores)  # shuffled, because groups of rows might share a period
             plain, weighted = (
                 torch.autograd.grad(one.sum(), leaf, retain_graph=True) for one in (scores, weights * scores)
             )
     except Cancelled:
         raise
     except Exception:
-        return False  # what is wrong is told by the method's own pass, which may be split where memory runs out
+        return False  # the method's own pass reports the error, or is split if memory runs out
     expected = plain[0] * weights.to(leaf).view(-1, *[1] * (leaf.ndim - 1))
     rounding = _rounding(passes, leaf) * float(expected.abs().max())
     return bool(((weighted[0] - expected).abs() > rounding).any())
 
 
 def why_apart(passes: Passes, rows: Tensor) -> str:
-    """Why copies of the one sample may not share a pass; empty where they may.
+    """Return why copies of the one sample may not share a pass; empty if they may.
 
-    They may not where they change each other's scores, as a softmax or attention over the batch does, or where one
-    score comes for all of them.
+    They may not if they change each other's scores, as a softmax or attention over the batch does, or if all of them
+    get a single score.
 
     Args:
         passes: The model and one sample.
-        rows: Copies of it that are to share a pass, shape (K, ...). The last is run alone too, as what runs forward
-            over the rows, such as a recurrent network, reaches it.
+        rows: Copies of the sample that would share a pass, shape (K, ...). The last one is also run alone, because
+            the influence of a model that runs forward over the rows, such as a recurrent network, reaches it.
     """
     if passes.score.scale in _SURE:
         passes = replace(passes, score=replace(passes.score, scale="logit"))
@@ -126,7 +125,7 @@ def why_apart(passes: Passes, rows: Tensor) -> str:
     except Cancelled:
         raise
     except Exception:
-        return ""  # what is wrong is told by the method's own pass
+        return ""  # the method's own pass reports the error
     try:
         with passes.isolated() as model, torch.no_grad():
             together = passes.plain.score_rows(model, pair, range(2))
@@ -143,17 +142,17 @@ def why_apart(passes: Passes, rows: Tensor) -> str:
 
 
 def _rounding(passes: Passes, like: Tensor) -> float:
-    """How far apart numbers are that may be the same, in the coarsest type that they may have been computed in."""
+    """Return the relative tolerance for equal numbers, from the coarsest type that they may have been computed in."""
     weights = (weight for module in modules_of(passes.model) for weight in module._parameters.values())
     types = {t.dtype for t in (like, passes.inputs, *weights) if t is not None and t.is_floating_point()}
     return min(1e3 * max((torch.finfo(kind).eps for kind in types), default=0.0), 1e-2)
 
 
 def _apart(passes: Passes, scores: Tensor | None) -> bool | None:
-    """Whether some of the rows, and one of them alone, score the same without all others.
+    """Return whether half of the rows, and one row alone, score the same without the others.
 
-    Half of them, drawn at random: parts of one sample, such as the instances of a bag, mostly miss others then,
-    wherever these lie. None where they can't be run alone, such as the nodes of a graph, whose edges name other rows.
+    The half is drawn at random, so that parts of one sample, such as the instances of a bag, are mostly separated,
+    wherever they are in the batch. None if rows can't run alone, such as graph nodes whose edges refer to other rows.
     """
     if passes.score.scale in _SURE:
         passes, scores = replace(passes, score=replace(passes.score, scale="logit")), None
@@ -174,14 +173,14 @@ def _apart(passes: Passes, scores: Tensor | None) -> bool | None:
 
 
 def _settled(passes: Passes) -> bool:
-    """Whether a row's score depends on nothing but the model's inputs: no training mode, no random draws."""
+    """Return whether a row's score depends only on the model's inputs: no training mode, no random draws."""
     if is_training(passes.model):
         return False
     return torch.equal(passes.scores(passes.inputs), passes.scores(passes.inputs, seed=1))
 
 
 def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
-    """Of a target that is a function: one number for all rows is for rows that are one sample, and for no others."""
+    """Handle a target that is a function: one number for all rows makes them one sample if they are coupled."""
     try:
         with passes.isolated() as model, torch.no_grad():
             output = passes.output(model, passes.inputs, range(passes.batch))
@@ -189,10 +188,10 @@ def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
     except Cancelled:
         raise
     except Exception:
-        return passes, ()  # told by the method's own pass
+        return passes, ()  # the method's own pass reports the error
     if not isinstance(value, Tensor):
         return passes, ()
-    listed = isinstance(output, (list, tuple)) and len(output) == passes.batch  # of each sample, as detectors do
+    listed = isinstance(output, (list, tuple)) and len(output) == passes.batch  # of each sample, as from detectors
     if is_single(value) and not listed and coupled(passes, lambda output: _by_row(output, passes.batch)):
         return _together(passes), (_ONE,)
     each = tuple(value.shape) in ((passes.batch,), (passes.batch, 1))
@@ -205,7 +204,7 @@ def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
 
 
 def _by_row(output: Any, rows: int) -> Tensor | None:
-    """One number for each row, from whatever the model returns for it; None where it returns no such rows."""
+    """Return one number for each row of the model's output; None if the output has no such rows."""
     try:
         scores = scores_in(output, rows)
     except TypeError:
@@ -213,7 +212,7 @@ def _by_row(output: Any, rows: int) -> Tensor | None:
     if scores.ndim == 0 or len(scores) != rows or not scores.is_floating_point():
         return None
     flat = scores.flatten(1)
-    # Not their sum, which is 1 behind a softmax.
+    # Weighted, because the plain sum after a softmax is always 1.
     return flat @ torch.linspace(1, 2, flat.shape[1], device=flat.device, dtype=flat.dtype)
 
 

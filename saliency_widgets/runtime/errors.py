@@ -1,4 +1,4 @@
-"""Failures of the caller's model, retold so that they can be mended."""
+"""Failures of the caller's model, reworded as errors that say how to fix them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saliency_widgets.runtime.model.isolation import quantized_layers
 
 
 def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
-    """The path of the innermost module of ``model`` whose code raised, read off the traceback."""
+    """Return the path of the innermost module of ``model`` whose code raised, from the traceback."""
     paths = {id(module): path for path, module in model.named_modules()}
     path = None
     while trace is not None:
@@ -25,12 +25,12 @@ def failing_layer(model: nn.Module, trace: TracebackType | None) -> str | None:
 
 
 def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) -> ValueError:
-    """The model raised: say where, on what, and what it said.
+    """Return the error for a failed forward pass, with the layer, the input shape, the cause and a remedy.
 
     Args:
         model: The caller's model.
-        error: What it raised.
-        shape: The shape of the batch it was given.
+        error: The exception that it raised.
+        shape: The shape of its input batch.
 
     Returns:
         The exception to raise ``from error``.
@@ -71,11 +71,11 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
 
 
 def backward_failure(model: nn.Module, error: Exception) -> ValueError:
-    """The backward pass raised, behind a forward pass that ran: say what it said, and what to do.
+    """Return the error for a backward pass that failed after a successful forward pass, with the cause and a remedy.
 
     Args:
-        model: What ran.
-        error: What was raised.
+        model: The model that ran.
+        error: The exception that was raised.
 
     Returns:
         The exception to raise ``from error``.
@@ -100,7 +100,7 @@ def backward_failure(model: nn.Module, error: Exception) -> ValueError:
 
 
 def without_gradient(model: nn.Module) -> str:
-    """Why no gradient gets through a quantized model, and what to do; empty where it is none."""
+    """Return why a quantized model has no gradient, and a remedy; empty if the model is not quantized."""
     layers = quantized_layers(model)
     if not layers:
         return ""
@@ -113,7 +113,7 @@ def without_gradient(model: nn.Module) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an error said; of one inside TorchScript, what was said there, without its traceback."""
+    """Return the message of an error; for an error inside TorchScript, the original message without its traceback."""
     text = str(error).strip()
     if "TorchScript" in text:
         text = text.splitlines()[-1]
@@ -134,7 +134,7 @@ def _written_in_place(error: Exception) -> bool:
 
 
 def _no_gradient(model: nn.Module, error: Exception) -> str:
-    """What is known to stand in the way of any gradient; empty where nothing is."""
+    """Return a known reason why the model has no gradient; empty if there is none."""
     if "Inference tensors" in str(error):
         return (
             "its weights were made under torch.inference_mode() and can't be differentiated through. Make the "
@@ -149,7 +149,7 @@ def _no_gradient(model: nn.Module, error: Exception) -> str:
 
 
 def _exported(error: Exception, shape: tuple[int, ...]) -> str:
-    """Whether an exported program refused the form of its input; empty where it didn't."""
+    """Return why an exported program rejected the shape of its input; empty if it didn't."""
     if "Guard failed" not in str(error) and "Expected input at" not in str(error):
         return ""
     batch = _BATCH.search(str(error))
@@ -168,7 +168,7 @@ def _exported(error: Exception, shape: tuple[int, ...]) -> str:
 
 
 def fixed_batch(rows: int, more: int, error: Exception) -> str:
-    """The model takes so many rows and no more."""
+    """Return the message that the model only takes batches of ``rows`` rows."""
     each = "1 row at a time" if rows == 1 else f"batches of {rows} rows"
     return (
         f"its batch size is fixed: it takes {each}, and not {more} ({cause_of(error)}). Pass chunk_size=1 to the "
@@ -178,7 +178,7 @@ def fixed_batch(rows: int, more: int, error: Exception) -> str:
 
 
 def in_backward(error: Exception) -> bool:
-    """Whether autograd raised it on the way back."""
+    """Return whether autograd raised the error in a backward pass."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_name != "_engine_run_backward":
         trace = trace.tb_next
@@ -186,7 +186,7 @@ def in_backward(error: Exception) -> bool:
 
 
 def _function_in(trace: TracebackType | None) -> str:
-    """The name of the custom autograd function whose backward raised, read off the traceback."""
+    """Return the name of the custom autograd function whose backward raised, from the traceback; empty if none did."""
     name = ""
     while trace is not None:
         context = next(iter(trace.tb_frame.f_locals.values()), None)

@@ -1,4 +1,4 @@
-"""One forward pass of a copy, and the true cause where it fails."""
+"""One forward pass of a copy of the model, and the actual cause if it fails."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
 def forward(
     model: nn.Module, arguments: Arguments, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory
 ) -> Any:
-    """What a copy returns for some rows.
+    """Run a copy of the model on some rows and return its output.
 
     Args:
         model: The copy.
-        arguments: From rows and their samples to the arguments of its forward.
-        rows: Shape (N, ...), or the explained inputs one by one.
-        samples: Which sample each row belongs to, shape (N,).
-        memory: What was learnt of its passes.
+        arguments: A function from rows and their samples to the arguments of ``model.forward``.
+        rows: The rows, shape (N, ...), or the explained inputs one by one.
+        samples: The index of the sample that each row belongs to, shape (N,).
+        memory: The limits and measurements of earlier passes.
 
     Raises:
-        ValueError: It failed.
+        ValueError: The forward pass failed.
     """
     if not isinstance(rows, Tensor):
         args, kwargs = arguments(rows, samples)
@@ -41,7 +41,7 @@ def forward(
             raise forward_failure(model, error, tuple(rows[0].shape)) from error
 
     def run(rows: Tensor, samples: Tensor) -> Any:
-        # Where forward differentiates by itself, it does so in passes without gradients too.
+        # A forward that differentiates internally needs gradients in passes under no_grad, too.
         with torch.enable_grad() if memory.by_hand else contextlib.nullcontext():
             if memory.by_hand and not rows.requires_grad:
                 rows = rows.detach().requires_grad_(True)
@@ -62,11 +62,11 @@ def forward(
 
 
 def _runs_in_parts(run: Callable[[Tensor, Tensor], Any], rows: Tensor, samples: Tensor, size: int) -> bool:
-    """Whether rows on which a model fails together are all right in passes as small as it had before."""
+    """Return whether rows that fail in one pass run in passes of ``size``, the fewest rows that ran before."""
     if len(rows) <= size or len(rows) % size:
         return False
     with torch.no_grad():
-        if _runs(run, [(rows, samples)]):  # it failed once, for another reason
+        if _runs(run, [(rows, samples)]):  # the failure was transient
             return False
         return _runs(run, zip(rows.split(size), samples.split(size), strict=True))
 

@@ -1,12 +1,12 @@
-"""A backward pass of torch's that misreads its gradient, and hooks that lay out gradients so that it can't.
+"""A bug in torch's backward of BatchNorm, which misreads gradients, and hooks that change their layout to avoid it.
 
-On the CPU, torch's backward of BatchNorm reads a gradient as laid out in memory like the input where both suggest the
-same layout. Where a dimension has size 1, the layout that strides suggest may be another than the one they have: the
-gradient of one sample that goes on as tokens, ``norm(x).flatten(2).transpose(1, 2)``, lies channels last and suggests
-otherwise. Its numbers then go to the wrong positions, in eval and in training mode, without an error. InstanceNorm is
-a BatchNorm of one sample inside.
+On the CPU, torch's backward of BatchNorm assumes that the gradient has the memory layout of the input if the strides of
+both suggest the same layout. If a dimension has size 1, the strides may suggest a layout other than the actual one: the
+gradient of one sample that continues as tokens, ``norm(x).flatten(2).transpose(1, 2)``, is channels last, but its
+strides suggest otherwise. Its numbers then go to the wrong positions, in eval and in training mode, without an error.
+InstanceNorm runs as a BatchNorm of one sample internally.
 
-The output of both is laid out like the input, so a gradient that is laid out like the output is read right.
+The output of both has the layout of the input, so a gradient with the layout of the output is read correctly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMES = (
 
 
 def _forms(name: str) -> Iterator[Callable]:
-    """A function of torch's under all its names; exported programs call the overloads."""
+    """Yield a torch function under all its names, including the overloads that exported programs call."""
     packet = getattr(torch.ops.aten, name)
     yield from (getattr(torch, name), packet, *(getattr(packet, overload) for overload in packet.overloads()))
 
@@ -38,9 +38,9 @@ Hook = Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...] | None]
 
 
 def guarded(func: Callable, result: Any) -> Any:
-    """The result of one of these functions, whose gradient will be laid out in memory as the output is."""
+    """Return the result of one of these functions, hooked so that its gradient gets the output's memory layout."""
     output = result[0] if isinstance(result, (tuple, list)) else result
-    # With fewer dimensions there is one layout; where none has size 1, strides say which one it is.
+    # With fewer dimensions, only one layout exists; if no dimension has size 1, the strides identify the layout.
     if output.ndim > 3 and (1 in output.shape or func in _OF_ONE_SAMPLE) and output.requires_grad and output.is_cpu:
         output.grad_fn.register_prehook(_contiguous if output.is_contiguous() else _LAST[output.ndim])
     return result

@@ -1,4 +1,4 @@
-"""How many rows fit into one pass of the model, learnt by running out of memory; and what else passes must be like."""
+"""How many rows fit into one pass of the model, learned by running out of memory, and what else passes require."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from saliency_widgets.attribution.errors import NeedsGradients, out_of_memory
 
 
 class Memory:
-    """Splits passes that don't fit, and remembers what does.
+    """Splitter of passes that don't fit into memory, which remembers the size that fits.
 
-    Rows are halved to the power of two below, and never tried larger again. So what is asked twice takes the same
-    passes and has the same bits, unless a larger pass had fitted before the first that didn't.
+    The rows of a pass are reduced to the next lower power of two and never increased again. A repeated request
+    therefore takes the same passes, with the same bits, unless a larger pass had fitted before the first that didn't.
 
     Attributes:
-        limit: Rows of one pass at most; None while memory never ran out.
-        failed: How many rows were too many.
-        passes: How many passes of the model were begun.
-        seconds: Of one row's forward pass, the shortest that was measured.
-        ran: The fewest rows that a forward pass had; None before the first.
-        by_hand: Whether passes need what ``.backward()`` by hand needs: parameters with gradients, and gradients on.
+        limit: The maximum rows of one pass; None if memory never ran out.
+        failed: The number of rows that didn't fit; None if memory never ran out.
+        passes: The number of passes of the model that were started.
+        seconds: The shortest measured time of one row's forward pass.
+        ran: The fewest rows of any forward pass; None before the first.
+        by_hand: Whether passes call ``.backward()``, with parameters that require gradients and gradients enabled.
     """
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Memory:
         self.failed: int | None = None
 
     def __str__(self) -> str:
-        """What happened, for the progress line; empty where nothing did."""
+        """Return a note for the progress line; empty if memory never ran out."""
         if self.limit is None:
             return ""
         return f"{self.limit} row{'s' * (self.limit > 1)} a pass, as memory ran out at {self.failed}"
 
     @contextlib.contextmanager
     def timed(self, rows: int) -> Iterator[None]:
-        """Measure a forward pass of some rows."""
+        """Measure the time of a forward pass of some rows."""
         began = time.perf_counter()
         yield
         self.seconds = min(self.seconds, (time.perf_counter() - began) / rows)
@@ -52,15 +52,15 @@ class Memory:
     def run(
         self, work: Callable[[range], tuple[Tensor, ...]], rows: int, *, singly: bool = False
     ) -> tuple[Tensor, ...]:
-        """Do the work for all rows, in as few passes as fit.
+        """Run a computation for all rows, in as few passes as fit into memory.
 
         Args:
-            work: From some of the rows to tensors with as many rows.
-            rows: How many there are.
-            singly: Whether each row has a pass to itself.
+            work: A function from a range of rows to tensors with as many rows.
+            rows: The number of rows.
+            singly: Whether each row gets a separate pass.
 
         Raises:
-            torch.OutOfMemoryError: One row alone is too much.
+            torch.OutOfMemoryError: A single row doesn't fit.
         """
         parts: list[tuple[Tensor, ...]] = []
         done = 0
@@ -78,7 +78,7 @@ class Memory:
             except Exception as error:
                 if not out_of_memory(error) or size == 1:
                     raise
-            # Not inside the handler: the error holds on to the tensors of the pass that failed.
+            # Outside of the handler, because the error references the tensors of the failed pass.
             self.failed, self.limit = size, 1 << ((size - 1).bit_length() - 1)
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -87,10 +87,10 @@ class Memory:
 
 @dataclass
 class Sharing:
-    """Whether copies of the one sample may share a pass, as far as anybody looked: see :func:`~.coupling.why_apart`.
+    """The result of the check whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`.
 
     Attributes:
-        apart: Why each has a pass to itself; empty where they may share one, and None before the look.
+        apart: Why each copy needs a separate pass; empty if they may share one, None before the check.
     """
 
     apart: str | None = None

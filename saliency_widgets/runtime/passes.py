@@ -1,4 +1,4 @@
-"""Single passes of the caller's model: isolated, interruptible, and split where memory is short."""
+"""Single passes of the caller's model: isolated, interruptible, and split if memory runs out."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ Gradient = tuple[Tensor, Tensor]
 
 
 def _never() -> None:
-    """The check of a computation that nobody can cancel."""
+    """Do nothing: the check of a computation that can't be cancelled."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A model, inputs and one score per sample, and how a pass of them is run.
+    """A model, its inputs and one score per sample, with the settings for running passes.
 
     Attributes:
         model: The caller's model. It is copied, never run or changed itself.
-        inputs: Shape (B, ...), on the model's device and of its type; several inputs that are explained together lie
-            side by side, (B, F), see :mod:`~.arguments`.
-        score: From the model's output to one number per row.
+        inputs: The explained tensor, shape (B, ...), on the model's device and of its type. Several inputs that are
+            explained together are flattened and concatenated, (B, F): see :mod:`~.arguments`.
+        score: The function from the model's output to one number per row.
         check: Raises :class:`~saliency_widgets.attribution.errors.Cancelled` when the result is no longer wanted;
             called before each pass and inside it.
         arguments: How the model is called with the inputs.
-        memory: How many rows fit into one pass.
+        memory: The number of rows that fit into one pass.
         sharing: Whether rows may share a pass.
-        tuned: What gives the same numbers sooner; None where nothing does.
-        precision: How exactly passes are computed: see :mod:`~.precision`.
+        tuned: Weights and memory layout that give the same numbers faster; None if there are none.
+        precision: The numerical precision of passes: see :mod:`~.precision`.
         copies: The model's copies; those of another model are not used.
-        joint: Whether the rows that the model takes are parts of one sample, such as the nodes of a graph: ``inputs``
-            has shape (1, rows, ...) then, one pass is about one sample, and its score is that of all rows.
+        joint: Whether the rows that the model takes are parts of one sample, such as the nodes of a graph. Then
+            ``inputs`` has shape (1, rows, ...), one pass covers one sample, and its score is that of all rows.
     """
 
     model: nn.Module
@@ -78,65 +78,65 @@ class Passes:
 
     @property
     def parts(self) -> tuple[InputPart, ...]:
-        """The inputs that are explained together; empty where it is one."""
+        """The inputs that are explained together; empty if there is only one."""
         return self.call.several
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the image that is explained; None where there is none."""
+        """The height and width of the explained image; None if no image is explained."""
         shapes = [part.shape for part in self.parts] or [tuple(self.inputs.shape[1:])]
         return next(((shape[1], shape[2]) for shape in shapes if len(shape) == 3), None)
 
     @property
     def call(self) -> Arguments:
-        """How the model is called; without arguments of its own, with the explained input alone."""
+        """The arguments of the model; by default, the explained input alone."""
         return self.arguments or Arguments(batch=self.batch)
 
     @property
     def plain(self) -> Passes:
-        """The same passes, computed as the model is written: for those who look inside."""
+        """The same passes without tuned weights and layout, for code that inspects layers."""
         return replace(self, tuned=None)
 
     def showing(self, layer: str) -> Passes:
-        """The same passes, computed so that a layer gives what it gives in the model: see :meth:`Tuned.shows`."""
+        """Return passes in which a layer has the same output as in the caller's model: see :meth:`Tuned.shows`."""
         return self if self.tuned is None or self.tuned.shows(layer) else self.plain
 
     @property
     def inspected(self) -> bool:
-        """Whether somebody wants to see each pass: a mode of the caller's or of a method's (a backward rule), a hook.
+        """Whether other code observes each pass: a function mode, such as a method's backward rule, or a hook.
 
-        A target that is a function may read what a hook has kept.
+        A target that is a function counts too, because it may read values that a hook stored.
         """
         return is_function(self.score.target) or bool(torch._C._len_torch_function_stack()) or has_hooks(self.model)
 
     def alone(self, part: InputPart) -> Passes:
-        """Passes in which one of several inputs is explained and the others are held."""
+        """Return passes that explain one of several inputs and hold the others."""
         arguments, inputs = self.call.alone(part, self.inputs)
         return replace(self, inputs=inputs, arguments=arguments)
 
     def on(self, rows: Tensor) -> Passes:
-        """The same passes for other inputs, shape (K * B, ...)."""
+        """Return the same passes for other inputs, shape (K * B, ...)."""
         if self.joint:
             return replace(self, inputs=rows)
         times = rows.shape[0] // self.batch
         return replace(self, inputs=rows, score=self.score.tiled(times), arguments=self.call.tiled(times))
 
     def rows_per_pass(self, chunk_size: int | None) -> int:
-        """Rows of one pass: as asked, or what suits the device."""
-        if self.joint or self.sharing.apart:  # what ties the rows together would tie copies of them to the first
+        """Return the rows of one pass: ``chunk_size``, or by default the usual number for the device."""
+        if self.joint or self.sharing.apart:  # rows that influence each other would also influence copies
             return 1
         return most_rows(self.inputs.device) if chunk_size is None else chunk_size
 
     def split(self, rows: Tensor) -> list[Tensor]:
-        """The explained inputs in rows of the tensor that methods see, each in its own shape and type."""
+        """Split rows of the tensor that methods see into the explained inputs, each in its own shape and type."""
         return self.call.split(rows)
 
     def run(self, work: Callable[[range], tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
-        """Do the work for all rows, in as few passes as fit and as rows may share: see :meth:`Memory.run`."""
+        """Run a computation for all rows, in as few passes as memory and sharing allow: see :meth:`Memory.run`."""
         return self.memory.run(work, rows, singly=bool(self.sharing.apart))
 
     def scores(self, inputs: Tensor, seed: int = 0) -> Tensor:
-        """The scores of K * B rows, shape (K * B,), without gradients; ``seed`` is of what the model draws."""
+        """Return the scores of K * B rows, shape (K * B,), without gradients; ``seed`` seeds random draws."""
 
         def work(rows: range) -> tuple[Tensor]:
             with self.isolated(seed, tuned=True) as model, torch.no_grad():
@@ -145,9 +145,9 @@ class Passes:
         return self.run(work, inputs.shape[0])[0]
 
     def outcomes(self, inputs: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """The scores of K * B rows, shape (K * B,), and the class scores in the model's output, (K * B, classes).
+        """Return the scores of K * B rows, shape (K * B,), and the class scores in the output, (K * B, classes).
 
-        Without gradients. Where a target that is a function reads an output without class scores, these are its own.
+        Neither has gradients. If a function target reads an output without class scores, the scores replace them.
         """
 
         def work(rows: range) -> tuple[Tensor, Tensor]:
@@ -165,11 +165,11 @@ class Passes:
     def gradient(
         self, inputs: Tensor, run: Callable[[Passes, Tensor, Callable[[], Gradient]], Gradient] | None = None
     ) -> Gradient:
-        """The gradient of the score with respect to the inputs.
+        """Return the gradient of the score with respect to the inputs.
 
         Args:
             inputs: K * B rows, shape (K * B, ...).
-            run: Computes a pass in another way: given the passes of its rows, the rows, and how it is computed here.
+            run: An alternative computation of a pass, from the passes of its rows, the rows, and the default one.
 
         Returns:
             The gradients, of the same shape, and the scores, shape (K * B,).
@@ -195,20 +195,20 @@ class Passes:
         return gradients, scores
 
     def layer_gradient(self, layer: str) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The activation of a layer for the inputs, and the gradient of the score with respect to it.
+        """Return the activation of a layer for the inputs, and the gradient of the score with respect to it.
 
-        Only the part of the model behind the layer is differentiated. Of a layer that runs several times, the
-        last run counts, and of a model of several inputs the last that depends on the explained one; of a layer that
-        returns several tensors, the first.
+        Only the part of the model after the layer is differentiated. If a layer runs several times, the last run is
+        used; in a model of several inputs, the last run that depends on the explained input. If a layer returns several
+        tensors, the first one is used.
 
         Args:
-            layer: Where: see :mod:`~saliency_widgets.runtime.layers.hooks`.
+            layer: The name of the layer: see :mod:`~saliency_widgets.runtime.layers.hooks`.
 
         Returns:
-            Activation and gradient, both of the layer's output shape, the scores, shape (B,), and how often it ran.
+            Activation and gradient, both of the layer's output shape, the scores, shape (B,), and the number of runs.
 
         Raises:
-            ValueError: The layer doesn't run, gives no tensor, or the score doesn't depend on it.
+            ValueError: The layer doesn't run, returns no tensor, or the score doesn't depend on it.
         """
         several, runs = self.arguments is not None, 0
         passes = self.showing(layer)
@@ -226,11 +226,11 @@ class Passes:
         return activation, gradient, scores, runs
 
     def logits(self) -> tuple[Tensor, tuple[str, ...]]:
-        """The model's class scores of the inputs, shape (B, K), on the host; and what to know of how they were found.
+        """Return the model's class scores of the inputs, shape (B, K), on the host, and notes on how they were read.
 
         Raises:
             TypeError: The model's output holds no tensor.
-            ValueError: The model failed, or its output has another form.
+            ValueError: The model failed, or its output has an unsupported form.
         """
         notes: tuple[str, ...] = ()
 
@@ -243,14 +243,14 @@ class Passes:
         return self.run(work, self.batch)[0], notes
 
     def read(self, model: nn.Module, rows: range) -> tuple[Any, Tensor, tuple[str, ...]]:
-        """What a copy returns for some of the inputs, the class scores in it, and what to know of these.
+        """Return a copy's output for some of the inputs, the class scores in it, and notes on these.
 
-        The class scores are on the host: whoever reads them asks several things, and a device is waited for once.
+        The class scores are on the host, so that reading them several times synchronizes the device only once.
         """
         with self.memory.timed(len(rows)):
             output = self.output(model, self.inputs[rows.start : rows.stop], rows)
         logits = logits_of(output, len(rows)).detach().cpu()
-        # NaN in any class is an error; a class that is masked out with -inf is none.
+        # NaN in any class is an error; a class that is masked out with -inf is not.
         finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
         return output, logits, notes_on(output, len(rows))
 
@@ -260,12 +260,12 @@ class Passes:
         around: Callable[[Tensor], AbstractContextManager[Any]] = nullcontext,
         sample: int = 0,
     ) -> Any:
-        """Run the model once on one sample, and show each layer's output as it finishes.
+        """Run the model once on one sample, and report each layer's output as the layer finishes.
 
         Args:
-            seen: Called with the layer's name and the output.
-            around: From the sample to a context that the pass runs in.
-            sample: Which.
+            seen: A function called with each layer's name and output.
+            around: A function from the sample to a context manager that the pass runs in.
+            sample: The index of the sample.
 
         Returns:
             The model's output.
@@ -278,16 +278,16 @@ class Passes:
     def lend(
         self, sample: int | None, seed: int
     ) -> Iterator[tuple[nn.Module, dict[int, Any], Callable[[Sequence[Tensor]], Tensor]]]:
-        """For code that is not ours, which may run a model, hook it and change it: many passes with one copy.
+        """Lend a copy to third-party code, which may run it many times, hook it and change it.
 
         Args:
-            sample: Which sample it is about; None for all, block by block.
-            seed: Of the random numbers that torch draws.
+            sample: The index of the explained sample; None for all samples, block by block.
+            seed: The seed of the random numbers that torch draws.
 
         Yields:
-            The copy, with weights of its own; which object of the model, by its id, became which of the copy's; and a
-            function from N variants of the sample, a tensor (N, ...) for each explained input, to their scores, shape
-            (N,).
+            The copy, with separate weights; a mapping from the ids of the model's objects to their counterparts in the
+            copy; and a function from N variants of the sample, a tensor (N, ...) for each explained input, to their
+            scores, shape (N,).
         """
         copied = ModelCopy(self.model)
         with self._isolated(nullcontext(copied), self.copies.version.glance(), seed) as model:
@@ -302,14 +302,14 @@ class Passes:
             yield model, {key: made for key, (_, made) in copied.memo.items()}, score
 
     def isolated(self, seed: int = 0, *, tuned: bool = False) -> AbstractContextManager[nn.Module]:
-        """A pass: a copy of the model, with gradients on, see :func:`~.isolation.isolated`.
+        """Return a context for a pass of a copy of the model, with gradients enabled: see :func:`~.isolation.isolated`.
 
-        Nothing but the inputs needs a gradient: its parameters are its own and hold the same numbers, so that a forward
-        that exchanges the data of one doesn't exchange the caller's.
+        Only the inputs require a gradient. The copy's parameters are separate objects with the same numbers, so that a
+        forward that replaces the data of a parameter doesn't replace the caller's.
 
         Args:
-            seed: Of the random numbers.
-            tuned: Whether only the output is looked at, so that it may be computed with other weights.
+            seed: The seed of the random numbers.
+            tuned: Whether only the output is used, so that tuned weights may compute it.
         """
         number = self.copies.version.glance()
         if self.memory.by_hand:
@@ -337,29 +337,29 @@ class Passes:
                 raise
 
     def differentiate(self, model: nn.Module, scores: Tensor, leaf: Tensor, what: str = "inputs") -> Tensor:
-        """The gradient of the scores of a pass: see :func:`~.autograd.differentiate`."""
+        """Return the gradient of the scores of a pass: see :func:`~.autograd.differentiate`."""
         return differentiate(model, scores, leaf, what, by_hand=self.memory.by_hand and has_private_weights(model))
 
     def score_rows(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """The scores of some rows, which have these numbers in a batch of K * B."""
+        """Return the scores of some rows, which have the indices ``rows`` in a batch of K * B."""
         if self.joint and len(rows) > 1:
             each = [self.score_rows(model, inputs[k : k + 1], rows[k : k + 1]) for k in range(len(rows))]
             return torch.cat(each)
         return self.scores_from(self.output(model, inputs, rows), rows, model)
 
     def scores_from(self, output: Any, rows: Sequence[int], model: nn.Module) -> Tensor:
-        """The scores in what a copy returned for some rows."""
+        """Return the scores from a copy's output for some rows."""
         score = self.score if self.joint else self.score.of(_samples(rows, self.batch))
-        if is_function(score.target):  # it may read what a hook of the caller's has kept
+        if is_function(score.target):  # it may read values that a hook of the caller stored
             score = replace(score, target=rebind(model, score.target))
         return self.widen(score.total(output, self.inputs.shape[1]) if self.joint else score(output, len(rows)))
 
     def widen(self, scores: Tensor) -> Tensor:
-        """Scores in the type of the result, whatever the passes compute in."""
+        """Return scores in the type of the result, independent of the type that passes compute in."""
         return scores.to(self.inputs.dtype) if self.precision == "bfloat16" else scores
 
     def output(self, model: nn.Module, inputs: Tensor | Sequence[Tensor], rows: Sequence[int]) -> Any:
-        """What the copy returns for some rows (or explained inputs one by one), see :meth:`score_rows`."""
+        """Return a copy's output for some rows (or explained inputs one by one): see :meth:`score_rows`."""
         laid = self.tuned is not None and self.tuned.channels_last
         samples = _samples(rows, self.batch)
         if self.joint:

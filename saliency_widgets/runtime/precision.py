@@ -1,4 +1,4 @@
-"""How exactly passes are computed, where the caller chose, and what that costs in accuracy."""
+"""The numerical precision of passes, if the caller chose one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TYPES = {"full": "ieee", "tf32": "tf32"}
 
 
 def check_precision_name(precision: Any) -> str | None:
-    """The precision, wherever it is to be had.
+    """Return the precision if its name is valid, on any device.
 
     Raises:
-        TypeError: It is no name.
-        ValueError: There is no such precision.
+        TypeError: It is not a string.
+        ValueError: It is not the name of a precision.
     """
     if precision is None:
         return None
@@ -31,11 +31,11 @@ def check_precision_name(precision: Any) -> str | None:
 
 
 def check_precision(precision: Any, device: torch.device) -> str | None:
-    """The precision, if it can be had.
+    """Return the precision if its name is valid and the device supports it.
 
     Raises:
-        TypeError: It is no name.
-        ValueError: There is no such precision, or not on this device.
+        TypeError: It is not a string.
+        ValueError: It is not the name of a precision, or the device doesn't support it.
     """
     precision = check_precision_name(precision)
     if precision == "tf32" and device.type != "cuda":
@@ -48,14 +48,14 @@ def check_precision(precision: Any, device: torch.device) -> str | None:
 
 @contextlib.contextmanager
 def computing(precision: str | None, device: torch.device) -> Iterator[None]:
-    """Passes in this block, forward and backward, are computed so.
+    """Compute passes in this block, forward and backward, in a precision.
 
-    Torch keeps TF32 for the whole process: while a pass is under way, it holds for other threads too.
+    Torch's TF32 setting is global: while a pass runs, it applies to other threads too.
 
     Args:
-        precision: None leaves torch's own settings; "full" is float32 throughout; "tf32" multiplies float32 numbers
-            with 11 significant digits; "bfloat16" is torch's autocast.
-        device: Where.
+        precision: None leaves torch's settings unchanged; "full" is float32 throughout; "tf32" multiplies float32
+            numbers with 11 significant bits; "bfloat16" is torch's autocast.
+        device: The device of the passes.
     """
     if precision == "bfloat16":
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -69,7 +69,7 @@ def computing(precision: str | None, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_as(kind: str) -> Iterator[None]:
-    """Torch's switches for products of float32 numbers on CUDA devices: "ieee" or "tf32"; put back as they were."""
+    """Set torch's switches for float32 products on CUDA devices to "ieee" or "tf32", and restore them afterwards."""
     before = [(room, name, getattr(room, name)) for room, name in _SWITCHES]
     try:
         for room, name, _ in before:
@@ -81,7 +81,7 @@ def float32_as(kind: str) -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str]]:
-    """Those of torch 2.9, which can be put back to what they inherit; or the older ones."""
+    """Return the switches of torch 2.9, which can be restored to inherited values, or else the older ones."""
     rooms = [torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, k, None) for k in ("conv", "rnn"))]
     try:
         assert all(isinstance(room.fp32_precision, str) for room in rooms)  # type: ignore[union-attr]

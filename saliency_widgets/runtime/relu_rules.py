@@ -1,15 +1,15 @@
-r"""Backward rules for ReLU and its relatives, applied while a block of code runs, without touching the model.
+r"""Backward rules for ReLU and its relatives, applied while a block of code runs, without changing the model.
 
-For y = f(x), where f is a ReLU or one of its piecewise linear relatives, and with g_y the gradient that arrives:
+For y = f(x), where f is a ReLU or one of its piecewise linear relatives, and g_y is the incoming gradient:
 
 .. math:: \text{guided: } g_x = f'(x) \max(g_y, 0) \qquad \text{deconvnet: } g_x = \max(g_y, 0)
 
 f' is 1 for 0 < x < high and 0 beyond a ReLU's upper bound; for x <= 0 it is 0, or the slope of a LeakyReLU, PReLU or
-RReLU. At x = 0 this is the derivative that torch gives to its own relu, however the ReLU is written.
+RReLU. At x = 0, this is the derivative of torch.relu, regardless of how the ReLU is written.
 
-A function mode sees every call that torch dispatches on this thread, whether a module, a function or a tensor
-method made it: nn.ReLU, F.relu, x.relu_(), nn.ReLU6, hardtanh and clamp from zero, leaky_relu, prelu, threshold at
-zero, the maximum with zeros alike. It can't see a ReLU made of arithmetic, x * (x > 0).
+A function mode sees every call that torch dispatches on this thread, whether from a module, a function or a tensor
+method: nn.ReLU, F.relu, x.relu_(), nn.ReLU6, hardtanh and clamp from zero, leaky_relu, prelu, threshold at zero, and
+the maximum with zeros. It can't see a ReLU that is written as arithmetic, x * (x > 0).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from saliency_widgets.runtime.model.isolation import is_scripted
 
 
 class _Form(NamedTuple):
-    """What a call that is a form of ReLU rectifies: its slope is 1 below ``high`` and ``negative`` up to zero."""
+    """The input of a form of ReLU, whose slope is 1 between zero and ``high``, and ``negative`` up to zero."""
 
     x: Tensor
     high: float | Tensor = float("inf")
@@ -36,7 +36,7 @@ class _Form(NamedTuple):
 
 
 class _Rectified(torch.autograd.Function):
-    """Forward: the values. Backward: the positive part of the gradient, handed on to ``path``."""
+    """Autograd function: returns the values, and passes the positive part of the gradient back to ``path``."""
 
     @staticmethod
     def forward(ctx: Any, path: Tensor, values: Callable[[], Tensor]) -> Tensor:  # noqa: ARG004
@@ -45,7 +45,7 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ARG004
-        # Undefined where something behind it has no gradient at all: that must not become a zero.
+        # A gradient that is undefined, because a later operation has none, must not become zero.
         return None if grads[0] is None else grads[0].clamp(min=0), None
 
 
@@ -62,7 +62,7 @@ def _is_zero(value: Any) -> bool:
     return value is not None and value == 0
 
 
-# One reader for each form of ReLU; None where the arguments make it something else.
+# One parser for each form of ReLU; it returns None if the arguments make the call something else.
 
 
 def _relu(args: tuple, kwargs: dict) -> _Form | None:
@@ -145,15 +145,15 @@ SMOOTH: dict[Callable, str] = {
 
 
 class ReLURule(TorchFunctionMode):
-    """While active on a thread, every ReLU passes back positive gradients only; the forward pass is the model's own.
+    """A function mode in which every ReLU passes back only positive gradients; the forward pass is unchanged.
 
     Args:
         rule: "guided" or "deconvnet".
 
     Attributes:
-        calls: How many ReLUs were met.
-        smooth: The smooth activations that were met and left alone: name -> how many.
-        transformed: Whether a ReLU ran inside torch.func (vmap, grad), where no rule can be given to it.
+        calls: The number of ReLU calls under the rule.
+        smooth: The number of calls of each smooth activation, by name; the rule doesn't change these.
+        transformed: Whether a ReLU ran inside torch.func (vmap, grad), where the rule can't be applied.
     """
 
     def __init__(self, rule: Rule) -> None:
@@ -164,7 +164,7 @@ class ReLURule(TorchFunctionMode):
         self.transformed = False
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Send the forms of ReLU to the rule, everything else on its way."""
+        """Apply the rule to forms of ReLU, and call everything else unchanged."""
         kwargs = kwargs or {}
         form = _FORMS[func](args, kwargs) if func in _FORMS and "out" not in kwargs else None
         if form is not None and torch._C._are_functorch_transforms_active():
@@ -183,7 +183,7 @@ class ReLURule(TorchFunctionMode):
                 *(bare if arg is x else arg for arg in args),
                 **{name: bare if arg is x else arg for name, arg in kwargs.items()},
             )
-        # Hidden from autograd, which takes an argument that is returned for a view and then refuses y += r.
+        # In a closure, because autograd treats a returned argument as a view and then rejects y += r.
         result = _Rectified.apply(path, lambda: values)
         return x.copy_(result) if values is bare else result  # type: ignore[arg-type]
 
@@ -194,20 +194,20 @@ TITLES: dict[Rule, str] = {"guided": "Guided Backprop", "deconvnet": "Deconvnet"
 def rectified_gradient(
     rule: Rule, model: nn.Module, compute: Callable[[], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of the score with respect to the inputs under a rule, and the scores.
+    """Return the gradient of the score with respect to the inputs under a rule, and the scores.
 
     Args:
         rule: "guided" or "deconvnet".
         model: The model, for the error.
-        compute: Computes the gradient and the scores.
+        compute: A function that computes the gradient and the scores.
 
     Raises:
-        ValueError: The model ran no ReLU, so the rule would change nothing.
+        ValueError: The model ran no ReLU, or none that the rule can reach (scripted, exported, inside torch.func).
     """
     title = TITLES[rule]
     with ReLURule(rule) as mode:
         values, score = compute()
-    # A part that is scripted may hold ReLUs beside those that were met.
+    # A scripted part may contain ReLUs that the mode didn't see.
     if is_scripted(model):
         raise ValueError(
             f"method: {title} can't see the ReLUs of a scripted or traced model, nor of an exported one. Pass the "

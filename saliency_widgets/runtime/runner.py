@@ -1,4 +1,4 @@
-"""Answers a method's queries by passes of the model, and by what earlier passes left."""
+"""The queries of a method, run as passes of the model or read from stored results of earlier passes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Runner:
-    """Implements :class:`~saliency_widgets.attribution.query.Query`.
+    """A model bound to inputs and a score, which implements :class:`~saliency_widgets.attribution.query.Query`.
 
     Attributes:
         passes: The model bound to inputs and to a score.
-        kind: What the inputs are; where several are explained together, each part says it.
-        results: Results of single passes, for this request of this method: see :meth:`once`.
-        graphs: Passes of the inputs with their graphs, for any request about them.
+        kind: The kind of the inputs; if several are explained together, each part has its own.
+        results: Stored results of single passes, for this request of this method: see :meth:`once`.
+        graphs: Stored passes of the inputs with their graphs, for any request about them.
         replays: Passes recorded as CUDA graphs.
     """
 
@@ -45,7 +45,7 @@ class Runner:
 
     @property
     def inputs(self) -> Tensor:
-        """What is explained, shape (B, ...)."""
+        """The explained tensor, shape (B, ...)."""
         return self.passes.inputs
 
     @property
@@ -55,31 +55,31 @@ class Runner:
 
     @property
     def parts(self) -> tuple[InputPart, ...]:
-        """The inputs that are explained together; empty where there is one."""
+        """The inputs that are explained together; empty if there is only one."""
         return self.passes.parts
 
     @property
     def precision(self) -> str | None:
-        """How exactly the model is run."""
+        """The numerical precision of passes."""
         return self.passes.precision
 
     @property
     def plain(self) -> Runner:
-        """The same, computed as the model is written: for those who look inside."""
+        """The same query without tuned weights and layout, for code that inspects layers."""
         return replace(self, passes=self.passes.plain, graphs=None, replays=None)
 
     def scores(self, rows: Tensor, seed: int = 0) -> Tensor:
-        """The scores of rows, shape (K * B,); ``seed`` is of what the model draws."""
+        """Return the scores of rows, shape (K * B,); ``seed`` seeds the model's random draws."""
         self.look_at(rows)
         return self.passes.scores(rows, seed)
 
     def outcomes(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of rows, and the class scores in the model's output: see :meth:`.Passes.outcomes`."""
+        """Return the scores of rows and the class scores in the model's output: see :meth:`.Passes.outcomes`."""
         self.look_at(rows)
         return self.passes.outcomes(rows)
 
     def gradient(self, rows: Tensor, rule: Rule | None = None) -> Gradient:
-        """The gradient of the score with respect to rows, and their scores, from a recorded pass where there is one."""
+        """Return the gradient of the score with respect to rows, and the scores, from a recorded pass if available."""
         if rule is not None:
             return rectified_gradient(rule, self.passes.model, lambda: self.gradient(rows))
         if rows is self.inputs:
@@ -90,63 +90,63 @@ class Runner:
         return self.passes.gradient(rows, None if self.replays is None else self.replays.gradient)
 
     def at_layer(self, layer: str | None, reshape: Any = BY_POSITION) -> LayerPoint:
-        """The activation of a layer and its gradient: see :func:`~.selection.activation_maps`."""
+        """Return the activation of a layer and its gradient: see :func:`~.selection.activation_maps`."""
         return activation_maps(self.passes, layer, reshape, self.graphs)
 
     def baseline(self, value: Any, seed: int) -> Tensor:
-        """The baseline of each sample: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
+        """Return the baseline of each sample: see :func:`~saliency_widgets.attribution.kind.baseline_of`.
 
-        Of several inputs that are explained together, each has its own; a mapping gives them by name, a tuple in order.
+        Each of several inputs has its own baseline: ``value`` may be a mapping from names, or a tuple in order.
         """
         return self.passes.call.baseline(value, self.inputs, seed, self.kind)
 
     def baseline_pool(self, value: Any, seed: int) -> DrawnBaselines:
-        """The baselines that samples are drawn from."""
+        """Return the pool of baselines that samples are drawn from."""
         return DrawnBaselines(self, self.passes.call, self.kind, value, seed)
 
     def named_baseline(self, value: Any) -> Any:
-        """A baseline as settings say it: see :meth:`~.arguments.Arguments.named_baseline`."""
+        """Return a baseline as settings record it: see :meth:`~.arguments.Arguments.named_baseline`."""
         return self.passes.call.named_baseline(value, self.kind)
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The names of the baselines that mean something for these inputs, the default first."""
+        """The names of the baselines that these inputs accept, the default first."""
         return self.passes.call.baselines(self.kind)
 
     def noise_scale(self) -> Tensor:
-        """The range max - min of each sample's inputs, broadcastable to them; of each of several inputs its own.
+        """Return the range max - min of each sample's inputs, broadcastable to them; several inputs each have one.
 
-        Of rows with a background, each feature's range there.
+        For rows with a background, it is the range of each feature in the background.
         """
         return self.passes.call.spread(self.inputs, self.kind)
 
     def chunks(self, total: int, size: int | None, first: Sequence[int] = (1, 3)) -> list[range]:
-        """The evaluations of each pass: see :func:`~.batching.chunks`."""
+        """Return the evaluations of each pass: see :func:`~.batching.chunks`."""
         rows = self.passes.rows_per_pass(size)
         return chunks(total, rows, self.batch, first, spare=rows // 8 if size is None else 0)
 
     def once(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The result of work that a larger setting repeats."""
+        """Return the result of work that a larger setting repeats, computed only once."""
         return once(self.results, key, work)
 
     def on(self, rows: Tensor) -> Runner:
-        """The same query about other inputs, shape (K * B, ...)."""
+        """Return the same query for other inputs, shape (K * B, ...)."""
         if not self.passes.joint:
             self.look_at(rows)
         return replace(self, passes=self.passes.on(rows), results=None, graphs=None)
 
     def look_at(self, copies: Tensor) -> None:
-        """Look, once, whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`."""
+        """Check once whether copies of the one sample may share a pass: see :func:`~.coupling.why_apart`."""
         passes = self.passes
         if passes.sharing.apart is None and len(copies) > passes.batch == 1 and not passes.joint:
             look = replace(passes, memory=copy.copy(passes.memory), sharing=Sharing(""))
             passes.sharing.apart = why_apart(look, copies)
 
     def by_samples(self, scores: Tensor | None = None) -> tuple[Runner, tuple[str, ...]]:
-        """The query about samples, and what a reader should know: see :func:`~.coupling.by_samples`.
+        """Return the query of independent samples, and notes for the user: see :func:`~.coupling.by_samples`.
 
         Args:
-            scores: Of the rows, where they are known.
+            scores: The scores of the rows, if known.
         """
         passes, notes = by_samples(self.passes, scores)
         if passes is self.passes:
@@ -155,9 +155,9 @@ class Runner:
 
 
 def imprecision(runner: Runner) -> float:
-    """How far the gradient of the inputs is off, for what its precision is: relative L1 to the full one.
+    """Return the relative L1 error of the gradient of the inputs, compared with full precision.
 
-    It is of one gradient; in means over many, what is off at random averages out.
+    It is the error of one gradient; in means over many gradients, random errors average out.
     """
     exact = replace(runner.passes, precision="full").gradient(runner.inputs)[0]
     rough = runner.passes.gradient(runner.inputs)[0]

@@ -1,4 +1,4 @@
-"""Requests about one model and input: one worker, the newest wins, finished maps are cached. No user interface."""
+"""Compute requests about a model and an input: one worker, the newest wins, maps are cached. No user interface."""
 
 from saliency_widgets.session.cache import Cache, CacheInfo
 from saliency_widgets.session.compute import compute

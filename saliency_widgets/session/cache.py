@@ -1,7 +1,7 @@
 """A least-recently-used cache of results, bounded in bytes.
 
 It holds finished maps, results of single passes (samples of SmoothGrad, nodes of Integrated Gradients), and passes with
-their graphs. All keys hold the version of the model and of the inputs, so that outdated entries are never returned.
+their graphs. All keys contain the version of the model and the inputs, so that outdated entries are never returned.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LARGEST = 2  # one entry may take half of the bound
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """The contents of a cache, of all explorers together, and its hits and misses.
+    """The contents of a cache, counted over all explorers, and its hits and misses.
 
     Attributes:
-        bytes: Bytes of all entries, on the host and on devices.
-        max_bytes: The bound.
+        bytes: The size of all entries, on the host and on devices.
+        max_bytes: The bound on this size.
         entries: The number of entries by kind: "map" (finished maps), "chunk" (results of single passes), "pass"
-            (passes of the inputs with their graphs, and the layers seen in them).
+            (passes of the inputs with their graphs, and the layers recorded in them).
         hits: The number of hits by kind.
         misses: The number of misses by kind.
     """
@@ -40,10 +40,10 @@ class CacheInfo:
 
 
 class Cache:
-    """Values by keys (owner, kind, version, ...).
+    """A cache of values under keys (owner, kind, version, ...).
 
     Args:
-        max_bytes: The bound. Entries larger than half of it are not stored, except for finished maps.
+        max_bytes: The bound in bytes. Values larger than half of it are not stored, except for finished maps.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
@@ -56,13 +56,13 @@ class Cache:
         self._released: deque[object] = deque()
 
     def owner_of(self, subject: object) -> object:
-        """Return a first part for the keys of an object's results; they are dropped when the object is collected."""
+        """Return the first part of the keys of an object's results, which are dropped when the object is collected."""
         owner = object()
         weakref.finalize(subject, self._release, owner).atexit = False
         return owner
 
     def get(self, key: Hashable) -> Any:
-        """Return the value of ``key`` and mark it as the most recently used, or return None.
+        """Return the value stored under ``key`` and mark it as the most recently used, or return None.
 
         A value whose tensors were modified in place is dropped.
         """
@@ -80,7 +80,7 @@ class Cache:
             return entry[0]
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Store a value."""
+        """Store a value unless it is too large, and drop the least recently used ones beyond the bound."""
         size = _size(value)
         with self._lock:
             self._drop_released()
@@ -110,7 +110,7 @@ class Cache:
     def _release(self, owner: object) -> None:
         """Drop the entries of a collected owner. The garbage collector may call this on any thread at any time.
 
-        It must not wait for the lock, which the same thread may hold: the next holder drops the entries then.
+        It must not wait for the lock, because the same thread may hold it: the next holder then drops the entries.
         """
         self._released.append(owner)
         if self._lock.acquire(blocking=False):
@@ -137,7 +137,7 @@ class Cache:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all entries."""
+        """The size of all entries in bytes."""
         return self._bytes
 
     def __len__(self) -> int:
@@ -150,14 +150,14 @@ class Scope:
 
     Attributes:
         cache: The cache.
-        prefix: The first part of all keys, beginning with owner and kind.
+        prefix: The first items of all keys, beginning with owner and kind.
     """
 
     cache: Cache
     prefix: tuple
 
     def get(self, key: Hashable) -> Any:
-        """Return the value of the key, or None."""
+        """Return the value stored under the key, or None."""
         return self.cache.get((*self.prefix, key))
 
     def put(self, key: Hashable, value: Any) -> None:

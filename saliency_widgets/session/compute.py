@@ -118,7 +118,7 @@ def compute(
 
 
 def _name_baseline(runner: Runner, entry: Method, settings: dict[str, Any]) -> tuple[str, ...]:
-    """Put the default baseline's name into the settings; return a note if zero could be mistaken for black."""
+    """Put the default baseline's name into the settings, and return a note if zero could be mistaken for black."""
     if BASELINES in entry.params and settings[BASELINES.name] is None:
         settings[BASELINES.name] = runner.kind.default_pool
     if BASELINE not in entry.params:
@@ -128,12 +128,12 @@ def _name_baseline(runner: Runner, entry: Method, settings: dict[str, Any]) -> t
     whys = {kind.zero_note: kind.bounded for kind in kinds if kind.zero_note}
     if requested is not None or not whys or settings[BASELINE.name] != "zero":
         return ()
-    return (f"The baseline is zero, {min(whys, key=lambda why: whys[why])}.",)  # what is unknown of one image, if any
+    return (f"The baseline is zero, {min(whys, key=lambda why: whys[why])}.",)  # prefers images of unknown range
 
 
 @contextlib.contextmanager
 def neutral_modes() -> Iterator[None]:
-    """Turn off the caller's grad mode and autocast: the numbers are the same on the worker's thread and in a cell."""
+    """Turn off the caller's grad mode and autocast, so that results are the same on the worker and in a cell."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -144,7 +144,7 @@ def neutral_modes() -> Iterator[None]:
 
 
 def _without_row_axis(runner: Runner, estimate: Estimate, values: Tensor) -> Tensor:
-    """Remove the axis of jointly explained rows; at a layer there is none."""
+    """Remove the axis of jointly explained rows; values at a layer have none."""
     return values[0] if runner.passes.joint and estimate.layer is None else values
 
 

@@ -18,10 +18,10 @@ class Check:
     """One trust check.
 
     Attributes:
-        name: Identifies the check: a new one replaces an older one of the same name.
+        name: The name: a new check replaces an older one of the same name.
         begin: Starts the check and yields running estimates. Its argument must be called often; it raises to cancel.
-        urgent: Whether a person waits for it, as for the score under a brush. It then runs before the others, and
-            while a map is being computed.
+        urgent: Whether the user is waiting for the result, as for the score under a brush. The check then runs before
+            the others, even while a map is being computed.
     """
 
     name: str
@@ -47,14 +47,14 @@ class CheckEvent:
 
 
 class Examiner:
-    """Runs checks one at a time: urgent ones first, the newest of each name, and none while a map is computed.
+    """Runs checks one at a time: the newest of each name, urgent ones first, and others only while no map is computed.
 
-    A check that is put off starts again later; results of single passes that the check caches are reused.
+    A postponed check starts again later and reuses the results of single passes that it cached.
 
     Args:
         deliver: Called with each event, on the worker's thread, one at a time.
-        busy: Whether a map is being computed.
-        executor: "thread", or "inline" to work inside :meth:`submit`.
+        busy: Returns whether a map is being computed.
+        executor: "thread", or "inline" to run checks inside :meth:`submit`.
 
     Attributes:
         jobs: The checks, by name.
@@ -67,7 +67,7 @@ class Examiner:
         self.jobs = Jobs(executor, busy=busy)
 
     def submit(self, check: Check) -> None:
-        """Submit a check and return at once; an unfinished one of the same name is dropped."""
+        """Submit a check and return immediately; an unfinished one of the same name is dropped."""
         self.jobs.put(check.name, partial(self._run, check), urgent=check.urgent)
 
     def close(self) -> None:

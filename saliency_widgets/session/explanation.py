@@ -1,4 +1,4 @@
-"""A finished map and the trust tests of it, ready to be submitted to the examiner."""
+"""A finished map and its trust tests, ready to be submitted to the examiner."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def labels_of(labels: Any, problem: Problem, score: str = SCORE.default) -> tupl
     Args:
         labels: See :meth:`~saliency_widgets.outputs.task.Task.read_labels`.
         problem: The model and a row, with a background.
-        score: The scale, which says whether they are classes or values.
+        score: The scale, which determines whether the labels are classes or values.
     """
     if labels is None:
         return None, "change of the score"
@@ -41,18 +41,18 @@ def labels_of(labels: Any, problem: Problem, score: str = SCORE.default) -> tupl
 
 
 unlabeled = partial(labels_of, None)
-"""Returns no labels, and the loss without any."""
+"""Return no labels, and the loss to use without labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedMap:
-    """A finished map of a session, and all that is needed to test it.
+    """A finished map of a session, with everything needed to test it.
 
     Attributes:
         problem: The model and the input.
         request: What was requested.
         attribution: The finished result.
-        reduction: How it is shown.
+        reduction: How the result is shown.
         version: The version of the model and the input that the result belongs to.
         cache: Caches the results of single passes.
         owner: The owner of these cache entries.
@@ -68,11 +68,11 @@ class FinishedMap:
 
     @cached_property
     def values(self) -> Tensor:
-        """The map as it is shown, shape (H, W), or (F,) for rows."""
+        """The map as shown, shape (H, W), or (F,) for rows."""
         return self.problem.map_of(self.attribution.values, self.reduction)
 
     def is_comparable(self, other: FinishedMap) -> bool:
-        """Return whether another map has the same model, input and score, so that the two compare."""
+        """Return whether another map has the same model, input and score, so that the two can be compared."""
         return (self.version, self._score_key) == (other.version, other._score_key)
 
     @property
@@ -89,11 +89,11 @@ class FinishedMap:
         others: Mapping[str, FinishedMap] | None = None,
         labels: Callable[[Problem], tuple[Tensor | None, Loss]] = unlabeled,
     ) -> Check:
-        """Return a trust test of this map, to be submitted.
+        """Return a check that runs a trust test on this map.
 
         Args:
             test: The test.
-            params: Its parameters, by default their defaults.
+            params: The test's parameters; those left out have their defaults.
             region: The marked region, or the share of the map with the largest values.
             others: Other maps to compare with, by title.
             labels: Reads the labels of the background's rows.
@@ -127,5 +127,5 @@ class FinishedMap:
             "classes": (version, None if in_logits(score) else self._score_key),
             "background": (version[0], self._score_key),  # the same for every row
         }
-        # The version stands third, where the cache looks for it.
+        # The version is the third item, where the cache expects it.
         return self.problem.runner(score, check, Scope(self.cache, (self.owner, "check", *keys[shared], name, shared)))

@@ -16,9 +16,9 @@ def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) ->
     """Reduce the channels and quantize, on the device of the values.
 
     Args:
-        attribution: The values.
-        reduction: Sign and channels.
-        sample: Which sample of the batch.
+        attribution: The attribution.
+        reduction: How signs and channels are reduced.
+        sample: The index of the sample in the batch.
     """
     height, width = attribution.input_shape[-2:]
     return coded(reduction(attribution.values[sample : sample + 1], (height, width))[0], signed=reduction.signed)
@@ -33,14 +33,14 @@ def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantiz
         high: The value of the highest code, for maps that share one scale. Default: the map's largest absolute value.
 
     Raises:
-        ValueError: The values are NaN, or too large for a scale.
+        ValueError: The values contain NaN, or are too large for a scale.
     """
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
-    # Quantized before the scale is read, so that both come in one copy.
+    # Quantized before the scale is read, so that both are copied in one transfer.
     top = values.abs().max() if high is None else values.new_full((), high)
     bottom = -top if signed else torch.zeros_like(top)
-    # In place: a tenth of a move's time is spent here.
+    # In place, because a tenth of the time of an update is spent here.
     steps = (values - bottom).div_(top - bottom).mul_(LEVELS).add_(0.5).floor_().clamp_(0, LEVELS)
     flat = torch.where(top == bottom, ZERO if signed else 0, steps)
     # Copied as int16, because uint16 lacks kernels; flipping the top bit undoes the shift.

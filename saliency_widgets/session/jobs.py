@@ -1,4 +1,4 @@
-"""Jobs: work for one thread. The newest of each key counts, urgent ones go first, and idle time is used."""
+"""Jobs for one worker thread: the newest of each key counts, urgent ones run first, and idle time is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_widgets.session.worker import EXECUTORS, report_error
 Check = Callable[[], None]
 """Called often by a job; raises :class:`~saliency_widgets.attribution.errors.Cancelled` to end it."""
 
-# One for all jobs, as some wait for others to end. Nothing is called while it is held but what says who is busy.
+# Shared by all jobs, because some wait for others to end. While it is held, no callback but ``busy`` is called.
 _CHANGED = threading.Condition()
 _OPEN: weakref.WeakSet[Jobs] = weakref.WeakSet()
 
@@ -48,18 +48,18 @@ class _Job:
 
 
 class Jobs:
-    """Does one job at a time: the newest of each key; urgent ones first, then those preferred, then the oldest.
+    """Runs one job at a time: the newest of each key; urgent ones first, then preferred ones, then the oldest.
 
-    A job is cancelled when one of its key replaces it, and when it is dropped. Where it gives way to an urgent one, it
-    starts again afterwards.
+    A job is cancelled when a new one of the same key replaces it, or when it is dropped. A job interrupted by an urgent
+    one starts again afterwards.
 
     Args:
-        executor: "thread", or "inline" to work inside :meth:`put`.
+        executor: "thread", or "inline" to run jobs inside :meth:`put`.
         idle: Called when there is no job, with a check that raises as soon as there is one.
-        busy: Whether something else comes first. Until it has ended, jobs that aren't urgent wait inside their check.
+        busy: Returns whether something else comes first. Jobs that aren't urgent then wait inside their check.
 
     Attributes:
-        changed: Notified when any job begins to wait, or ends; its lock guards all jobs.
+        changed: A condition that is notified when any job is added, dropped or ends; its lock guards all jobs.
         ending: Ends the worker, as :meth:`close` does, for the garbage collector.
     """
 
@@ -72,9 +72,9 @@ class Jobs:
     ) -> None:
         self.changed, self.ending = _CHANGED, Ending()
         self._idle = idle
-        self._busy = _never if busy is None or executor == "inline" else busy  # inline, nothing else could end
-        self._jobs: dict[Hashable, _Job] = {}  # with those that run
-        self._running: list[_Job] = []  # several only inline, where one puts the next
+        self._busy = _never if busy is None or executor == "inline" else busy  # inline, the wait would never end
+        self._jobs: dict[Hashable, _Job] = {}  # including those that run
+        self._running: list[_Job] = []  # several only inline, where one adds the next
         self._urgent = False
         self._rank: dict[Hashable, int] = {}
         self._executor = EXECUTORS[executor](self._work)
@@ -89,12 +89,12 @@ class Jobs:
                 self._notify()
 
     def put(self, key: Hashable, work: Callable[[Check], object], *, urgent: bool = False) -> None:
-        """Add a job and return at once; an unfinished one of the same key is dropped.
+        """Add a job and return immediately; an unfinished one of the same key is dropped.
 
         Args:
             key: The job's key.
-            work: Does it; its argument must be called often.
-            urgent: Whether a person waits for it, as for the score under a brush: it goes before the others, and even
+            work: Runs the job; must call its argument often.
+            urgent: Whether the user is waiting for it, as for the score under a brush: it runs before the others, even
                 while something else is busy.
         """
         self.add(key, work, urgent=urgent)
@@ -115,28 +115,28 @@ class Jobs:
             self._notify()
 
     def prefer(self, keys: Iterable[Hashable]) -> None:
-        """Do these first from now on, in this order."""
+        """Run the jobs of these keys first from now on, in this order."""
         with self.changed:
             self._rank = {key: rank for rank, key in enumerate(keys)}
 
     def has(self, key: Hashable = None) -> bool:
-        """Return whether the job of this key, or any, is waiting or running."""
+        """Return whether the job of this key, or any job, is waiting or running."""
         if key is None:
             return bool(self._jobs or self._running)
         return key in self._jobs or any(job.key == key for job in [*self._running])
 
     @property
     def here(self) -> bool:
-        """Whether the calling thread is the worker's."""
+        """Whether the calling thread is the worker."""
         return self._executor.here
 
     def prepare_wait(self) -> None:
         """Check that the calling thread can wait for jobs, and wake the worker.
 
-        An interrupt may have come between adding a job and waking the worker.
+        The worker is woken because an interrupt may have come between adding a job and waking it.
 
         Raises:
-            RuntimeError: The waiting thread is the worker itself: an observer calls ``wait``.
+            RuntimeError: The waiting thread is the worker itself, because an observer calls ``wait``.
         """
         if self.here:
             raise RuntimeError(
@@ -146,7 +146,7 @@ class Jobs:
         self.kick()
 
     def wait(self, timeout: float | None = None, key: Hashable = None) -> bool:
-        """Wait until the job of this key, or all, have ended. Return False on a timeout.
+        """Wait until the job of this key, or every job, has ended. Return False on a timeout.
 
         Raises:
             RuntimeError: See :meth:`prepare_wait`.
@@ -170,7 +170,7 @@ class Jobs:
         self.changed.notify_all()
 
     def _check(self, job: _Job) -> None:
-        """Raise if a job has to end; wait while something else is busy. Called inside passes: it takes no lock."""
+        """Raise if a job has to end; wait while something else is busy. Called inside passes: locks only to wait."""
         if not job.urgent and self._busy():
             with self.changed:
                 self.changed.wait_for(lambda: self._is_over(job) or not self._busy())
@@ -190,13 +190,13 @@ class Jobs:
             while (job := self._next()) is not None:
                 self._run(job)
             if self.ending.over:
-                self.close()  # what waits, may hold the last reference to a model
+                self.close()  # pending jobs may hold the last reference to a model
             if self._idle is None or self._running:
                 return
             try:
                 self._idle(self._check_idle)
             except Cancelled:
-                continue  # a job came meanwhile
+                continue  # a job was added meanwhile
             if not self._jobs:
                 return
 
@@ -215,11 +215,11 @@ class Jobs:
         try:
             job.work(partial(self._check, job))
         except Cancelled:
-            ended = False  # dropped or replaced, or it gives way and is still there
+            ended = False  # dropped or replaced, or interrupted and still pending
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise  # inline: the caller was interrupted
-            report_error()  # jobs report their errors themselves; this one must not keep others waiting
+            report_error()  # jobs report their errors themselves; this one must not block the others
         finally:
             with self.changed:
                 self._running.remove(job)

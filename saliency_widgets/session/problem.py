@@ -99,7 +99,7 @@ class Problem:
         self._seen = identity(inputs)
         names, self._names_passed = class_names_of(about.class_names, about.transform, model)
         self.class_names = read_class_names(names)
-        self.options = about.to_repeat()  # needed to repeat a computation, besides the settings of its request
+        self.options = about.to_repeat()  # with the settings of a request, enough to repeat a computation
         self.transformed = about.transform is not None
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}
@@ -107,11 +107,11 @@ class Problem:
         self._model_version, self._number, self._form = ModelVersion(model), 0, self._placement()
         self._copies = Copies(model, self._model_version)
         self.output_notes: tuple[str, ...] = ()
-        self.squashed = False  # whether its outputs are probabilities already
+        self.squashed = False  # whether the model's outputs are already probabilities
         self.untuned = ""  # why a faster computation was refused
         self._logits: tuple[tuple, Tensor] | None = None  # as the model returns them
         self._tasks: dict[tuple, tuple[list[str] | None, Task]] = {}
-        self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of its output
+        self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of the model's output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
         self._fold = about.fold
         self._tuned: Tuned | None = None
@@ -132,12 +132,12 @@ class Problem:
 
     @property
     def tensor(self) -> Tensor:
-        """What the model sees, shape (B, ...)."""
+        """The inputs as the model sees them, shape (B, ...)."""
         return self.prepared.tensor
 
     @property
     def kind(self) -> Kind:
-        """What the inputs are."""
+        """The kind of the inputs."""
         return self.prepared.kind
 
     @property
@@ -151,16 +151,16 @@ class Problem:
 
     def move(self, table: Table) -> None:
         """Explain another row of the same table from now on."""
-        self._inputs = table  # without the lock, which a pass may hold: a slider must not wait
+        self._inputs = table  # without the lock: a pass may hold it, and a slider must not wait
 
     def table_of(self, version: tuple | None) -> Table | None:
-        """Return the rows of a version of the inputs: a result may belong to a row that is no longer selected."""
+        """Return the table of a version of the inputs; a result may belong to a row that is no longer selected."""
         inputs = None if version is None else version[1][1].value
         return inputs if isinstance(inputs, Table) else self.table
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """If several inputs are explained together: their names, and the shape of one sample of each."""
+        """The names of jointly explained inputs, with the shape of one sample of each; empty for a single input."""
         arguments = self.prepared.arguments
         return {} if arguments is None else {part.name: part.shape for part in arguments.several}
 
@@ -173,26 +173,26 @@ class Problem:
 
     @property
     def image_parts(self) -> list[str]:
-        """If several inputs are explained together: the names of the images."""
+        """The names of the images among jointly explained inputs; empty for a single input."""
         arguments = self.prepared.arguments
         return [] if arguments is None else [part.name for part in arguments.several if part.kind.drawn]
 
     @property
     def main_part(self) -> str | None:
-        """If several inputs are explained together: the one that is shown alone, the first image, or else the first."""
+        """The jointly explained input to show alone: the first image, or else the first; None for a single input."""
         return next(iter([*self.image_parts, *self.parts]), None)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of the explained image, or otherwise of the inputs, (B, ...)."""
+        """The shape of the first image among jointly explained inputs, or else of the inputs, (B, ...)."""
         images = self.image_parts
         return (len(self.tensor), *self.parts[images[0]]) if images else tuple(self.shaped(self.tensor).shape)
 
     @property
     def logits(self) -> Tensor:
-        """The logits of the classes, shape (B, K), on the host; recomputed when the model has changed.
+        """The logits of the classes, shape (B, K), on the host; recomputed when the model or the inputs have changed.
 
-        If two classes are named and the model has a single logit z, it is the pair (0, z), see
+        If two classes are named and the model has a single logit z, they are the pair (0, z): see
         :func:`~saliency_widgets.attribution.score.in_classes`.
 
         Raises:
@@ -204,21 +204,21 @@ class Problem:
 
     @property
     def predicted(self) -> Tensor | None:
-        """The logits that were computed last, whatever version they belong to."""
+        """The logits that were computed last, for any version; None before the first."""
         return None if self._logits is None else self.task().logits(self._logits[1])
 
     def predicted_at(self, version: tuple | None) -> Tensor | None:
-        """Return the logits that were computed last, if they belong to that version."""
+        """Return the logits that were computed last if they belong to that version, otherwise None."""
         latest = self._logits
         if latest is None or latest[0] != version:
             return None
         return self.task().logits(latest[1])
 
     def task(self, score: str = SCORE.default) -> Task:
-        """Return what the model's output is on a scale, as far as it is known."""
+        """Return the task that describes the model's output on a scale, as far as it is known."""
         names, outputs = self.class_names, None if self._logits is None else self._logits[1].shape[1]
         key = score, self.squashed, outputs
-        if key not in self._tasks or self._tasks[key][0] is not names:  # a move asks often, and names may be thousands
+        if key not in self._tasks or self._tasks[key][0] is not names:  # called often, with perhaps thousands of names
             binary = self._names_passed and names is not None and len(names) == 2
             made = task_of(score)(
                 cast(Scale, score), None if names is None else tuple(names), binary, self.squashed, outputs
@@ -254,7 +254,7 @@ class Problem:
 
     @property
     def rows(self) -> int | None:
-        """Rows per pass that are few enough for regular updates; None if the default is."""
+        """The number of rows per pass that allows regular updates; None if the default does."""
         return paced_rows(self.tensor.device, self.memory.seconds)
 
     def runner(
@@ -278,14 +278,14 @@ class Problem:
         )  # fmt: skip
 
     def _sharing_of(self, score: Score) -> Sharing:
-        """Return what was learned about batching rows; it depends on the model, the inputs and a target function."""
+        """Return whether rows may share a pass, which depends on the model, the inputs and a target function."""
         key = self._number, self._seen, Held(score.target) if is_function(score.target) else None
         if len(self._sharing) >= _SHARED:
-            self._sharing.clear()  # running computations keep a reference to theirs
+            self._sharing.clear()  # running computations have a reference to theirs
         return self._sharing.setdefault(key, Sharing())
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
-        """Return the score of a request, and its value for the inputs, shape (B,), or None if that is unknown."""
+        """Return the score of a request and its value for the inputs, shape (B,), or None if the value is unknown."""
         logits = shape = None
         if is_index(request.target) or is_index(request.contrast):
             shape = self._output_shape(self.version() if version is None else version)
@@ -300,7 +300,7 @@ class Problem:
         return score, score(logits, batch).to(self.tensor.device)
 
     def choice(self, target: Any, score: str = SCORE.default) -> Any:
-        """Resolve a target for one sample: to the number of a class, an index as a tuple, or the function itself."""
+        """Resolve a target for one sample to the number of a class, an index as a tuple, or the function itself."""
         if is_function(target):
             return target
         chosen = self.resolve(Request(DEFAULT, target, score))[0].target
@@ -316,12 +316,12 @@ class Problem:
 
     @cached_property
     def layers(self) -> dict[str, tuple[int, int, int]]:
-        """The layers with a spatial output: module path -> (C, h, w)."""
+        """The layers with a spatial output: layer name -> (C, h, w)."""
         self._spatial = self.version(), spatial_layers(self.runner(_UNSCORED).passes)
         return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
 
     def spatial_at(self, version: tuple) -> Mapping[str, Spatial] | None:
-        """Return the spatial layers in full, if they were determined in that version."""
+        """Return all data on the spatial layers if they were determined in that version, otherwise None."""
         return self._spatial[1] if self._spatial is not None and self._spatial[0] == version else None
 
     def precision_notes(self, runner: Runner) -> tuple[str, ...]:
@@ -351,7 +351,7 @@ class Problem:
         Raises:
             TypeError, ValueError: The changed inputs don't fit.
         """
-        with self._lock:  # a cell may move controls while the worker is here
+        with self._lock:  # a cell may move controls while the worker calls this
             inputs = self._inputs
             seen, number = identity(inputs), self._model_version()
             moved = number != self._number and self._placement() != self._form
@@ -371,16 +371,16 @@ class Problem:
         return self._model_version.verify(check)
 
     def renew(self) -> None:
-        """Give the model a new version, and with it new copies, whether a change of it was seen or not."""
+        """Give the model a new version, and with it new copies, even if no change was noticed."""
         self._model_version.renew()
 
     @property
     def last_version(self) -> tuple:
-        """The version that was seen last; of a new problem, what it was made from."""
+        """The version that was read last; for a new problem, the one it was created with."""
         return self._number, self._seen
 
     def _placement(self) -> tuple[torch.device, torch.dtype | None]:
-        """Return the device and dtype that the model takes."""
+        """Return the device and dtype of the model's inputs."""
         return device_of(self.model), dtype_of(self.model)
 
 
@@ -388,7 +388,7 @@ def _no_score(_output: Any) -> Tensor:
     raise NotImplementedError("the model is looked at without a score")
 
 
-_SHARED = 8  # versions of the model and functions
+_SHARED = 8  # combinations of model version, inputs and target function
 _UNLOADED = (
     "model: some weights are on the meta device and have no values. Load them first, for example with "
     "model.to_empty(device='cpu') and load_state_dict."

@@ -1,4 +1,4 @@
-"""What to compute, frozen: submitted to a session, and the key of cached results."""
+"""An immutable description of what to compute, submitted to a session and used as the key of cached results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.inputs.options import OPTIONS
 from saliency_widgets.runtime.model.version import identity
 
-_ACCEPTED = ("method", "target", "score", "contrast", *OPTIONS)  # by ``sw.attribute``, besides a method's parameters
+_ACCEPTED = ("method", "target", "score", "contrast", *OPTIONS)  # by ``sw.attribute``, next to a method's parameters
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to compute for one input of one model.
+    """A request: what to compute for one input of one model.
 
     Attributes:
         method: The method's name.
@@ -64,13 +64,13 @@ class Request:
         }
 
     def with_chunk_size(self, rows: int | None) -> Request:
-        """Return the request with this chunk size unless it has one, so that repeating it gives the same numbers."""
+        """Return the request with this chunk size unless it has one, so that repeating it yields the same numbers."""
         params = tuple((name, rows if name == CHUNK_SIZE.name and v is None else v) for name, v in self.params)
         return replace(self, params=params)
 
     @property
     def key(self) -> tuple:
-        """A hashable key, equal only for equal requests."""
+        """A hashable key that is equal only for equal requests."""
         return tuple((name, identity(value)) for name, value in self.settings.items())
 
     @property

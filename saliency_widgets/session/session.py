@@ -24,8 +24,8 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 from saliency_widgets.session.worker import worker_error
 
-_RETRIES = 3  # of a computation that failed because the model was trained meanwhile
-_FRAME_SECONDS = 1 / 30  # between running estimates; nobody could see more of them
+_RETRIES = 3  # attempts at a computation that fails because the model is trained meanwhile
+_FRAME_SECONDS = 1 / 30  # between running estimates; more of them would not be visible
 
 State = Literal["running", "done", "stopped", "error"]
 
@@ -36,7 +36,7 @@ class Event:
 
     Attributes:
         generation: The number of the request; later requests have larger numbers.
-        index: Counts the events of a session.
+        index: The number of the event in its session.
         state: "running", "done", "stopped" or "error".
         attribution: The estimate so far, or None before the first.
         frame: Its map under the current reduction, or None.
@@ -66,19 +66,19 @@ class Event:
 
 
 class Session:
-    """Computes requests for one problem, one at a time; a new request replaces the one before.
+    """Computes requests for one problem, one at a time; a new request replaces the previous one.
 
     Args:
         problem: The model and the input.
         deliver: Called with each event, on the worker's thread, one at a time. If its object should be collected when
             it is no longer shown, pass a weak method here, and ``ending.end`` to the object's finalizer.
-        executor: "thread", or "inline" to work inside :meth:`submit`.
+        executor: "thread", or "inline" to compute inside :meth:`submit`.
         cache: Holds finished maps. Default: the cache that all sessions share.
         owner: The owner of the cache entries; sessions with the same owner and problem share results. The caller then
             drops them. Default: a new owner, whose entries are dropped when the session is closed.
         idle: Called when no request is pending, with a check that raises
             :class:`~saliency_widgets.attribution.errors.Cancelled` as soon as there is one.
-        lanes: The jobs of several sessions, for what runs the model and for what only draws a map again.
+        lanes: The shared jobs of several sessions: those that run the model, and those that only redraw a map.
         key: The key of the session's jobs among those of other sessions.
 
     Attributes:
@@ -103,8 +103,8 @@ class Session:
         self._owns = owner is None
         self._deliver = deliver
         self._shares = lanes is not None
-        if lanes is None and executor == "thread":  # there is no idle time elsewhere
-            idle = _both(idle, weakref.WeakMethod(self._verify))  # a waiting worker must not hold the model
+        if lanes is None and executor == "thread":  # otherwise the session has no idle time
+            idle = _both(idle, weakref.WeakMethod(self._verify))  # an idle worker must not keep the model alive
         self._jobs, self._drawing = lanes or (Jobs(executor, idle=idle),) * 2
         self._keys = key, ("frame", key)
         self.ending = self._jobs.ending
@@ -139,7 +139,7 @@ class Session:
         return self._shown
 
     def submit(self, request: Request) -> int:
-        """Submit a request and return its generation at once; an unfinished earlier request is dropped."""
+        """Submit a request and return its generation immediately; an unfinished earlier request is dropped."""
         with self._jobs.changed:
             if self._closed or self.ending.over:
                 raise RuntimeError("session: it is closed; make a new explorer.")
@@ -160,7 +160,7 @@ class Session:
         self._drawing.kick()
 
     def stop(self) -> None:
-        """Stop the computation; the last estimate stays."""
+        """Stop the computation; the last estimate stays shown."""
         with self._jobs.changed:
             if not self.busy:
                 return
@@ -168,7 +168,7 @@ class Session:
         self._jobs.kick()
 
     def forget(self) -> None:
-        """Forget all that was computed for this model and input."""
+        """Drop everything that was computed for this model and input."""
         self.problem.renew()
         self.cache.forget(self.owner)
 
@@ -176,7 +176,7 @@ class Session:
         """Wait until nothing is left to compute or redraw. Return False on a timeout.
 
         Raises:
-            RuntimeError: The worker itself waits, in an observer, for its unfinished work.
+            RuntimeError: An observer on the worker's own thread waits for unfinished work.
         """
         settled = self._begun == self._generation and self._last is not None and self._last.state != "running"
         if settled and (self._jobs.here or self._drawing.here):
@@ -194,7 +194,7 @@ class Session:
         return self.cache.get(self._key(request.with_chunk_size(self.problem.rows), self.problem.version()))
 
     def run(self, request: Request, check: Check = lambda: None) -> tuple[Attribution, tuple]:
-        """Compute a request in the caller's thread, apart from submitted ones; the result is cached, not delivered.
+        """Compute a request in the caller's thread, separately from submitted ones; cache the result without an event.
 
         Args:
             request: What to compute.
@@ -232,13 +232,13 @@ class Session:
         self._deliver = _ignore
 
     def _key(self, request: Request, version: tuple) -> tuple:
-        """Return the key of a finished map; the version stands third, where the cache looks for it."""
+        """Return the key of a finished map; the version is the third item, where the cache expects it."""
         return self.owner, "map", version, request.key
 
     # ---- jobs
 
     def _verify(self, check: Check) -> None:
-        """Hash all weights; where they have changed unnoticed, compute again what is shown."""
+        """Hash all weights, and compute the shown map again if they have changed unnoticed."""
         try:
             if not self.problem.verify(check):  # which gives the model a new version
                 return
@@ -256,7 +256,7 @@ class Session:
                 self._jobs.add(self._keys[0], partial(self._serve, newest, self._generation))
 
     def _draw(self, _check: Check) -> None:
-        """Deliver the current map again, unless another thread delivers or will."""
+        """Deliver the current map again, unless another thread is delivering an event or is about to."""
         if self._working.acquire(blocking=False):
             try:
                 last = self._last
@@ -266,7 +266,7 @@ class Session:
                 self._working.release()
 
     def _halt(self, _check: Check) -> None:
-        """Deliver that the computation was stopped."""
+        """Deliver an event that the computation was stopped."""
         with self._working:
             self._begun = self._generation
             if self._last is not None and self._last.state == "running":
@@ -282,7 +282,7 @@ class Session:
             self._draw_late()
 
     def _draw_late(self) -> None:
-        """Draw with a reduction that was set while the map was delivered."""
+        """Redraw the map if the reduction was changed while the map was delivered."""
         if self._redraw:
             self._drawing.put(self._keys[1], self._draw)
 
@@ -342,7 +342,7 @@ class Session:
                 sent, remaining = elapsed, pace * (estimate.total - estimate.done)
                 self._publish(replace(base, attribution=estimate, elapsed=elapsed, remaining=remaining))
         finally:
-            # If passes were run, the model may have changed meanwhile: then the result is shown, but nothing is cached.
+            # The model may have changed while passes were run. The result is then shown, but nothing is cached.
             same = self.problem.memory.passes == passes or self.problem.version() == version
             if not same:
                 self.cache.forget(self.owner, version)
@@ -357,7 +357,7 @@ class Session:
         return once(frames, reduction, lambda: frame_of(attribution, reduction))
 
     def _publish(self, event: Event) -> None:
-        """Number the event, add the frame under the current reduction, and deliver it."""
+        """Number an event, add the frame under the current reduction, and deliver it."""
         with self._jobs.changed:
             reduction, self._redraw = self._reduction, False
         attribution = event.attribution
@@ -371,7 +371,7 @@ class Session:
 
 
 def _ignore(_event: Event) -> None:
-    """Deliver to nobody, once the session is closed."""
+    """Discard an event: replaces the callback of a closed session."""
 
 
 def _both(idle: Callable[[Check], None] | None, verify: weakref.WeakMethod[Callable[[Check], None]]) -> Callable:

@@ -1,4 +1,4 @@
-"""Worker threads: they work after each kick, end when idle, and report the errors that nobody else does."""
+"""Worker threads, which run their work after each kick, end when idle, and report otherwise unreported errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_widgets.runtime.allocator import give_back
 
 
 def _do_nothing() -> None:
-    """The work of a closed executor: it holds no references."""
+    """Do nothing: the work of a closed executor, which holds no references."""
 
 
 class _InlineExecutor:
@@ -27,7 +27,7 @@ class _InlineExecutor:
         self._thread: threading.Thread | None = None
 
     def kick(self) -> None:
-        """Work now."""
+        """Do the work now."""
         before, self._thread = self._thread, threading.current_thread()
         try:
             self._work()
@@ -44,7 +44,7 @@ class _InlineExecutor:
 
 
 class ThreadExecutor:
-    """One worker thread, started by a kick; it ends after a while without one. A kick returns at once.
+    """One worker thread, started by a kick; it ends after a while without one. A kick returns immediately.
 
     While it waits, the thread refers only to the queue of kicks. An executor without references is collected, and its
     thread ends.
@@ -54,7 +54,7 @@ class ThreadExecutor:
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
-        # Unlike an Event, it is reentrant: the garbage collector may write to it at any time.
+        # A SimpleQueue is reentrant, unlike an Event: the garbage collector may put to it at any time.
         self._kicks: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -94,7 +94,7 @@ class ThreadExecutor:
         try:
             self._work()
         except BaseException:
-            # Work reports its errors itself. One that it can't report must not end the worker or get lost.
+            # The work reports its errors itself. One that it can't report must not end the worker or be lost.
             report_error()
         return not self._closed
 
@@ -135,11 +135,11 @@ EXECUTORS: dict[str, Callable[[Callable[[], None]], ThreadExecutor | _InlineExec
 
 
 def check_executor(name: str) -> str:
-    """Return the name if it is that of an executor.
+    """Check that a name is that of an executor, and return it.
 
     Raises:
-        TypeError: It is not a string.
-        ValueError: There is no executor of this name.
+        TypeError: The name is not a string.
+        ValueError: No executor has this name.
     """
     return check_choice("executor", name, list(EXECUTORS))
 
@@ -159,8 +159,8 @@ def report_error() -> None:
 def worker_error(error: BaseException) -> Exception:
     """Return an exception in the form that a worker reports, with the local variables of its frames cleared.
 
-    One that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the like) can only come
-    from the model's code on a worker: it becomes a ValueError. So does one that can't be converted to text.
+    On a worker, exceptions that would end a thread or the process (SystemExit, KeyboardInterrupt, GeneratorExit and the
+    like) can only come from the model's code: they become a ValueError, as do those that can't be converted to text.
     """
     for linked in _linked(error):
         traceback.clear_frames(linked.__traceback__)
@@ -194,7 +194,7 @@ def _linked(error: BaseException) -> list[BaseException]:
 def raise_again(error: BaseException) -> NoReturn:
     """Raise a copy of a stored exception with its original traceback.
 
-    Raising the same object repeatedly would collect the frames, and with them the variables, of every caller.
+    Raising the same object repeatedly would accumulate the frames, and with them the variables, of every caller.
     """
     fresh = _copied(error)
     fresh.__context__, fresh.__cause__ = error.__context__, error.__cause__

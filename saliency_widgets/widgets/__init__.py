@@ -1,4 +1,4 @@
-"""The user interface: controls, the heatmap view, the explorers."""
+"""The user interface: explorers, comparisons, sweeps, lessons, and their views and controls."""
 
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView

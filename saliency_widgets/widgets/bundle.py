@@ -1,4 +1,4 @@
-"""The front end: one script for all views and its style sheet, written into the package by `make bundle`."""
+"""The front end: one script and style sheet for all views, which ``make bundle`` writes into the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bundle(name: str) -> str:
         name: The file's name.
 
     Raises:
-        ImportError: The file was not built.
+        ImportError: The file is missing, because it was not built.
     """
     path = _STATIC / name
     if not path.is_file():
@@ -25,12 +25,12 @@ def bundle(name: str) -> str:
             f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run "
             f"`make bundle`; an installed release that lacks it is broken: install it again."
         )
-    # As text: anywidget would watch a file, and its watcher would keep every view alive.
+    # Return text, because anywidget would watch a path and its watcher would keep every view alive.
     return path.read_text(encoding="utf-8")
 
 
-# A browser never unloads a module, and anywidget loads one per widget. This one is small and loads the script once for
-# all views of a page.
+# A browser never unloads a module, and anywidget loads one per widget. This module is small and loads the script once
+# for all views of a page.
 _LOADER = """
 const scripts = (globalThis.saliencyWidgetsScripts ??= new Map());
 
@@ -52,10 +52,10 @@ export default {
 
 
 class BundledView(anywidget.AnyWidget):
-    """A view of the front end's script.
+    """A widget whose view is implemented in the front end's script.
 
     Attributes:
-        root: The model id of the widget that contains this view. When that widget closes, the page drops all its parts.
+        root: The model id of the widget that contains this view. When that widget closes, the page removes its parts.
     """
 
     _esm = _LOADER

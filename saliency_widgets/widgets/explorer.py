@@ -1,4 +1,4 @@
-"""The explorer: controls make a request, a session computes it, a view shows it, and tests check the result."""
+"""The explorer: its controls define a request, a session computes it, a view shows the result, and tests check it."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it agai
 
 
 class Explorer(WithStaticOutput, Showable, w.Box):
-    """Computes what the controls request, live. See :func:`explore` for the arguments.
+    """A widget that explains a model's output live, as its controls request. See :func:`explore` for the arguments.
 
     Attributes:
         problem: The model and the input.
-        session: Computes the requests.
+        session: The session that computes the requests.
         request: The newest request.
         arguments: The caller's arguments that are not in ``problem.options``.
-        is_open: Whether it was not closed.
-        kind_view: What it shows of this kind of input.
+        is_open: Whether the explorer is open.
+        kind_view: The part that depends on the kind of input.
     """
 
     is_open = False
@@ -81,20 +81,20 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         transform = options.get("transform")
         inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
         problem = Problem(model, inputs, **options)
-        if problem.parts and options.get("explain") is None:  # of several inputs, the image is shown
+        if problem.parts and options.get("explain") is None:  # of several inputs, show the first image
             problem = Problem(model, inputs, **{**options, "explain": problem.main_part})
         if labels is not None and problem.kind.columns is None:
             raise ValueError("labels: these are the labels of the rows of background=, which is missing.")
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         panel = {"method": method, "target": target, "score": score, "more": methods}
         setup = Setup(executor, panel, params, labels)
-        self.kind_view = KIND_VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # the image's says what is shown
+        self.kind_view = KIND_VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # else raises a ValueError
         shown = inputs if problem.table is None else problem.table.rows
         names = options.get("class_names")
         self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}
         self.problem = problem
         self._checked_version: Any = None
-        self.request = self.panel.request()  # before anything is shown: a wrong argument raises in this call
+        self.request = self.panel.request()  # before any display, so that wrong arguments raise here
         idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
         self.session = Session(problem, weakly(self._on_event), executor=executor, idle=idle)
         weakref.finalize(self, self.session.ending.end).atexit = False
@@ -110,12 +110,12 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.submit(self.request)
 
     def __repr__(self) -> str:
-        """Show the model and the title in one line."""
+        """Return the model's class and the title in one line."""
         return f"{type(self).__name__}({type(self.arguments['model']).__name__}, {self.panel.title!r})"
 
     @property
     def kind(self) -> str:
-        """What is explained: "image" or "table"."""
+        """The kind of input: "image" or "table"."""
         return self.problem.kind.name
 
     @property
@@ -125,25 +125,25 @@ class Explorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def view(self) -> HeatmapView:
-        """Shows progress, readings and errors, and the map if the input is an image."""
+        """The view of progress, readings and errors, and of the map if the input is an image."""
         return self.kind_view.view
 
     @property
     def trust(self) -> TrustPanel:
-        """The tests of the attribution that is shown."""
+        """The tests of the displayed attribution."""
         return self.kind_view.trust
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments with which ``sw.attribute`` reproduces the displayed map, bit for bit."""
+        """Keyword arguments for ``sw.attribute`` that reproduce the displayed map, bit for bit."""
         last, request = self.session.last, self.request
         if last is not None and last.request is not None and last.generation == self.session.generation:
-            request = last.request  # as it was computed
+            request = last.request  # the request that was computed
         return {**self.arguments, **self.problem.options, **request.settings}
 
     @property
     def attribution(self) -> Attribution | None:
-        """The displayed attribution if finished; None while it is computed and after a stop or an error."""
+        """The displayed attribution if it is finished; None during the computation and after a stop or an error."""
         last = self.session.last
         if last is None or last.state != "done" or last.generation != self.session.generation:
             return None
@@ -153,7 +153,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         """Wait for the map of the current settings, and for pinned maps.
 
         Args:
-            timeout: Maximum time to wait, in seconds.
+            timeout: The maximum time to wait, in seconds. Default: no limit.
 
         Returns:
             The finished attribution.
@@ -184,12 +184,12 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         return attribution
 
     def stop(self) -> None:
-        """Stop the map and its tests; the last estimate stays. The next move or :meth:`update` computes again."""
+        """Stop the map and its tests, and keep the last estimate. A moved control or :meth:`update` computes again."""
         self.session.stop()
         self.trust.stop()
 
     def _send_again(self) -> None:
-        """Resend what the worker has written: a notebook that is stored now holds the finished map."""
+        """Send the worker's results again, so that a notebook stored now contains the finished map."""
         self.view.flush()
         self._writes.send()
         self._update_static()
@@ -199,46 +199,46 @@ class Explorer(WithStaticOutput, Showable, w.Box):
 
         Args:
             **settings: "method", "target", "score", the method's parameters, "sign", "channels", and display settings.
-                Without any, compute again and refresh the predictions, for example after training the model.
+                Without settings, the map and the predictions are updated, for example after training the model.
 
         Raises:
-            TypeError: An unknown name, or a value of the wrong type. Nothing is moved then.
-            ValueError: A value out of range. Nothing is moved then.
+            TypeError: A name is unknown, or a value has the wrong type. No control moves then.
+            ValueError: A value is out of range. No control moves then.
         """
         self.panel.update(settings)
 
     def recompute(self) -> None:
-        """Forget all that was computed for this model, and compute again.
+        """Discard all results for this model and input, and compute again.
 
-        It is for changes of the model that go unnoticed: beyond two levels of attributes, or in what its code reads
-        from elsewhere.
+        Use it after changes that are not detected: in attributes of the model nested more than two levels deep, or in
+        data outside the model that its code reads.
         """
         self.session.forget()
         self.update()
 
     def to_code(self) -> str:
-        """Return Python code that reproduces what the screen shows."""
+        """Return Python code that reproduces the displayed result."""
         return self._code_of(self.attribution)
 
     def _code_of(self, attribution: Attribution | None) -> str:
-        """Return the code of a finished attribution, or of the current request if there is none yet."""
+        """Return the code for a finished attribution, or for the current request if ``attribution`` is None."""
         settings = {**self.problem.options, **self.request.settings} if attribution is None else attribution.settings
         code = code_of(settings, transformed=self.problem.transformed, shown=self.kind_view.look)
         return "\n".join([*self.kind_view.comments(), code])
 
     @property
     def controls(self) -> dict[str, Any]:
-        """The state of the controls: pass it to :meth:`update` to restore them."""
+        """The state of the controls. Pass it to :meth:`update` as keyword arguments to restore them."""
         return {**self.panel.selection, **dict(self.panel.request().params), **self.kind_view.settings}
 
     # ---- rows of a table
 
     @property
     def row(self) -> Any:
-        """The explained row including edits: a DataFrame of one row.
+        """The explained row with all edits, a DataFrame of one row.
 
         Raises:
-            NotImplementedError: The input is no row of a table.
+            NotImplementedError: The input is not a row of a table.
         """
         return self.kind_view.row
 
@@ -249,16 +249,16 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             **values: Values by column name.
 
         Raises:
-            ValueError: An unknown column, or a value that can't be used. Nothing is changed then.
-            NotImplementedError: The input is no row of a table.
+            ValueError: A column is unknown, or a value can't be used. Nothing is changed then.
+            NotImplementedError: The input is not a row of a table.
         """
         self.kind_view.edit(values)
 
     def by_feature(self) -> Any:
-        """Return the finished attributions by feature, a pandas Series, largest first.
+        """Wait for the attributions and return them by feature, as a pandas Series, largest magnitude first.
 
         Raises:
-            ValueError: The input is no row of a table.
+            ValueError: The input is not a row of a table.
         """
         values = self.wait().by_feature().iloc[0]
         return values.sort_values(key=np.abs, ascending=False, kind="stable").rename("attribution")
@@ -267,52 +267,52 @@ class Explorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def annotations(self) -> Canvas:
-        """An ipycanvas ``Canvas`` over the map, in the image's pixels: draw on it from Python.
+        """An ipycanvas ``Canvas`` over the map, for drawing from Python in the image's pixel coordinates.
 
         Raises:
-            NotImplementedError: The input is no image.
+            NotImplementedError: The input is not an image.
         """
         return self.kind_view.annotations
 
     def pin(self) -> None:
-        """Pin the current map below the explorer, to compare it with others.
+        """Pin the current map below the explorer, to compare it with other maps.
 
         Raises:
             RuntimeError: The explorer is closed.
-            NotImplementedError: The input is no image.
+            NotImplementedError: The input is not an image.
         """
         self.kind_view.pin()
 
     def save_png(self, path: Any, *, scale: float | None = None, caption: str = "") -> None:
-        """Write the overlay as shown, with its color bar, and the annotations as last shown on the page.
+        """Write the displayed overlay with its color bar, and the annotations as last displayed on the page.
 
         Args:
-            path: A path, or a file open for writing bytes. An existing file is replaced once all is written.
-            scale: Size of one pixel of the image in the file: integers make squares, other numbers average. Default:
-                chosen for an image of a convenient size.
-            caption: Text below the color bar, wrapped, at most 4000 characters and 100 lines. Characters that Pillow's
-                font lacks are drawn with a system font.
+            path: A path, or a file open for writing bytes. An existing file is replaced after everything is written.
+            scale: The size of an image pixel in the file. Integers draw it as a square, other numbers average pixels.
+                Default: a scale that gives a file of convenient size.
+            caption: Text below the color bar, wrapped; at most 4000 characters and 100 lines. Characters missing from
+                Pillow's font are drawn with a system font.
 
         Raises:
-            RuntimeError: There is no map yet.
-            TypeError, ValueError: ``scale`` is no number, or makes an image of no pixels or too many; ``caption`` is
-                no text, or too long; or ``path`` is no path.
-            OSError: The file can't be written there. An existing file stays.
+            RuntimeError: No map is available yet.
+            TypeError, ValueError: ``scale`` is not a number, or gives an image of no pixels or too many; ``caption`` is
+                not a text, or too long; or ``path`` is not a path.
+            OSError: The file can't be written. An existing file stays unchanged.
 
         Warns:
-            UserWarning: No font has some of the characters: boxes are drawn.
+            UserWarning: No font has some of the characters, which are drawn as boxes.
         """
         self.kind_view.save_png(path, scale, caption)
 
     def page_size(self, record: Mapping[str, Any] | None = None) -> PageSize:
-        """Estimate the maps, bytes and seconds that :meth:`save_html` would take, without computing anything.
+        """Estimate the maps, bytes and seconds that :meth:`save_html` would need, without computing any map.
 
         Args:
             record: See :meth:`save_html`.
 
         Raises:
-            TypeError, ValueError: These settings can't be recorded.
-            RuntimeError: There is no finished map yet.
+            TypeError, ValueError: The settings can't be recorded.
+            RuntimeError: No finished map is available yet.
         """
         return self.kind_view.page_size(record)
 
@@ -328,28 +328,28 @@ class Explorer(WithStaticOutput, Showable, w.Box):
     ) -> Saved:
         """Write one HTML file that opens from disk, without a kernel, a server or network access.
 
-        The display settings stay live on it, and so do the recorded settings, over their recorded values. Maps are
-        computed as by the sliders, using the cache; after an interrupt nothing is written, and the computed maps stay
-        in the cache. Annotations are included as the page last showed them: draw in one cell and save in the next.
+        The display settings stay interactive on the page, and so do recorded settings for their recorded values. Maps
+        are computed through the cache, as for a moved slider. After an interrupt, no file is written and the computed
+        maps stay in the cache. Annotations are those last displayed, so draw in one cell and save in the next.
 
         Args:
-            path: The file; an existing one is replaced once all is written.
-            record: Settings that can be moved on the page, each with a list of values, or True for a few values:
-                ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": True}``. Parameters of the method, "method", "target"
-                (classes by name or index), "score", "sign" and "channels". Default: only the displayed map.
-            title: The heading. Default: names the model.
-            limit: Maximum number of maps.
-            max_bytes: Maximum size of the file.
+            path: The file. An existing file is replaced after everything is written.
+            record: Settings that the page can change, each with a list of values, or True for a few automatic values:
+                ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": True}``. They are the method's parameters, "method",
+                "target" (classes by name or index), "score", "sign" and "channels". Default: only the displayed map.
+            title: The heading. Default: a heading that names the model.
+            limit: The maximum number of maps.
+            max_bytes: The maximum size of the file in bytes.
             progress: Whether to show a progress bar.
 
         Returns:
-            Path, size and number of maps.
+            The path, size and number of maps.
 
         Raises:
-            TypeError: ``record`` is no mapping, or a value is of the wrong type.
-            ValueError: An unknown setting, a value out of range, or a page over the limits.
-            OSError: The file can't be written there; nothing is computed then.
-            RuntimeError: The map was stopped, or the model was changed meanwhile.
+            TypeError: ``record`` is not a mapping, or a value has the wrong type.
+            ValueError: A setting is unknown, a value is out of range, or the page exceeds a limit.
+            OSError: The file can't be written. No map is computed then.
+            RuntimeError: The map was stopped, or the model changed during the computation.
             NotImplementedError: The input is a row of a table; the message names the alternatives.
         """
         return self.kind_view.save_html(path, record, title=title, limit=limit, max_bytes=max_bytes, progress=progress)
@@ -357,21 +357,21 @@ class Explorer(WithStaticOutput, Showable, w.Box):
     # ---- states
 
     def save_state(self, path: str | os.PathLike[str]) -> Path:
-        """Write what is shown to ``path.json`` and ``path.npz``: the controls, the attribution, the input.
+        """Write the controls, the attribution and the input to ``path.json`` and ``path.npz``.
 
-        Only numbers, names and arrays are stored, never code: :func:`saliency_widgets.load` reads it anywhere. Either
-        both files are written or neither: after an error, even a killed process, the previous state can be loaded.
+        The files contain numbers, names and arrays but never code, so :func:`saliency_widgets.load` can read them
+        anywhere. Both files are written or neither, so that the previous state survives an error or a killed process.
 
         Args:
-            path: The path of both files, without suffix. Existing files are replaced; links to them stay.
+            path: The path of both files, without suffix. Existing files are replaced, and links to them stay.
 
         Returns:
             The path of the JSON file.
 
         Raises:
-            TypeError: A setting can't be stored, such as a function as target; or this is no path. Nothing is written.
-            ValueError: The state is larger than :func:`saliency_widgets.load` reads. Nothing is written.
-            OSError: The files can't be written there. Existing files stay.
+            TypeError: A setting can't be stored, such as a function target, or ``path`` is no path. Nothing is written.
+            ValueError: The state is larger than the limit of :func:`saliency_widgets.load`. Nothing is written.
+            OSError: The files can't be written. Existing files stay unchanged.
             TimeoutError, RuntimeError: See :meth:`wait`.
         """
         return save_state(self, path)
@@ -380,12 +380,12 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         """Restore the controls from a saved state.
 
         Args:
-            path: The path that was passed to :meth:`save_state`.
+            path: The path passed to :meth:`save_state`.
 
         Raises:
             FileNotFoundError: One of the two files is missing.
-            TypeError, ValueError: The files are not a saved state, or name something that this explorer lacks. Nothing
-                is moved then.
+            TypeError, ValueError: The files are not a saved state, or name a setting or value that this explorer lacks.
+                No control moves then.
 
         Warns:
             UserWarning: The model or the input differs from the saved one.
@@ -393,14 +393,14 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         load_state(self, path)
 
     def cache_info(self) -> CacheInfo:
-        """Return the cache's size in bytes and by kind, and its hits.
+        """Return the size of the cache in bytes and by kind, and its hits.
 
         All explorers of a kernel share one limit; the least recently used entries are removed first.
         """
         return self.session.cache.info()
 
     def close(self) -> None:
-        """End the computation and its thread, free the cache, and leave the page."""
+        """End the computation and its thread, free the cache, and remove the widget from the page."""
         if not self.is_open:  # already closed, or the constructor failed
             return
         self.is_open = False
@@ -415,28 +415,28 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             part.close()
 
     def _on_move(self) -> None:
-        """Submit a request because a control was moved; called on any thread."""
+        """Submit a request after a control has moved; called on any thread."""
         try:
             self.submit()
         except (TypeError, ValueError) as error:
             self.refuse(error)
 
     def refuse(self, error: Exception) -> None:
-        """Show why the input can't be used; the map stays."""
+        """Show why a value can't be used; the map stays."""
         shown = self.session.shown
         now = messages.status() if shown is None else self.status_of(shown, shown, "")
         texts = {"message": messages.error_text(error), "remedy": "Nothing was changed. Choose another value."}
         self.view.offer(None, {**now, "generation": self.session.generation, "state": "error", **texts})
 
     def submit(self, request: Request | None = None) -> None:
-        """Submit a request, by default that of the controls."""
+        """Submit a request. Default: the request of the controls."""
         self.request = self.panel.request() if request is None else request
         self.session.submit(self.request)
 
     def _on_event(self, event: Event) -> None:
-        """Show an event from the worker; touches only result widgets."""
+        """Show an event from the worker; changes only result widgets."""
         self.kind_view.show(event)
-        shown = self.session.shown or event  # the title is of the displayed map, not of the newest request
+        shown = self.session.shown or event  # the title is that of the displayed map, not of the newest request
         requested = "" if event.newest is None else self.panel.title_of(event.newest)
         self.view.offer(messages.frame_of(event), self.status_of(event, shown, requested))
         if event.state == "done" and event.attribution is not None and event.request is not None:
@@ -450,13 +450,13 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             self.kind_view.finish()
 
     def status_of(self, event: Event, shown: Event, requested: str, sign: str | None = None) -> dict[str, Any]:
-        """The status line of an event.
+        """Return the status for an event.
 
         Args:
             event: The event.
-            shown: The event whose map is on the screen.
+            shown: The event whose map is displayed.
             requested: The title of the newest request.
-            sign: How the map's sign is shown. Default: as the controls say.
+            sign: The displayed sign of the map. Default: the sign selected by the controls.
         """
         attribution, outdated = shown.attribution, self.kind_view.outdated
         return messages.status_of(
@@ -475,7 +475,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         )
 
     def _due_checkups(self) -> list[Due]:
-        """Return the check-up if this version of the model had none."""
+        """Return the pending check-up, or none if this version of the model has been checked."""
         version = self.kind_view.checkup_version(self.problem.version())
         return [] if version == self._checked_version else [Due(self.problem, self.request, version)]
 

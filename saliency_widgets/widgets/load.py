@@ -1,4 +1,4 @@
-"""The function that loads what an explorer has saved."""
+"""The function that loads the saved state of an explorer."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def load(
 ) -> Attribution | Explorer:
     """Load a saved state: the attribution or, with a model, an explorer with the same settings.
 
-    The files need not be trusted: nothing in them is executed, at most a GiB is read, and files that were changed are
+    Loading untrusted files is safe: nothing in them is executed, at most 1 GiB is read, and modified files are
     rejected.
 
     Args:
         path: The path passed to ``explorer.save_state``, with or without ".json" or ".npz".
-        model: The model, for an explorer. Without one, the attribution is returned, bit for bit.
-        inputs: The inputs to explain. Default: the saved model inputs.
-        **arguments: Further arguments of :func:`explore`, above all ``transform=``: functions are never stored.
+        model: The model for the explorer. Without a model, the saved attribution is returned, bit for bit.
+        inputs: The input to explain. Default: the saved input.
+        **arguments: Other arguments of :func:`explore`, in particular ``transform=``, as functions are never stored.
 
     Returns:
-        The frozen attribution, on the CPU; or the explorer.
+        The frozen attribution on the CPU, or the explorer.
 
     Raises:
         FileNotFoundError: One of the two files is missing.
         TypeError: Arguments for an explorer were passed without a model.
-        ValueError: The files are not a saved state, don't belong together, or were changed; or the controls don't apply
-            to this model.
+        ValueError: The files are not a saved state, do not belong together or were modified, or the controls do not
+            apply to this model.
 
     Warns:
         UserWarning: The model or the inputs differ from the saved ones.
@@ -49,7 +49,7 @@ def load(
     explorer = explore(model, inputs, **arguments)
     try:
         compare_with(explorer, state)
-    except BaseException:  # also a warning that is turned into an error
+    except BaseException:  # including a warning turned into an error
         explorer.close()
         raise
     return explorer

@@ -1,4 +1,4 @@
-"""The widget of a sweep: the recommendation, quality against cost, and the maps of all settings."""
+"""The widget of a sweep: the recommendation, a chart of quality against cost, and the maps of all settings."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _HOW = (
 _MAPS = "The maps of one input with their quality; ○ marks the recommended setting. Click a map {}."
 
 _TICKS = 8
-_MOST = LIMIT  # maps shown side by side, as in a comparison
+_MOST = LIMIT  # maps in the grid, as in a comparison
 
 
 class SweepView(WithStaticOutput, Showable, w.VBox):
-    """The results of a sweep.
+    """A widget that shows the results of a sweep.
 
     Args:
         result: The sweep.
-        explorer: The explorer whose sliders "Use these" moves; without one, the button is left out.
+        explorer: The explorer whose sliders the button "Use these" moves; None to omit the button.
     """
 
     def __init__(self, result: sweeping.Sweep, explorer: Explorer | None = None) -> None:
@@ -110,7 +110,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self.add_class("sw-sweep")
         self._show_maps()
         self._show()
-        for whole in (self, self._use, self._refused):  # the last two may not be displayed
+        for whole in (self, self._use, self._refused):  # the last two are not always displayed
             for widget in (whole, *parts_of(whole, [])):
                 refer_weakly(widget)
         self._open_lifetime()
@@ -122,7 +122,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
 
     @property
     def maps(self) -> StillMaps | None:
-        """The maps of all settings; None if there are none."""
+        """The maps of the settings; None if no map is available."""
         return self._maps
 
     def _snapshot(self) -> Snapshot:
@@ -143,7 +143,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         return menu
 
     def _grid(self) -> StillMaps | None:
-        """Create a cell for the map of each setting; the columns are the refining parameters, such as samples."""
+        """Create the grid with a map for each setting; its columns are the refining parameters, such as samples."""
         result = self._result
         values = [cell.values for cell in result.cells.values() if cell.values is not None and cell.values.ndim == 2]
         if not values:
@@ -161,11 +161,11 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             DisplaySettings(), rows, columns, names, group=result.method.title, signed=signed, on_open=self._on_open
         )
         maps.view.controls = [self._quality, self._cost, self._input]
-        maps.view.scale = "separate"  # noise makes values larger: on a shared scale the better maps would look fainter
+        maps.view.scale = "separate"  # noise makes values larger, so a shared scale would make the better maps fainter
         return maps
 
     def _around(self, maps: StillMaps) -> list[w.Widget]:
-        """Return the explanation, and the grid next to its display settings."""
+        """Return the explanation, and a box with the grid and its display settings."""
         controls = maps.view.display.controls()
         controls["colormap" if maps.signed else "diverging"].show(False)
         side = section("Display", [control.widget for control in controls.values()])
@@ -180,7 +180,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._say_quality()
 
     def _on_open(self, cell: int) -> None:
-        """Show the setting of a clicked map."""
+        """Show the setting of a clicked map in the explorer, or the code that shows it."""
         result, number = self._result, self._numbers[cell]
         setting = {"method": result.method.name, **result.fixed, **result.settings[number]}
         if self._explorer is None:
@@ -197,7 +197,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             self._refused.value = result_line(refused) if refused else escape("")
 
     def _bring(self, setting: Mapping[str, Any]) -> str:
-        """Move the explorer's controls to a setting. Returns why that failed, or an empty text."""
+        """Move the explorer's controls to a setting. Return the reason if that fails, else an empty text."""
         if self._explorer is None or self._explorer.comm is None:
             return "The explorer is closed: create a new one and pass it to widget_for."
         try:
@@ -236,7 +236,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._say_quality()
 
     def _show_maps(self) -> None:
-        """Show the maps of the chosen input."""
+        """Show the maps of the selected input."""
         if self._maps is None:
             return
         index = int(self._input.value)
@@ -256,13 +256,13 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
 
 
 def _legend_entry(color: str, name: str) -> Markup:
-    """Format a line's name after a dot of its color."""
+    """Format the name of a line, after a dot in the line's color."""
     dot = element("span", "●", aria_hidden="true", style=f"color:{color}")
     return element("span", dot, f" {name}", style=f"color:{INK};margin-right:14px;white-space:nowrap")
 
 
 def _brief(value: Any) -> str:
-    """Return the code of a value, or dots if it is long."""
+    """Return the code of a value, or "..." if it is longer than 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else "..."
 
@@ -273,21 +273,21 @@ def _with_unit(name: str) -> str:
 
 
 class Sweep(sweeping.Sweep):
-    """A sweep that a notebook displays as a widget, with an image and a text for readers without a kernel.
+    """A sweep that a notebook displays as a widget, with an image and a text that show without a kernel.
 
     See :func:`~saliency_widgets.static_output`.
     """
 
     @cached_property
     def widget(self) -> SweepView:
-        """The recommendation, quality against cost, and the maps."""
+        """The widget with the recommendation, a chart of quality against cost, and the maps."""
         return SweepView(self)
 
     def widget_for(self, explorer: Explorer) -> SweepView:
         """Return the widget with a button that moves an explorer's sliders to the recommended setting.
 
         Raises:
-            TypeError: ``explorer`` is no explorer.
+            TypeError: ``explorer`` is not an explorer.
             ValueError: The explorer is closed.
         """
         if not isinstance(explorer, Explorer):

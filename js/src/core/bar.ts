@@ -1,4 +1,4 @@
-// The color bar: which value each color stands for. The same numbers as saliency_widgets.render.bar.
+// The color bar, which shows the value of each color. Computes the same values as saliency_widgets.render.bar.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
 import type { Look } from "./display.ts";
@@ -11,7 +11,7 @@ export interface Tick {
   label: string;
 }
 
-/** The codes at the two ends. Limits that meet are drawn one level apart. */
+/** The codes at the two ends. Equal limits are drawn one level apart. */
 export function barEnds(signed: boolean, [lo, hi]: Limits): [number, number] {
   if (signed) {
     const reach = hi > lo ? hi : Math.min(lo + 1, ZERO);
@@ -20,7 +20,7 @@ export function barEnds(signed: boolean, [lo, hi]: Limits): [number, number] {
   return [lo, hi > lo ? hi : Math.min(lo + 1, LEVELS)];
 }
 
-/** One row of RGBA pixels, transparent where the threshold hides the value. */
+/** A row of RGBA pixels, transparent where the threshold hides the value. */
 export function barColors(
   signed: boolean,
   limits: Limits,
@@ -40,7 +40,7 @@ export function barColors(
   return row;
 }
 
-/** Evenly spaced labels, both ends among them; one alone where the whole bar is one value. */
+/** Evenly spaced labels including both ends; a single label if the whole bar has one value. */
 export function barTicks(
   map: { low: number; high: number; signed: boolean },
   limits: Limits,
@@ -53,7 +53,7 @@ export function barTicks(
   return Array.from({ length: count }, (_, i) => {
     const position = i / (count - 1);
     const value = start * (1 - position) + end * position;
-    // Rounding of zero, next to the other labels.
+    // A value that is tiny compared with the other labels is a rounded zero.
     const small = Math.abs(value) < 0.0005 * Math.max(Math.abs(start), Math.abs(end));
     return { position, value, label: small ? "0" : formatNumber(value) };
   });

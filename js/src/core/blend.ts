@@ -1,12 +1,12 @@
-// The image with the map laid over it. The same numbers as saliency_widgets.render.blend, byte for byte.
+// Blends a map over an image. Computes the same bytes as saliency_widgets.render.blend.
 
 import { type Limits, magnitude, strength } from "./clip.ts";
 import type { Look } from "./display.ts";
 import { type Frame, nearest, type Pixels, ZERO } from "./frame.ts";
 
 /**
- * What every code does to a pixel: four numbers each, (1 - alpha, red alpha, green alpha, blue alpha). The
- * products are the ones of the formula, so that the sum is exact; a pixel then costs three of them.
+ * The effect of each code on a pixel, as four numbers: (1 - alpha, red alpha, green alpha, blue alpha). The
+ * products are those of the formula, so that the sum is exact; each pixel then takes three multiplications.
  */
 export type Mix = Float64Array;
 
@@ -26,11 +26,11 @@ export function makeMix(signed: boolean, limits: Limits, look: Look): Mix {
   return mix;
 }
 
-/** Blend into `out`, which has the image's size; the map is looked up at the nearest pixel. */
+/** Blend into `out`, which has the image's size, with the map sampled at the nearest pixel. */
 export function blendInto(out: Uint8ClampedArray, image: Pixels, map: Frame, mix: Mix): void {
   const { width, height, data } = image;
   const { codes } = map;
-  // Plain bytes are written faster than clamped ones; nothing here leaves 0 to 255, so | 0 is floor.
+  // Plain byte arrays are faster to write than clamped ones. All values are within 0 to 255, so | 0 is floor.
   const from = new Uint8Array(data.buffer, data.byteOffset, data.length);
   const to = new Uint8Array(out.buffer, out.byteOffset, out.length);
   const columns = Int32Array.from({ length: width }, (_, x) => nearest(x, width, map.width));
@@ -48,8 +48,8 @@ export function blendInto(out: Uint8ClampedArray, image: Pixels, map: Frame, mix
 }
 
 /**
- * The same without a table of all codes: sooner where there are fewer pixels than codes. `makeMix` and `blendInto`
- * state the formula; this writes the same bytes.
+ * Blend without a table of all codes, which is faster if there are fewer pixels than codes. `makeMix` and
+ * `blendInto` define the formula; this function writes the same bytes.
  */
 export function blendSmall(
   out: Uint8ClampedArray,

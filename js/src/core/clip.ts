@@ -1,13 +1,13 @@
-// From codes to strength. The same numbers as saliency_widgets.render.clip.
+// Converts codes to strengths. Computes the same values as saliency_widgets.render.clip.
 
 import { codeValue, LEVELS, ZERO } from "./frame.ts";
 
-/** Lowest and highest level in code units; for a signed map in units of magnitude. */
+/** The lowest and highest level in code units; magnitudes for a signed map. */
 export type Limits = readonly [lo: number, hi: number];
 
-/** Pixels of each level: of each code, or in a signed map of each magnitude |code - 32767|. */
+/** The number of pixels of each code, or of each magnitude |code - 32767| in a signed map. */
 export function histogram(codes: Uint16Array, signed: boolean): Uint32Array {
-  // One more than a valid map needs: a damaged code must not write outside.
+  // One more than a valid map needs, so that a damaged code is counted within the array.
   const counts = new Uint32Array(signed ? ZERO + 2 : LEVELS + 2);
   if (signed) {
     for (let i = 0; i < codes.length; i++) counts[Math.abs(codes[i] - ZERO)]++;
@@ -17,7 +17,7 @@ export function histogram(codes: Uint16Array, signed: boolean): Uint32Array {
   return counts;
 }
 
-/** The levels at two percentiles: the smallest that at least max(1, ceil(p n / 100)) pixels don't exceed. */
+/** The levels at two percentiles: the smallest levels that at least max(1, ceil(p n / 100)) pixels don't exceed. */
 export function clipLimits(counts: Uint32Array, n: number, clip: readonly [number, number]): Limits {
   const rank = (p: number) => Math.min(n, Math.max(1, Math.ceil((p * n) / 100)));
   const low = rank(clip[0]);
@@ -39,7 +39,7 @@ export function strength(code: number, signed: boolean, [lo, hi]: Limits): numbe
   return signed ? 0.5 + 0.5 * Math.sign(code - ZERO) * s : s;
 }
 
-/** The distance from zero, 0 to 1: threshold and opacity depend on it. */
+/** The distance from zero, 0 to 1, on which threshold and opacity depend. */
 export function magnitude(t: number, signed: boolean): number {
   return signed ? Math.abs(2 * t - 1) : t;
 }

@@ -1,4 +1,4 @@
-// Many causes, one paint per animation frame.
+// Combines many paint requests into one paint per animation frame.
 
 export interface FrameClock {
   request(callback: () => void): number;
@@ -10,7 +10,7 @@ const ANIMATION: FrameClock = {
   cancel: (handle) => cancelAnimationFrame(handle),
 };
 
-/** Why the view is painted, most informative first: of several within one animation frame the first is reported. */
+/** The causes of a paint, most informative first. Of several in one animation frame, the first is reported. */
 export const CAUSES = ["frame", "display", "layer", "resize"] as const;
 export type Cause = (typeof CAUSES)[number];
 

@@ -1,4 +1,4 @@
-// From a frame, an image and the display settings to pixels. Each stage is computed again only when needed.
+// Turns a frame, an image and the display settings into pixels. Each stage is recomputed only when needed.
 
 import { barColors, barTicks, type Tick } from "./bar.ts";
 import { blendInto, blendSmall, type Mix, makeMix } from "./blend.ts";
@@ -8,7 +8,7 @@ import { codeValue, type Frame, nearest, type Pixels, type Raster } from "./fram
 import { cumulate, type Pooled } from "./scale.ts";
 import type { Reading } from "./text.ts";
 
-/** Remembers one result until one of its inputs changes. */
+/** Caches one result until one of its inputs changes. */
 class Memo<T> {
   #key: readonly unknown[] | null = null;
   #value: T | undefined;
@@ -33,10 +33,10 @@ export class Composer {
   #bytes = new Uint8ClampedArray(0);
 
   /**
-   * The image under the map; a plain gray where it is missing. The same object while nothing changed; its
-   * bytes are good until the next call.
+   * Blend the map over the image, or over plain gray without an image. Returns the same object while nothing has
+   * changed; its bytes are valid until the next call.
    *
-   * @param limits of the color scale, where they are not the map's own percentiles
+   * @param limits of the color scale; default: the map's own percentiles
    */
   blend(
     frame: Frame,
@@ -90,7 +90,7 @@ export class Composer {
     return { x, y, value, share: total > 0 ? Math.abs(value) / total : 0 };
   }
 
-  /** The map's part of a scale that it shares with others. */
+  /** The map's statistics for a scale that it shares with others. */
   pooled(frame: Frame): Pooled {
     return this.#pooled.get([frame], () => ({
       cumulative: cumulate(this.#histogram(frame)),

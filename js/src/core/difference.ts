@@ -1,11 +1,11 @@
-// One map minus another, as a signed map. The same numbers as saliency_widgets.render.difference.
+// The difference of two maps as a signed map. Computes the same values as saliency_widgets.render.difference.
 
 import { codeValue, type Frame, LEVELS, ZERO } from "./frame.ts";
 
-/** A divisor for each of the two maps; 1 where their numbers can be compared as they are. */
+/** A divisor for each of the two maps; 1 if their values are directly comparable. */
 export type Units = readonly [a: number, b: number];
 
-/** a / units[0] - b / units[1]; null where the two differ in size. */
+/** a / units[0] - b / units[1]; null if the two differ in size. */
 export function difference(a: Frame, b: Frame, units: Units = [1, 1]): Frame | null {
   if (a.width !== b.width || a.height !== b.height) return null;
   const values = Float64Array.from(

@@ -1,14 +1,14 @@
-// The display settings, stated once for the page: from the traits of render.DISPLAY to what colors a map.
+// The display settings on the page: reads the traits of render.DISPLAY and prepares them for coloring maps.
 
 import { toBytes } from "./frame.ts";
 
-/** A trait's value by its name. */
+/** Returns a trait's value by name. */
 export type Traits = (name: string) => unknown;
 
 const TABLE = 768;
 const tables = new WeakMap<object, Map<number, Uint8Array>>();
 
-/** The same table while the same colors are meant: what is painted is remembered by it. */
+/** The table of the selected colors; the same object for the same colors, since painted results are cached by it. */
 function colors(traits: Traits, name: string): Uint8Array | null {
   const all = traits(`${name}_luts`);
   const index = Number(traits(name)) || 0;
@@ -25,7 +25,7 @@ function limited(value: unknown, low: number, high: number, otherwise: number): 
   return Math.min(high, Math.max(low, number));
 }
 
-/** @param otherwise is used where there is no such trait: the map is then shown as it is */
+/** @param otherwise used if the trait is missing, so that the map is shown unmodified */
 function number(low: number, high: number, otherwise: number) {
   return (traits: Traits, name: string): number => limited(traits(name), low, high, otherwise);
 }
@@ -38,7 +38,7 @@ function range(low: number, high: number) {
   };
 }
 
-/** The first is used where there is no such trait. */
+/** The first option is used if the trait is missing. */
 function choice<T extends string>(...options: T[]) {
   return (traits: Traits, name: string): T => options[Number(traits(name))] ?? options[0];
 }
@@ -57,13 +57,13 @@ export type Display = { readonly [K in keyof Settings]: NonNullable<ReturnType<S
 
 export const NAMES = Object.keys(SETTINGS) as (keyof Settings)[];
 
-/** The settings in use; null where the color tables are missing. */
+/** The current settings; null if the color tables are missing. */
 export function readDisplay(traits: Traits): Display | null {
   const settings = NAMES.map((name) => [name, SETTINGS[name](traits, name)] as const);
   return settings.some(([, value]) => value === null) ? null : (Object.fromEntries(settings) as Display);
 }
 
-/** What colors one map: the settings with the table for its sign. Its limits come from `clip`. */
+/** The settings that color one map, with the table for its sign. The map's limits come from `clip`. */
 export type Look = Omit<Display, "colormap" | "diverging" | "clip"> & { readonly lut: Uint8Array };
 
 export function lookOf({ colormap, diverging, clip: _, ...look }: Display, signed: boolean): Look {

@@ -1,12 +1,12 @@
-// The findings of the check-up as text: one line for all of them, and each in words.
+// Formats the findings of the check-up as text: a summary line, and a description of each finding.
 
 export type Severity = "wrong" | "caution" | "slow";
 
-/** As messages.findings_of writes it. */
+/** A finding in the format of messages.findings_of. */
 export interface Finding {
   what: string;
   where?: string[];
-  /** Titles; empty where all methods are concerned. */
+  /** The titles of the affected methods; empty if all are affected. */
   methods?: string[];
   remedy?: string;
   severity?: Severity;
@@ -18,22 +18,22 @@ export interface Item {
   what: string;
   /** "in features.3 and features.7 · concerns Deconvnet" */
   about: string;
-  /** All places, where `about` leaves some out. */
+  /** All places, if `about` omits some; otherwise empty. */
   places: string;
   remedy: string;
 }
 
 export interface CheckUp {
   line: string;
-  /** The gravest of the relevant findings; "fine" where there is none. */
+  /** The highest severity of the relevant findings; "fine" if there are none. */
   mark: Severity | "fine";
-  /** Findings about the method that is shown. */
+  /** Findings about the displayed method. */
   relevant: Item[];
-  /** Findings that concern other methods only. */
+  /** Findings that concern only other methods. */
   others: Item[];
 }
 
-/** Above the findings in `others`. */
+/** The heading above the findings in `others`. */
 export const ABOUT_OTHERS = "About other methods";
 
 const LABELS: Record<Severity, string> = {
@@ -44,9 +44,9 @@ const LABELS: Record<Severity, string> = {
 const GRAVEST_FIRST = Object.keys(LABELS) as Severity[];
 
 /**
- * What there is to show of the findings.
+ * The summary, severity and items to show for the findings.
  *
- * @param method Title of the method whose map is shown; "" where there is none: then all findings are relevant.
+ * @param method the title of the displayed map's method; with "", all findings are relevant
  */
 export function checkUp(findings: readonly Finding[], method: string): CheckUp {
   const concerns = ({ methods = [] }: Finding) => !method || !methods.length || methods.includes(method);
@@ -68,7 +68,7 @@ function summary(relevant: Finding[], others: number, method: string): string {
   return `${counted(relevant.length)} about this method (${worst}), ${others} about others`;
 }
 
-/** What the gravest of them do: "1 makes maps wrong"; the number is left out where there is only one finding. */
+/** The effect of the most severe findings: "1 makes maps wrong", without the number for a single finding. */
 function effect(findings: Finding[], what: string): string {
   const severity = gravest(findings);
   const n = findings.filter((finding) => severityOf(finding) === severity).length;
@@ -96,7 +96,7 @@ function item(finding: Finding): Item {
 
 const SHOWN_PLACES = 3;
 
-/** "in features.3, features.7 and 4 more"; "" where it is about the whole model or the input. */
+/** "in features.3, features.7 and 4 more"; "" if it concerns the whole model or the input. */
 export function whereText(where: readonly string[]): string {
   if (where.length === 0) return "";
   const named = where.length > SHOWN_PLACES ? where.slice(0, SHOWN_PLACES - 1) : where.slice(0, -1);
@@ -108,7 +108,7 @@ export function concernsText(methods: readonly string[]): string {
   return `concerns ${methods.length === 0 ? "all methods" : methods.join(", ")}`;
 }
 
-/** A finding of an unknown severity is shown all the same. */
+/** The severity of a finding; an unknown severity counts as a caution. */
 function severityOf({ severity = "wrong" }: Finding): Severity {
   return severity in LABELS ? severity : "caution";
 }

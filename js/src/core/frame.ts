@@ -1,6 +1,6 @@
-// A frame as it comes from the kernel: 16-bit codes with their range, tagged with (generation, index).
+// A frame sent by the kernel: 16-bit codes with their range, tagged with (generation, index).
 
-/** The highest code; in a signed map ZERO is exactly zero. As in saliency_widgets.render. */
+/** The highest code, as in saliency_widgets.render. In a signed map, ZERO represents exactly zero. */
 export const LEVELS = 65534;
 export const ZERO = LEVELS / 2;
 
@@ -9,12 +9,12 @@ export interface Raster {
   readonly height: number;
 }
 
-/** RGBA, four bytes a pixel. */
+/** RGBA, four bytes per pixel. */
 export interface Pixels extends Raster {
   readonly data: Uint8ClampedArray<ArrayBuffer>;
 }
 
-/** What the `frame` trait holds; `{}` while there is none. */
+/** The value of the `frame` trait; `{}` without a frame. */
 export interface RawFrame {
   generation?: number;
   index?: number;
@@ -39,7 +39,7 @@ export interface Frame {
   readonly codes: Uint16Array;
 }
 
-/** Read the frame, or null where there is none yet or it is damaged. */
+/** Decode the frame; null if it is missing or damaged. */
 export function decodeFrame(raw: RawFrame | null | undefined): Frame | null {
   if (!raw?.codes || raw.generation === undefined || raw.index === undefined) return null;
   const height = raw.height ?? 0;
@@ -61,7 +61,7 @@ export function decodeFrame(raw: RawFrame | null | undefined): Frame | null {
 
 const LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** Little-endian uint16. The bytes are copied first: they may begin at an odd offset. */
+/** Decode little-endian uint16. The bytes are copied first, since they may start at an odd offset. */
 export function decodeCodes(data: ArrayBufferView | ArrayBuffer): Uint16Array {
   const bytes = toBytes(data).slice();
   const codes = new Uint16Array(bytes.buffer, 0, bytes.length >> 1);
@@ -72,7 +72,7 @@ export function decodeCodes(data: ArrayBufferView | ArrayBuffer): Uint16Array {
   return codes;
 }
 
-/** A byte trait as bytes, without a copy; empty where it holds none. */
+/** A byte trait's bytes, without a copy; empty if it has none. */
 export function toBytes(data: ArrayBufferView | ArrayBuffer | null | undefined): Uint8Array {
   if (!data) return new Uint8Array(0);
   if (data instanceof ArrayBuffer) return new Uint8Array(data);
@@ -85,7 +85,7 @@ export function codeValue(frame: Pick<Frame, "low" | "high">, code: number): num
   return frame.low + (code / LEVELS) * (frame.high - frame.low);
 }
 
-/** The index in the map of pixel `i` of `n`, where the map has `m`: the nearest one. */
+/** The index of the nearest of the map's `m` pixels to pixel `i` of the image's `n`. */
 export function nearest(i: number, n: number, m: number): number {
   return n === m ? i : Math.floor(((2 * i + 1) * m) / (2 * n));
 }

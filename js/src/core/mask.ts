@@ -1,4 +1,4 @@
-// A region of the image: which pixels are marked. Coordinates are pixels; the center of the first is at 0.
+// The marked pixels of an image. Coordinates are in pixels; the center of the first pixel is at 0.
 
 export interface Spot {
   x: number;
@@ -19,7 +19,7 @@ export class Mask {
     this.#bits = new Uint8Array(width * height);
   }
 
-  /** How many pixels are marked. */
+  /** The number of marked pixels. */
   get count(): number {
     let count = 0;
     for (const bit of this.#bits) count += bit;
@@ -34,13 +34,13 @@ export class Mask {
     return this.#bits[y * this.width + x] === 1;
   }
 
-  /** Take a snapshot of what is marked: one undo goes back to it. */
+  /** Take a snapshot of the marked pixels, to which one undo returns. */
   snapshot(): void {
     this.#past.push(this.#bits.slice());
     if (this.#past.length > UNDOS) this.#past.shift();
   }
 
-  /** Back to the last snapshot, which stays: while a box is dragged, it replaces the one before. */
+  /** Restore the last snapshot without removing it, so that a box being dragged replaces the previous one. */
   restore(): void {
     const last = this.#past.at(-1);
     if (last) this.#bits.set(last);
@@ -51,7 +51,7 @@ export class Mask {
     if (last) this.#bits = last;
   }
 
-  /** A round brush along a line; the pixel under it always counts. */
+  /** Draw a round brush along a line; the pixels at both ends always count. */
   stroke(from: Spot, to: Spot, diameter: number, marked: boolean): void {
     const reach = diameter / 2;
     const [dx, dy] = [to.x - from.x, to.y - from.y];
@@ -70,7 +70,7 @@ export class Mask {
     for (const { x, y } of [from, to]) this.#set(Math.round(x), Math.round(y), marked);
   }
 
-  /** A rectangle between two pixels, both inside. */
+  /** Draw a rectangle between two pixels, both included. */
   box(a: Spot, b: Spot, marked: boolean): void {
     this.#each(
       { x: Math.min(a.x, b.x), y: Math.min(a.y, b.y) },
@@ -88,7 +88,7 @@ export class Mask {
     for (let i = 0; i < this.#bits.length; i++) this.#bits[i] = this.#bits[i] ? 0 : 1;
   }
 
-  /** Eight pixels a byte, the first in the highest bit, as numpy.packbits does it. */
+  /** Pack eight pixels per byte, the first in the highest bit, as numpy.packbits does. */
   pack(): Uint8Array {
     const packed = new Uint8Array((this.#bits.length + 7) >> 3);
     this.#bits.forEach((bit, i) => {
@@ -97,14 +97,14 @@ export class Mask {
     return packed;
   }
 
-  /** What was packed; false where it is of another size. */
+  /** Load packed pixels; returns false if the size differs. */
   load(packed: Uint8Array): boolean {
     if (packed.length !== (this.#bits.length + 7) >> 3) return false;
     for (let i = 0; i < this.#bits.length; i++) this.#bits[i] = (packed[i >> 3]! >> (7 - (i & 7))) & 1;
     return true;
   }
 
-  /** An RGBA layer for the image, `scale` times its size: stripes with an edge, visible on any image. */
+  /** An RGBA layer of `scale` times the image's size, with stripes and an edge that are visible on any image. */
   overlay(scale = 1): Uint8ClampedArray<ArrayBuffer> {
     const [width, height] = [this.width * scale, this.height * scale];
     const data = new Uint8ClampedArray(4 * width * height);

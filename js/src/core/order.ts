@@ -1,16 +1,16 @@
-// (generation, index) never goes backwards, and every painted frame is acknowledged once.
+// Ensures that (generation, index) never decreases and that every painted frame is acknowledged once.
 
 export interface Stamp {
   readonly generation: number;
   readonly index: number;
 }
 
-/** Below zero when `a` is older than `b`. */
+/** Negative if `a` is older than `b`. */
 export function compare(a: Stamp, b: Stamp): number {
   return a.generation - b.generation || a.index - b.index;
 }
 
-/** Keeps the newest of what arrives. */
+/** Holds the newest of the received items. */
 export class Newest<T extends Stamp> {
   #current: T | null = null;
 
@@ -18,7 +18,7 @@ export class Newest<T extends Stamp> {
     return this.#current;
   }
 
-  /** Take it unless it is older than the one held, or is that one sent again; say whether it was taken. */
+  /** Accept an item unless it is as old as the current one or older; returns whether it was accepted. */
   offer(item: T): boolean {
     if (this.#current && compare(item, this.#current) <= 0) return false;
     this.#current = item;
@@ -40,12 +40,12 @@ const CLOCK: Timers = {
   clear: (handle) => clearTimeout(handle as ReturnType<typeof setTimeout>),
 };
 
-/** The messages acknowledged so far, by any view: several views of one model answer once. */
+/** The messages acknowledged so far by any view, since several views of a model send only one acknowledgment. */
 const ANSWERED = new WeakSet<object>();
 
 /**
- * Tells the kernel that a frame is on the screen. A hidden tab paints nothing: after `patience` ms the frame
- * is acknowledged all the same, so that the kernel goes on.
+ * Acknowledges painted frames to the kernel. A hidden tab paints nothing, so after `patience` ms the frame is
+ * acknowledged anyway and the kernel can continue.
  */
 export class Acknowledger {
   #due: { stamp: Stamp; message: object } | null = null;
@@ -57,13 +57,13 @@ export class Acknowledger {
     private readonly timers: Timers = CLOCK,
   ) {}
 
-  /** A frame was received in `message`. The one before it, if it is still due, is superseded. */
+  /** Record a frame received in `message`. It supersedes a previous frame that is still pending. */
   expect(stamp: Stamp, message: object): void {
     this.#due = { stamp, message };
     if (this.#timer === null) this.#timer = this.timers.set(() => this.#expire(), this.patience);
   }
 
-  /** The frame that is due was painted. */
+  /** Acknowledge the pending frame, which was painted. */
   painted(): void {
     this.#stop();
     const due = this.#due;
@@ -73,7 +73,7 @@ export class Acknowledger {
     this.send({ generation: due.stamp.generation, index: due.stamp.index });
   }
 
-  /** Forget what is due: the view is gone. */
+  /** Drop the pending frame, because the view is gone. */
   cancel(): void {
     this.#stop();
     this.#due = null;
@@ -91,8 +91,8 @@ export class Acknowledger {
 }
 
 /**
- * Take what arrived in `message`; nothing at all starts over: the next one may have any number. False where it is
- * older than what is held, or the same again.
+ * Process the item received in `message`. Without an item the order restarts, so that the next one may have any
+ * number. Returns false if the item is older than the current one or a repetition of it.
  */
 export function receive<T extends Stamp>(
   item: T | null,

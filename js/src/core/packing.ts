@@ -1,8 +1,8 @@
-// Codes as saliency_widgets.render.packing packs them: high bytes first, then low ones; of smooth maps, steps.
+// Unpacks codes packed by saliency_widgets.render.packing: high bytes first, then low bytes; differences if smooth.
 
 export type Packing = "raw" | "planes" | "steps";
 
-/** The little-endian uint16 codes, exactly; "raw" bytes as they are. */
+/** The exact codes as little-endian uint16; "raw" bytes are returned unchanged. */
 export function unpack(packing: Packing, packed: Uint8Array, width: number): Uint8Array {
   if (packing === "raw") return packed;
   const count = packed.length >> 1;

@@ -1,16 +1,16 @@
-// Recorded results: an entry for each combination of the axes that matter.
+// Recorded results, with an entry for each combination of the axes that apply.
 
-/** Something that can be chosen on the page, such as the number of samples. */
+/** A setting that can be changed on the page, such as the number of samples. */
 export interface Axis {
   readonly name: string;
   readonly label: string;
   readonly help: string;
   readonly labels: readonly string[];
-  /** The index when the page opens. */
+  /** The index with which the page opens. */
   readonly begin: number;
-  /** Numbers in order: a slider; else a menu. */
+  /** Whether the values are ordered numbers, shown as a slider instead of a menu. */
   readonly ordered: boolean;
-  /** Indices of another axis at which this one matters; without them it always does. */
+  /** Another axis and the indices at which this axis applies; if missing, it always applies. */
   readonly only?: { readonly axis: string; readonly at: readonly number[] };
 }
 
@@ -30,14 +30,14 @@ export class Recording {
     if (axis) this.#at.set(name, Math.min(axis.labels.length - 1, Math.max(0, Math.round(index))));
   }
 
-  /** Whether the axis matters for what is chosen elsewhere. */
+  /** Whether the axis applies to the current selection on the other axes. */
   matters({ only }: Axis): boolean {
     if (!only) return true;
     const at = this.#at.get(only.axis);
     return at === undefined || only.at.includes(at);
   }
 
-  /** Names the entry: the index on each axis, "-" where it doesn't matter. */
+  /** The key of the entry: the index on each axis, "-" if the axis doesn't apply. */
   get key(): string {
     return this.axes.map((axis) => (this.matters(axis) ? this.#at.get(axis.name) : "-")).join(" ");
   }

@@ -1,15 +1,15 @@
-// One color scale for several maps. The same numbers as saliency_widgets.render.shared_scale.
+// A color scale shared by several maps. Computes the same values as saliency_widgets.render.shared_scale.
 
 import type { Limits } from "./clip.ts";
 import { type Frame, LEVELS, ZERO } from "./frame.ts";
 
-/** What is pooled of one map: how many pixels have at most each level, and the value of the highest level. */
+/** The statistics of one map: the number of pixels at or below each level, and the value of the highest level. */
 export interface Pooled {
   readonly cumulative: Uint32Array;
   readonly high: number;
 }
 
-/** The ends of a scale, in the maps' own unit; of signed maps in units of magnitude. */
+/** The ends of a scale in the maps' own unit; magnitudes for signed maps. */
 export type Ends = readonly [lo: number, hi: number];
 
 export function cumulate(counts: Uint32Array): Uint32Array {
@@ -22,12 +22,12 @@ export function cumulate(counts: Uint32Array): Uint32Array {
   return sums;
 }
 
-/** The highest level that a map can have: of a signed one, the highest magnitude. */
+/** The highest level that a map can have; the highest magnitude for a signed map. */
 export function highest(signed: boolean): number {
   return signed ? ZERO : LEVELS;
 }
 
-/** The values at two percentiles of all pixels together: the smallest that at least that many don't exceed. */
+/** The values at two percentiles of all maps' pixels: the smallest values that at least that share doesn't exceed. */
 export function sharedEnds(maps: readonly Pooled[], signed: boolean, clip: readonly [number, number]): Ends {
   const top = highest(signed);
   const n = maps.reduce((sum, { cumulative }) => sum + (cumulative.at(-1) ?? 0), 0);
@@ -57,13 +57,13 @@ function valueAt(maps: readonly Pooled[], top: number, rank: number): number {
 function levelBelow(value: number, high: number, top: number): number {
   if (high <= 0) return top;
   let level = Math.max(0, Math.min(top, Math.floor((value / high) * top)));
-  // The division may be off in the last bit, a level's own value must not be.
+  // Correct for rounding of the division in the last bit; a level's own value must map to that level.
   while (level < top && ((level + 1) / top) * high <= value) level++;
   while (level > 0 && (level / top) * high > value) level--;
   return level;
 }
 
-/** The ends as levels of one map, fractions of a level included. */
+/** The ends as levels of one map, including fractions of a level. */
 export function limitsOf({ high, signed }: Pick<Frame, "high" | "signed">, [lo, hi]: Ends): Limits {
   const top = highest(signed);
   return high > 0 ? [(lo / high) * top, (hi / high) * top] : [0, 0];

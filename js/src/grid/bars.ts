@@ -1,4 +1,4 @@
-// The color bars of a grid: one for each scale that cells share.
+// The color bars of a grid, one for each scale in use.
 
 import { barColors, barTicks } from "../core/bar.ts";
 import { type Display, lookOf } from "../core/display.ts";
@@ -6,7 +6,7 @@ import { type Ends, highest, limitsOf } from "../core/scale.ts";
 import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 
-/** A scale and what shares it; without ends, each map has its own. */
+/** A scale with the name of its maps; without ends, each map has its own. */
 export interface Scale {
   readonly name: string;
   readonly signed: boolean;

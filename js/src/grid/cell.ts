@@ -1,4 +1,4 @@
-// One cell of a grid: a map over its image, and one line below it.
+// A cell of a grid: a map over its image, and a line of text below it.
 
 import type { Limits } from "../core/clip.ts";
 import { Composer } from "../core/compose.ts";
@@ -15,21 +15,21 @@ import type { LiveModel } from "../shell/models.ts";
 import { Stage } from "../shell/stage.ts";
 import { tell } from "../shell/traits.ts";
 
-/** A point in an image, as shares of its width and height: images of several sizes have it in common. */
+/** A point as fractions of an image's width and height, valid for images of any size. */
 export interface Spot {
   readonly u: number;
   readonly v: number;
 }
 
-/** A cell's model: an image, the newest frame, and its status. */
+/** A cell's model, with an image, the newest frame and a status. */
 export interface CellModel extends LiveModel {
   send?(message: object): void;
 }
 
-/** Events of a cell, for its grid. */
+/** The events that a cell reports to its grid. */
 export interface CellEvents {
   dirty(cell: GridCell): void;
-  /** The range of its values changed, and with it the scale that it shares with other cells. */
+  /** The cell's range of values changed, and thereby the scale that it shares with other cells. */
   moved(): void;
 }
 
@@ -99,7 +99,7 @@ export class GridCell {
     return String(this.model.get("name") ?? "");
   }
 
-  /** Cells of one group have comparable numbers; signed maps have other colors. */
+  /** The group of cells with comparable values; signed maps, which have other colors, form their own groups. */
   get group(): string {
     return `${this.frame?.signed ? "signed " : ""}${String(this.model.get("group") ?? "")}`;
   }
@@ -112,7 +112,7 @@ export class GridCell {
     return this.frame && this.#composer.limits(this.frame, display);
   }
 
-  /** Whether something was drawn. */
+  /** Paint the cell; returns whether anything was drawn. */
   paint(display: Display, limits: Limits | null): boolean {
     const frame = this.frame;
     const size = this.#image ?? frame;
@@ -133,7 +133,7 @@ export class GridCell {
     return drawn;
   }
 
-  /** Show the value at a spot, or without one the status. */
+  /** Show the value at a spot, or the status if there is none. */
   say(spot: Spot | null): void {
     const frame = this.frame;
     const { width, height } = this.size;
@@ -201,14 +201,14 @@ export class GridCell {
 
 const DECODED = new WeakMap<object, Promise<Pixels>>();
 
-/** Decoded once for all cells with the same bytes. */
+/** Decode an image once for all cells with the same bytes. */
 function imageOf(key: object, bytes: Uint8Array): Promise<Pixels> {
   const decoded = DECODED.get(key) ?? decodeImage(bytes);
   DECODED.set(key, decoded);
   return decoded;
 }
 
-/** The line below a map while no pixel is pointed at. */
+/** The line below a map while the pointer is elsewhere. */
 function rest(status: Status): string {
   if (status.state === "error") return `Failed: ${status.message ?? ""}`;
   if (status.state === "running") return progressParts(status)[0] ?? "";
@@ -216,7 +216,7 @@ function rest(status: Status): string {
   return status.title || (status.state === "done" ? "" : "Waiting");
 }
 
-/** Where the pointer is in the image on a canvas; null where that has no size. */
+/** The position of the pointer in the image on a canvas; null if the canvas has no size. */
 export function spotIn(canvas: HTMLCanvasElement, event: PointerEvent): Spot | null {
   const box = canvas.getBoundingClientRect();
   if (!box.width || !box.height) return null;

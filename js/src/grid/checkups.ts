@@ -1,10 +1,10 @@
-// The check-up's line of each model that is compared.
+// The check-up's line of each compared model.
 
 import type { Finding } from "../core/findings.ts";
 import { CheckUpLine } from "../shell/checkup.ts";
 import { make, setText } from "../shell/elements.ts";
 
-/** One model's findings; `name` is empty where there is only one model. */
+/** One model's findings; `name` is empty if there is only one model. */
 export interface RawCheckUp {
   name: string;
   findings: Finding[];

@@ -1,4 +1,4 @@
-// Pointer and keys in a grid: read a pixel in all cells, move between cells, open and unlock them.
+// Pointer and keyboard input in a grid: read a pixel in all cells, move between cells, open and unlock cells.
 
 import { type GridCell, type Spot, spotIn } from "./cell.ts";
 
@@ -19,8 +19,8 @@ const ARROWS: Record<string, readonly [number, number]> = {
 };
 
 /**
- * @param root where the pointer may be
- * @param table where the cells are
+ * @param root the element that receives pointer events
+ * @param table the element that contains the cells
  * @param other a canvas that shows the same images as the cells
  */
 export function listen(
@@ -95,7 +95,7 @@ export function listen(
   );
 }
 
-/** The center of the next pixel. */
+/** The center of the pixel one step further. */
 function stepped({ u, v }: Spot, [x, y]: readonly [number, number], cell: GridCell): Spot {
   const { width, height } = cell.size;
   const moved = (at: number, by: number, n: number) =>

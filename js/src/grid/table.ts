@@ -1,4 +1,4 @@
-// The cells of a grid in rows and columns, with their headings.
+// Lays out the cells of a grid in rows and columns with headings.
 
 import { make } from "../shell/elements.ts";
 import type { GridCell } from "./cell.ts";
@@ -8,7 +8,7 @@ export class Table {
   readonly scroller = make("div", "scroller", {}, [this.root]);
   #columns = 1;
 
-  /** Put headings and cells in place, row by row. */
+  /** Lay out headings and cells, row by row. */
   lay(rows: readonly string[], columns: readonly string[], cells: readonly GridCell[]): void {
     const named = rows.some(Boolean);
     const lines: HTMLElement[] = [];
@@ -26,7 +26,7 @@ export class Table {
     this.root.style.setProperty("--sw-columns", String(this.#columns));
   }
 
-  /** The width of a map, in pixels, for which all columns are in sight. */
+  /** The width of a map, in pixels, at which all columns are visible. */
   get room(): number {
     const [first] = this.root.getElementsByClassName("sw-row-heading");
     const names = first ? first.clientWidth + 6 : 0;

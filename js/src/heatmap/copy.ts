@@ -1,4 +1,4 @@
-// Copies the code of the map that is shown. Everything happens in the page: no kernel is needed.
+// Copies the code of the displayed map, in the page and without the kernel.
 
 import { setText } from "../shell/elements.ts";
 import { type Elements, keepFocus, setDisabled } from "./elements.ts";
@@ -54,7 +54,7 @@ export class CopyButton {
     setText(announcement, "");
   }
 
-  // -- by hand, where the page may not write to the clipboard ----------------------------------------------
+  // -- manual copying, if the page may not write to the clipboard ----------------------------------------
 
   #offer(): void {
     const { byHand, byHandText } = this.elements;
@@ -74,7 +74,7 @@ export class CopyButton {
 
   #copiedByHand(): void {
     const { selectionStart, selectionEnd, value } = this.elements.byHandText;
-    // The browser takes the text only after this event.
+    // The browser copies the text only after this event.
     if (selectionEnd - selectionStart === value.length) setTimeout(() => this.#close());
     this.#say();
   }
@@ -90,10 +90,10 @@ export class CopyButton {
   }
 }
 
-/** False where neither of the browser's ways is open. */
+/** Write to the clipboard; returns false if both of the browser's methods fail. */
 async function write(text: string, elements: Elements): Promise<boolean> {
   try {
-    await navigator.clipboard.writeText(text); // missing on pages that came without https
+    await navigator.clipboard.writeText(text); // missing on pages served without https
     return true;
   } catch {
     return writeThroughSelection(text, elements);

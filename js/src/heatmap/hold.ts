@@ -1,4 +1,4 @@
-// A button that works while it is held: by mouse, finger, Space or Enter.
+// A button that acts while it is held down, by mouse, finger, Space or Enter.
 
 export function holdButton(
   button: HTMLButtonElement,
@@ -28,6 +28,6 @@ export function holdButton(
   };
   button.addEventListener("keydown", key, listen);
   button.addEventListener("keyup", key, listen);
-  // A long touch would open the browser's menu.
+  // A long touch would otherwise open the browser's menu.
   button.addEventListener("contextmenu", (event) => event.preventDefault(), listen);
 }

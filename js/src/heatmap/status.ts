@@ -1,10 +1,10 @@
-// The words under the image: progress, readings, errors, notes.
+// The texts below the image: progress, readings, errors and notes.
 
 import { isWhole, progressParts, SEPARATOR, type Status } from "../core/text.ts";
 import { fill, setText } from "../shell/elements.ts";
 import { type Elements, setDisabled } from "./elements.ts";
 
-/** Something this view itself has to say, in the same place as an error of the kernel. */
+/** A problem of the view itself, shown in the same place as an error from the kernel. */
 export interface Problem {
   message: string;
   remedy: string;

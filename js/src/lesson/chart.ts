@@ -1,17 +1,17 @@
-// A curve with its axes and a marker, and bars: drawn as SVG, in the colors of the page.
+// Draws charts as SVG in the colors of the page: a curve with axes and a marker, and bars.
 
 import { formatNumber } from "../core/text.ts";
 import type { Bar, Curve } from "./content.ts";
 
 const SVG = "http://www.w3.org/2000/svg";
-/** The drawing's units; it is scaled to the space it has, and the letters with it. */
+/** The drawing's size in its own units; drawing and text are scaled to the available space. */
 const SIDE = 280;
 const LEFT = 78;
 const RIGHT = 14;
 const TOP = 14;
 const BOTTOM = 52;
 
-/** Round numbers within these limits, some five. */
+/** About five round numbers within these limits. */
 export function roundTicks(low: number, high: number): number[] {
   if (!(high > low)) return [low];
   const rough = (high - low) / 4;
@@ -22,7 +22,7 @@ export function roundTicks(low: number, high: number): number[] {
   return ticks;
 }
 
-/** The curve's value there, between its points on the straight line through them. */
+/** The curve's value at `at`, interpolated linearly between its points. */
 export function valueAt({ x, y }: Pick<Curve, "x" | "y">, at: number): number {
   const next = x.findIndex((point) => point >= at);
   if (next === 0) return y[0];
@@ -83,7 +83,7 @@ export function drawBars(bars: readonly Bar[], chosen: number, label: string): S
   return svg;
 }
 
-/** A name, cut to a length. */
+/** A name, shortened to a maximum length. */
 export function shortened(name: string, most = 26): string {
   return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }

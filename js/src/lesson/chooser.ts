@@ -1,4 +1,4 @@
-// The step's own control: a slider, or a row of buttons. It chooses one of the step's shots.
+// The control of a step, a slider or a row of buttons, which selects one of the step's shots.
 
 import { fill, make, setText } from "../shell/elements.ts";
 import type { Content } from "./content.ts";
@@ -13,7 +13,7 @@ export class Chooser {
   readonly #buttons = make("div", "lesson-choices", { role: "group" });
   readonly root = make("div", "lesson-control", {}, [this.#label, this.#slider, this.#value, this.#buttons]);
 
-  /** `choose` is called with the shot's number; `release` when a pointer has let go of the control. */
+  /** `choose` is called with the index of the selected shot, `release` when the pointer releases the slider. */
   constructor(
     private readonly choose: (shot: number) => void,
     private readonly release: () => void,

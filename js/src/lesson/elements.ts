@@ -1,4 +1,4 @@
-// The elements of a lesson. All of them are there from the start: nothing jumps when steps change.
+// The elements of a lesson. All exist from the start, so that nothing jumps when steps change.
 
 import { make } from "../shell/elements.ts";
 

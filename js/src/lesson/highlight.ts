@@ -1,4 +1,4 @@
-// Shows one of an explorer's controls: it is scrolled to, and marked for a while.
+// Scrolls to one of an explorer's controls and marks it for a while.
 
 const PATIENCE = 8000;
 const MARKED_FOR = 4000;

@@ -1,4 +1,4 @@
-// One thing to look at, with its caption, its color scale, and the value under the pointer.
+// A panel of a step: an image, map or chart with its caption, color scale and the value under the pointer.
 
 import { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
@@ -13,17 +13,17 @@ import type { Panel } from "./content.ts";
 
 const TICKS = 3;
 
-/** What a panel shows, found by its names. */
+/** The contents of a panel, resolved from the names in it. */
 export interface Seen {
   panel: Panel;
   image: Pixels | null;
   frame: Frame | null;
   scale: Frame | null;
-  /** null where the color tables are missing. */
+  /** null if the color tables are missing. */
   display: Display | null;
 }
 
-/** What is painted: the map over its image, the map alone, or the image. */
+/** The pixels to paint: the map over its image, the map alone, or the image. */
 export function pixelsOf(composer: Composer, { image, frame, scale, display }: Seen): Pixels | null {
   if (!frame || !display) return image;
   return composer.blend(frame, image, display, composer.limits(scale ?? frame, display));
@@ -47,7 +47,7 @@ export class PanelView {
   #size: Raster | null = null;
   #drawn: unknown = null;
 
-  /** `read` is called with the words on the pixel under the pointer; "" where there is none. */
+  /** @param read called with the text about the pixel under the pointer, "" if there is none */
   constructor(read: (words: string) => void, life: AbortSignal) {
     this.#bar.width = 256;
     this.#bar.height = 1;
@@ -60,7 +60,7 @@ export class PanelView {
     );
   }
 
-  /** Show it; true where pixels were painted or a chart was drawn. */
+  /** Show the contents; returns true if pixels were painted or a chart was drawn. */
   show(seen: Seen): boolean {
     this.#seen = seen;
     const { panel } = seen;

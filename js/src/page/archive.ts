@@ -1,4 +1,4 @@
-// The state of a saved page: one deflated block, JSON first, then the bytes it refers to.
+// The state of a saved page: one deflated block that holds JSON, followed by the bytes it refers to.
 
 import { type Packing, unpack } from "../core/packing.ts";
 import type { Axis } from "../core/recording.ts";
@@ -6,7 +6,7 @@ import type { Axis } from "../core/recording.ts";
 /** Traits by name. */
 export type Traits = Record<string, unknown>;
 
-/** A parameter of the display, as Python states it. */
+/** A display parameter, as Python describes it. */
 export interface Setting {
   name: string;
   label: string;
@@ -22,21 +22,21 @@ export interface Archive {
   /** The index of the root view's model. */
   root: number;
   models: Traits[];
-  /** Canvases by the index of their model: PNG bytes, of this size. */
+  /** Canvases, with the index of their model, their size and their PNG bytes. */
   images: { model: number; width: number; height: number; png: DataView }[];
   settings: Setting[];
-  /** Models whose traits the settings are. */
+  /** The indices of the models whose traits the settings change. */
   displays: number[];
   axes: Axis[];
-  /** By the key of the recording: traits by the index of their model. */
+  /** For each key of the recording, the traits by the index of their model. */
   states: Record<string, Record<string, Traits>>;
   predictions: { index: number; name: string; share: number }[];
-  /** The class at each index of the axis "target", where that was recorded; else the one that is explained. */
+  /** The class at each index of the axis "target"; without that axis, the explained class. */
   targets: (number | null)[];
 }
 
 /** Read the block.
- * @throws where the browser can't inflate, or the block is damaged
+ * @throws if the browser can't inflate it, or the block is damaged
  */
 export async function readArchive(text: string): Promise<Archive> {
   const inflated = await inflate(fromBase64(text.trim()));
@@ -59,7 +59,7 @@ async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> {
 
 type Stored = [length: number, packing: Packing, width: number];
 
-/** The blocks of bytes; each is unpacked once, when it is first used. */
+/** The blocks of bytes, each unpacked once on first use. */
 class Bytes {
   readonly #starts: number[] = [];
   readonly #views = new Map<number, DataView>();
@@ -87,7 +87,7 @@ class Bytes {
   }
 }
 
-/** The same value with `{"bytes": n}` replaced by the n-th block. */
+/** A copy of the value with `{"$bytes": n}` replaced by the n-th block. */
 function filled(value: unknown, bytes: Bytes): unknown {
   if (Array.isArray(value)) return value.map((item) => filled(item, bytes));
   if (typeof value !== "object" || value === null) return value;

@@ -1,4 +1,4 @@
-// Stands in for the widget manager: models whose traits are what was saved, without a kernel.
+// Replaces the widget manager on a saved page: models that hold the saved traits, without a kernel.
 
 import type { Manager } from "../shell/models.ts";
 import type { Archive, Traits } from "./archive.ts";
@@ -9,7 +9,7 @@ export class PageModel {
   readonly widget_manager: Manager;
   readonly #traits: Traits;
   readonly #listeners = new Map<string, Set<Listener>>();
-  /** Of ipycanvas models: what was drawn when the page was saved. */
+  /** The drawing at the time of saving; only for ipycanvas models. */
   canvas?: HTMLCanvasElement;
 
   constructor(traits: Traits, manager: Manager) {
@@ -21,7 +21,7 @@ export class PageModel {
     return this.#traits[name];
   }
 
-  /** Set one trait by name, or several; listeners hear of those that changed. */
+  /** Set one trait by name, or several; listeners are notified of those that changed. */
   set(change: string | Traits, value?: unknown): void {
     const changes = typeof change === "string" ? { [change]: value } : change;
     const changed = Object.keys(changes).filter((name) => !Object.is(this.#traits[name], changes[name]));
@@ -30,10 +30,10 @@ export class PageModel {
     if (changed.length > 0) this.#notify("change");
   }
 
-  /** There is no kernel to save to. */
+  /** Does nothing, because there is no kernel to save to. */
   save_changes(): void {}
 
-  /** There is no kernel: messages are dropped. */
+  /** Drops the message, because there is no kernel. */
   send(): void {}
 
   on(events: string, listener: Listener): void {
@@ -56,7 +56,7 @@ export class PageModel {
   }
 }
 
-/** The models of the page, in the order of the archive; references are their indices. */
+/** The models of the page, in the order of the archive; references are indices into it. */
 export async function makeModels(archive: Archive): Promise<PageModel[]> {
   const models: PageModel[] = [];
   const manager: Manager = {

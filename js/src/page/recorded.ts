@@ -1,4 +1,4 @@
-// The recorded settings: sliders and menus that step through what was computed when the page was saved.
+// The recorded settings: sliders and menus that select among the results computed when the page was saved.
 
 import { Recording } from "../core/recording.ts";
 import { make } from "../shell/elements.ts";
@@ -11,14 +11,14 @@ export class Recorded {
   readonly #recording: Recording;
   #generation: number;
 
-  /** `changed` is called when another entry is shown. */
+  /** @param changed called when another entry is shown */
   constructor(
     private readonly archive: Archive,
     private readonly models: readonly PageModel[],
     private readonly changed: () => void,
   ) {
     this.#recording = new Recording(archive.axes);
-    // Views take newer frames only: what is chosen later is numbered after all that was saved.
+    // Views accept only newer frames, so selected entries are numbered after all saved ones.
     const saved = [...archive.models, ...Object.values(archive.states).flatMap(Object.values)];
     this.#generation = Math.max(0, ...saved.map(({ frame }) => Number((frame as Traits)?.generation) || 0));
     this.rows = archive.axes.map((axis) => {
@@ -44,7 +44,7 @@ export class Recorded {
     this.#mark();
   }
 
-  /** The class that is explained, if there is one. */
+  /** The explained class, or null if there is none. */
   get target(): number | null {
     return this.archive.targets[this.#recording.at("target") ?? 0] ?? null;
   }
@@ -64,7 +64,7 @@ export class Recorded {
     this.changed();
   }
 
-  /** Disable the axes that don't matter for this choice. */
+  /** Disable the axes that don't apply to the current selection. */
   #mark(): void {
     this.#recording.axes.forEach((axis, i) => {
       const off = !this.#recording.matters(axis);

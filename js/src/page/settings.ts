@@ -4,7 +4,7 @@ import { make } from "../shell/elements.ts";
 import type { Setting } from "./archive.ts";
 import type { PageModel } from "./models.ts";
 
-/** A control under its name, with room for its value; the control is named for screen readers. */
+/** A labeled row for a control and its value, with the label also set for screen readers. */
 export function row(name: string, label: string, help: string, ...parts: HTMLElement[]): HTMLElement {
   const words = make("span", "page-label", { title: help }, [label]);
   return make("div", "page-row", { "data-name": name, role: "group", "aria-label": label }, [
@@ -22,12 +22,12 @@ export function menu(label: string, options: readonly string[], at: number): HTM
 
 export function slider(label: string, low: number, high: number, step: number, at: number): HTMLInputElement {
   const made = make("input", "page-slider", { type: "range", "aria-label": label });
-  // In this order: a value is moved into the limits that are there.
+  // The order matters: the browser clamps the value to the limits set so far.
   Object.assign(made, { min: String(low), max: String(high), step: String(step), value: String(at) });
   return made;
 }
 
-/** A row for each setting; all displays move together. */
+/** One row per setting. A change applies to all displays. */
 export function settingRows(settings: readonly Setting[], displays: readonly PageModel[]): HTMLElement[] {
   const [first] = displays;
   if (!first) return [];
@@ -52,7 +52,7 @@ export function settingRows(settings: readonly Setting[], displays: readonly Pag
       };
       ends.forEach((end, i) => {
         end.addEventListener("input", () => {
-          // One end pushes the other, and never passes it.
+          // An end that reaches the other one pushes it along.
           const other = ends[1 - i];
           if (Number(ends[0].value) > Number(ends[1].value)) other.value = end.value;
           say();
@@ -62,7 +62,7 @@ export function settingRows(settings: readonly Setting[], displays: readonly Pag
       say();
       return row(name, label, help, make("span", "page-ends", {}, ends), said);
     }
-    // A power of ten: a default between hundredths of the range could not be chosen again.
+    // The step is a power of ten, so that the default lies on a step and can be selected again.
     const handle = slider(label, from, to, 10 ** Math.floor(Math.log10((to - from) / 50)), Number(value));
     const say = () => {
       said.textContent = `${Number(handle.value).toFixed(2)}${unit && ` ${unit}`}`;

@@ -1,5 +1,5 @@
-// What ipywidgets' controls lack for keyboards and screen readers. A fold opens by click alone, and a slider's handle
-// has no name and reads out its position: "6" for 64 steps. This adds the rest, to our own controls only.
+// Adds keyboard and screen reader support that ipywidgets' controls lack: a fold opens only by click, and a slider's
+// handle has no name and announces its position, such as "6" for 64 steps. Applies only to this package's controls.
 
 const FOLD = ".sw-fold .jupyter-widget-Collapse-header";
 const HANDLE = ".sw-control .noUi-handle";
@@ -8,9 +8,9 @@ const OPEN = "jupyter-widget-Collapse-open";
 const DONE = new WeakSet<Element>();
 let folds = 0;
 
-/** Mend the controls in one display with `el`, now and as they come, until `life` ends. */
+/** Fix the existing and future controls in the same output as `el`, until `life` is aborted. */
 export function mendControls(el: HTMLElement, life: AbortSignal): void {
-  // Its ancestors are there only once it is on the page.
+  // The ancestors of `el` are available only once it is on the page.
   const placed = new ResizeObserver(() => {
     if (!el.isConnected) return;
     placed.disconnect();
@@ -43,7 +43,7 @@ function fresh(display: HTMLElement, selector: string): HTMLElement[] {
   return all;
 }
 
-/** A fold's header as a button with its state, open or not. */
+/** Turn a fold's header into a button that announces whether the fold is open. */
 function mendFold(header: HTMLElement): void {
   const fold = header.parentElement;
   const contents = header.nextElementSibling;
@@ -52,8 +52,8 @@ function mendFold(header: HTMLElement): void {
   header.tabIndex = 0;
   header.setAttribute("role", "button");
   header.setAttribute("aria-controls", contents.id);
-  header.querySelector("i")?.setAttribute("aria-hidden", "true"); // the arrow is a letter of a font
-  header.dataset.lmSuppressShortcuts = "true"; // Enter would go to JupyterLab, which begins to edit the cell
+  header.querySelector("i")?.setAttribute("aria-hidden", "true"); // the arrow is a character of an icon font
+  header.dataset.lmSuppressShortcuts = "true"; // otherwise Enter makes JupyterLab edit the cell
   const say = () => header.setAttribute("aria-expanded", String(fold.classList.contains(OPEN)));
   new MutationObserver(say).observe(fold, { attributeFilter: ["class"] });
   say();
@@ -65,7 +65,7 @@ function mendFold(header: HTMLElement): void {
   });
 }
 
-/** A slider's handle with the name of its control, and the value that is written next to it. */
+/** Label a slider's handle with the name of its control and the displayed value. */
 function mendHandle(handle: HTMLElement): void {
   const control = handle.closest(".sw-control");
   if (!control) return;
@@ -78,7 +78,7 @@ function mendHandle(handle: HTMLElement): void {
   const say = () => {
     const value = readout.textContent?.trim() ?? "";
     const text = unit && /\d$/.test(value) ? `${value} ${unit}` : value;
-    // The slider writes its position there at every move.
+    // The slider overwrites it with its position at every move.
     if (value && handle.getAttribute("aria-valuetext") !== text) handle.setAttribute("aria-valuetext", text);
   };
   const watch = new MutationObserver(say);

@@ -3,7 +3,7 @@
 import type { Tick } from "../core/bar.ts";
 import { setText } from "./elements.ts";
 
-/** Labels that are there already are changed in place: a reader's selection survives. */
+/** Draw the bar. Existing labels are changed in place, so that a text selection survives. */
 export function drawBar(
   bar: HTMLCanvasElement,
   labels: HTMLElement,

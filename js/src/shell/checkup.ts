@@ -1,4 +1,4 @@
-// The check-up's line, which opens to its findings. There is room for it before the first finding.
+// The check-up's line, which expands to its findings. Its space is reserved before the first finding.
 
 import { ABOUT_OTHERS, checkUp, type Finding, type Item } from "../core/findings.ts";
 import { fill, make } from "./elements.ts";
@@ -17,7 +17,7 @@ export class CheckUpLine {
     this.reserve = reserveHeight(this.#summary);
   }
 
-  /** Whether it is open stays as the person left it. */
+  /** Show the findings. The line stays open or closed as the user left it. */
   show(findings: readonly Finding[], checked: boolean, method: string): void {
     const { line, mark: shape, relevant, others } = checkUp(findings, method);
     const any = relevant.length + others.length > 0;

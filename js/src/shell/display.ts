@@ -1,9 +1,9 @@
-// The display settings follow their controls in the page. A control tells the kernel itself: one message a move.
+// The display settings follow their controls in the page. The controls themselves send one message per move.
 
 import type { AnyModel } from "@anywidget/types";
 import { type LiveModel, resolveModel } from "./models.ts";
 
-/** A control's model, and the trait with its value: of a menu, the index of the choice. */
+/** A setting's name, its control's model, and the trait with the value, which is the index for a menu. */
 type Source = readonly [name: string, model: LiveModel, trait: "index" | "value"];
 
 async function initialize({ model }: { model: AnyModel }): Promise<() => void> {

@@ -1,4 +1,4 @@
-// Making and changing elements.
+// Creates and updates elements.
 
 type Attributes = Record<string, string>;
 
@@ -15,14 +15,14 @@ export function make<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Write a text only where it changed: a screen reader announces every write. */
+/** Write a text only if it changed, because a screen reader announces every write. */
 export function setText(element: HTMLElement, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
 const SHOWN = new WeakMap<HTMLElement, string>();
 
-/** Replace the children only where the content changed: tooltips and selections survive. */
+/** Replace the children only if the content changed, so that tooltips and selections survive. */
 export function fill<T>(
   parent: HTMLElement,
   items: T[],

@@ -1,4 +1,4 @@
-// Reads single pixels: by pointer, or by keyboard with a cursor.
+// Reads single pixels, by pointer or with a keyboard cursor.
 
 import type { Raster } from "../core/frame.ts";
 
@@ -31,7 +31,7 @@ export class Inspector {
     canvas.addEventListener("keydown", (e) => this.#key(e), listen);
   }
 
-  /** The pixel being read, inside the image as it is now. */
+  /** The pixel being read, clamped to the current image. */
   get pixel(): Pixel | null {
     const size = this.size();
     if (!this.#pixel || !size) return null;
@@ -44,7 +44,7 @@ export class Inspector {
     if (!size || !box.width || !box.height) return;
     const x = Math.floor(((event.clientX - box.left) / box.width) * size.width);
     const y = Math.floor(((event.clientY - box.top) / box.height) * size.height);
-    // A finger hides what it points at.
+    // A finger hides the pixel it points at, so show the cursor.
     this.#move(inside({ x, y }, size), event.pointerType === "touch");
   }
 

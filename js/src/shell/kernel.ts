@@ -1,5 +1,5 @@
-// Whether the kernel is still there: a view must not show "running" once it is gone, and must say so when a
-// control is moved that needs it.
+// Watches whether the kernel is alive. Once it is gone, a view must not show "running", and must report it when the
+// user moves a control that needs the kernel.
 
 import type { AnyModel } from "@anywidget/types";
 import { type LiveModel, type Manager, resolveModel, Subscriptions } from "./models.ts";
@@ -9,15 +9,15 @@ interface Signal<T> {
   disconnect(slot: (sender: unknown, value: T) => void): unknown;
 }
 
-/** What JupyterLab's widget manager has beyond the interface; other pages have none of it. */
+/** The part of JupyterLab's widget manager beyond the interface; other front ends lack it. */
 interface KernelOwner {
   readonly kernel?: { readonly statusChanged?: Signal<string>; readonly disposed?: Signal<unknown> } | null;
 }
 
-/** After any of these the objects of this kernel are lost, whatever starts instead. */
+/** After any of these states the kernel's objects are lost, even if it restarts. */
 const ENDS = new Set(["autorestarting", "dead", "restarting", "terminating"]);
 
-/** What a person moves in a control's model. */
+/** The events of a control's model when the user moves it. */
 const MOVES = "change:value change:index change:selected_index";
 
 export class KernelWatch {
@@ -27,7 +27,7 @@ export class KernelWatch {
   #sibling: LiveModel | null = null;
   readonly #controls = new Subscriptions(MOVES, () => this.ask());
 
-  /** `changed` is called whenever `gone` or `unanswered` may have changed. */
+  /** @param changed called whenever `gone` or `unanswered` may have changed */
   constructor(
     model: AnyModel,
     private readonly changed: () => void,
@@ -37,8 +37,8 @@ export class KernelWatch {
       this.#ended = true;
       changed();
     };
-    // A view's model doesn't show whether its comm lives; all comms of a page die together, but
-    // one after another.
+    // A view's model doesn't show whether its comm is alive, so a sibling's comm is checked. All comms of a page
+    // close together but one after another, hence the delay.
     const update = () => setTimeout(() => !life.aborted && this.#look());
     model.on("comm:close", end);
     model.on("comm_live_update", update);
@@ -64,19 +64,19 @@ export class KernelWatch {
     return this.#ended || !this.#live;
   }
 
-  /** A control that needs the kernel was moved since it is gone. */
+  /** Whether a control that needs the kernel was moved after the kernel was gone. */
   get unanswered(): boolean {
     return this.gone && this.#moved;
   }
 
-  /** The kernel is needed for something. */
+  /** Record a user action that needs the kernel. */
   ask(): void {
     if (!this.gone || this.#moved) return;
     this.#moved = true;
     this.changed();
   }
 
-  /** Watch controls that need the kernel. */
+  /** Watch the referenced controls, which need the kernel. */
   async watch(manager: Manager, references: readonly unknown[]): Promise<void> {
     const models = await Promise.all(references.map((reference) => resolveModel(manager, reference)));
     if (this.life.aborted) return;
@@ -85,7 +85,7 @@ export class KernelWatch {
     if (!this.#sibling) this.follow(controls[0] ?? null);
   }
 
-  /** Watch buttons that need the kernel: clicks on `what`, anywhere in the box around a view. */
+  /** Watch buttons that need the kernel: clicks on `what` anywhere in the box that contains the view. */
   watchClicks(root: HTMLElement, box: string, what: string): void {
     const clicked = ({ target }: Event) => {
       const hit = target instanceof Element ? target.closest(what) : null;
@@ -94,7 +94,7 @@ export class KernelWatch {
     root.ownerDocument.addEventListener("click", clicked, { capture: true, signal: this.life });
   }
 
-  /** Take the state of the comm from another model of the same kernel. */
+  /** Use another model of the same kernel to check whether the comm is alive. */
   follow(sibling: LiveModel | null): void {
     this.#sibling = sibling;
     if (sibling) this.#look();

@@ -1,10 +1,10 @@
-// Small marks that differ in shape, not only in color; each stands next to words. Colors are in the style sheet.
+// Small icons, each next to a text, that differ in shape as well as color. The style sheet defines the colors.
 
 import type { Severity } from "../core/findings.ts";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** In a box of 16 by 16: a filled outline, and lines on top of it. */
+/** A filled outline and the lines on top of it, in a box of 16 by 16. */
 const SHAPES: Record<Severity | "fine", { outline: string; lines: string }> = {
   wrong: { outline: "M5 .8h6L15.2 5v6L11 15.2H5L.8 11V5z", lines: "M5.3 5.3l5.4 5.4m0-5.4l-5.4 5.4" },
   caution: { outline: "M8 1.2 15.6 14.8H.4z", lines: "M8 5.8v4.4m0 2.2v.3" },
@@ -16,7 +16,7 @@ export function mark(name: Severity | "fine"): SVGElement {
   return drawn(name, SHAPES[name]);
 }
 
-/** A padlock, whose bow opens by the style sheet. */
+/** A padlock; the style sheet opens its shackle. */
 export function lockMark(): SVGElement {
   return drawn("lock", { outline: "M3 7.4h10v7.4H3z", lines: "M5 7.4V4.8a3 3 0 0 1 6 0v2.6" });
 }

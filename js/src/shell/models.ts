@@ -1,6 +1,6 @@
-// Other widgets' models: the shared display settings and the drawing layers.
+// Access to other widgets' models, such as the shared display settings and the drawing layers.
 
-/** A widget model as the widget manager gives it. `canvas` is there on ipycanvas models. */
+/** A widget model as the widget manager returns it. Only ipycanvas models have `canvas`. */
 export interface LiveModel {
   get(name: string): unknown;
   on(events: string, callback: () => void): void;
@@ -8,7 +8,7 @@ export interface LiveModel {
   set?(name: string, value: unknown): void;
   save_changes?(): void;
   readonly canvas?: HTMLCanvasElement;
-  /** False once the kernel's end is closed; missing on pages that don't have it. */
+  /** False once the kernel has closed its end of the comm; undefined on pages that don't report it. */
   readonly comm_live?: boolean;
 }
 
@@ -16,7 +16,7 @@ export interface Manager {
   get_model(id: string): Promise<unknown>;
 }
 
-/** The model that "IPY_MODEL_<id>" names, or null: a closed widget must not break the view. */
+/** The model that "IPY_MODEL_<id>" refers to; null if it is gone, since a closed widget must not break the view. */
 export async function resolveModel(manager: Manager, reference: unknown): Promise<LiveModel | null> {
   try {
     if (typeof reference !== "string") return isModel(reference) ? reference : null;
@@ -31,7 +31,7 @@ function isModel(value: unknown): value is LiveModel {
   return typeof value === "object" && value !== null && typeof (value as LiveModel).get === "function";
 }
 
-/** Models that are listened to while they are in use, and left alone afterwards. */
+/** Listeners on a replaceable set of models; replacing the set removes the old listeners. */
 export class Subscriptions {
   #models: LiveModel[] = [];
 

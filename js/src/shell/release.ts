@@ -1,12 +1,12 @@
-// Lets the page forget an explorer that is closed.
+// Lets the browser free the memory of closed explorers.
 //
-// JupyterLab (4.4 to 4.6 at least) connects every comm to its kernel's `statusChanged` and never takes that back: the
-// comm keeps its model, the model its last view, and the view its elements for as long as the kernel lives. A comm
-// without callbacks keeps nothing.
+// JupyterLab (4.4 to 4.6 at least) connects every comm to its kernel's `statusChanged` and never disconnects it. The
+// comm references its model, the model its last view, and the view its elements, as long as the kernel lives. A comm
+// without callbacks references none of them.
 
 import { type LiveModel, type Manager, resolveModel } from "./models.ts";
 
-/** A model as ipywidgets has it: among its attributes are the models that it is made of. */
+/** An ipywidgets model, whose attributes include the models of its parts. */
 interface Part extends LiveModel {
   readonly attributes?: Record<string, unknown>;
   readonly changed?: Record<string, unknown>;
@@ -16,9 +16,9 @@ interface Part extends LiveModel {
 const RELEASED = new WeakSet<Part>();
 
 /**
- * Release the widget with the id `root`, and all that it is made of, as soon as they are closed.
+ * Release the widget with the id `root` and its parts as soon as they are closed.
  *
- * @returns What is to be called when a view of it goes, for the parts that came since.
+ * @returns a function to call when a view is removed, which includes parts added since
  */
 export function releaseClosed(manager: Manager, root: unknown): () => void {
   let whole: LiveModel | null = null;
@@ -47,7 +47,7 @@ function releaseLater(manager: Manager, model: Part): void {
   if (RELEASED.has(model)) return;
   RELEASED.add(model);
   model.on("change", () => {
-    // Parts may come and be closed again while the whole stays in sight.
+    // Parts may be added and closed while the widget stays open.
     for (const part of Object.values(model.changed ?? {})) visit(manager, part, new Set([model]));
   });
   model.on("destroy", () => {
@@ -56,5 +56,5 @@ function releaseLater(manager: Manager, model: Part): void {
   });
 }
 
-/** Not an arrow function in `releaseLater`: that would keep the model. */
+/** Not a closure inside `releaseLater`, which would keep the model alive. */
 function ignore(): void {}

@@ -1,4 +1,4 @@
-// Keeps as much height as an element has ever needed at its present width, so that what is below doesn't jump.
+// Reserves the largest height an element has needed at its current width, so that the content below doesn't jump.
 
 export function reserveHeight(element: HTMLElement): () => void {
   let width = 0;

@@ -1,4 +1,4 @@
-// Puts pixels on the visible canvas, sharp at every size, and the drawing layers on top.
+// Draws pixels on the visible canvas, sharp at every size, with the drawing layers on top.
 
 import type { Pixels } from "../core/frame.ts";
 
@@ -11,7 +11,7 @@ export class Stage {
     this.#context = canvas.getContext("2d");
   }
 
-  /** Draw; false where the canvas has no size (a closed tab of the page). */
+  /** Draw the pixels; returns false if the canvas has no size, as in a closed tab of the page. */
   draw(pixels: Pixels, layers: Iterable<HTMLCanvasElement>): boolean {
     const context = this.#context;
     const box = this.canvas.getBoundingClientRect();
@@ -43,7 +43,7 @@ export class Stage {
   }
 }
 
-/** Call back when the canvas changes its size on the page or the screen its resolution. */
+/** Call back when the canvas's size on the page or the screen's resolution changes. */
 export function watchSize(canvas: HTMLElement, callback: () => void, life: AbortSignal): void {
   const observer = new ResizeObserver(callback);
   observer.observe(canvas);

@@ -1,4 +1,4 @@
-"""Comparisons over models, inputs, classes, methods and settings, any two of which form a grid's rows and columns."""
+"""Comparisons over models, inputs, classes, methods and settings, any two of which form the axes of a grid."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
-"""The axes in their default order for rows and columns, and their menu titles."""
+"""The titles of the axes in menus, in the default order for rows and columns."""
 
 
 class Cell(NamedTuple):
-    """One map of a comparison, by its index on each axis."""
+    """The index of one map of a comparison on each axis."""
 
     methods: int = 0
     settings: int = 0
@@ -30,21 +30,21 @@ class Cell(NamedTuple):
 
 
 class Comparison:
-    """All combinations of the variants, as problems and requests.
+    """All combinations of the axes' variants, as problems and requests.
 
     Args:
-        axes: By name, all of :data:`TITLES`.
-        params: Parameters for each method that has them.
-        score: Of all maps.
-        contrast: Of all maps.
-        options: For each model, the arguments of :class:`Problem` besides the model and the input.
+        axes: An axis for each name in :data:`TITLES`.
+        params: Parameters, passed to each method that has them.
+        score: The score that all maps explain.
+        contrast: The contrast class of all maps.
+        options: For each model, the arguments of :class:`Problem` other than the model and the input.
     """
 
     def __init__(
         self, axes: Mapping[str, Axis], params: Mapping[str, Any], score: str, contrast: Any, options: list[dict]
     ) -> None:
         self.axes, self.params, self.score, self.contrast, self.options = axes, dict(params), score, contrast, options
-        self.layers: dict[int, str] = {}  # by model, to override each method's default
+        self.layers: dict[int, str] = {}  # by model index; overrides each method's default
         self._problems: dict[tuple[int, int], Problem] = {}
 
     @property
@@ -54,11 +54,11 @@ class Comparison:
 
     @property
     def problems(self) -> list[Problem]:
-        """The problems that were made so far."""
+        """The problems created so far."""
         return list(self._problems.values())
 
     def problem(self, cell: Cell) -> Problem:
-        """Return the model and the input of a cell.
+        """Return the problem of a cell: its model and its input.
 
         Raises:
             TypeError, ValueError: The input does not fit the model.
@@ -90,14 +90,14 @@ class Comparison:
         return get_method(self.axes["methods"].values[cell.methods])
 
     def params_of(self, cell: Cell) -> dict[str, Any]:
-        """Return the explicit parameters of a cell that its method has."""
+        """Return the explicitly set parameters of a cell, without those that its method doesn't have."""
         explicit = {**self.params, **self.axes["settings"].values[cell.settings]}
         if cell.models in self.layers:
             explicit["layer"] = self.layers[cell.models]
         return applicable(self.method(cell), explicit)
 
     def ignored(self, cell: Cell) -> list[str]:
-        """Return the names in a cell's settings that its method doesn't have."""
+        """Return the names of the parameters in a cell's settings that its method doesn't have."""
         setting = self.axes["settings"].values[cell.settings]
         return [name for name in setting if name not in applicable(self.method(cell), setting)]
 
@@ -116,11 +116,11 @@ class Comparison:
         )
 
     def group(self, cell: Cell) -> str:
-        """Return the group of a cell: within one, maps of one method and score have comparable numbers."""
+        """Return the name of a cell's group, in which maps share a method and score and have comparable values."""
         return self.method(cell).title
 
     def name(self, cell: Cell) -> str:
-        """Return a label that distinguishes a map from the others."""
+        """Return a label that distinguishes a cell's map from the others."""
         labels = [self.axes[name].labels[getattr(cell, name)] for name in self.varied]
         return " · ".join(labels) or self.method(cell).title
 
@@ -128,7 +128,7 @@ class Comparison:
         """Check all models, inputs, classes, methods and settings, without computing a map.
 
         Raises:
-            TypeError, ValueError: One doesn't fit; the message names the model or method.
+            TypeError, ValueError: One of them doesn't fit; the message names the model or method.
         """
         for methods, settings in itertools.product(range(len(self.axes["methods"])), range(len(self.axes["settings"]))):
             self.request(Cell(methods=methods, settings=settings))
@@ -144,7 +144,7 @@ class Comparison:
                 raise type(error)(self._with_model(cell, error)) from error
 
     def too_many(self, counts: Mapping[str, int], limit: int) -> str:
-        """Return the message for a comparison over the limit, with an estimate of its time from one map."""
+        """Return the error message for a comparison over the limit, with its time estimated from one map."""
         advice = "sw.sweep measures many settings without showing each."
         counts = {name: counts[name] for name in TITLES}
         return over_limit(
@@ -152,6 +152,6 @@ class Comparison:
         )
 
     def _with_model(self, cell: Cell, error: Exception) -> str:
-        """Return an error's message, with the model's name if there are several."""
+        """Return an error's message, preceded by the model's name if there are several models."""
         models = self.axes["models"]
         return f"model {brief(models.labels[cell.models])}: {error}" if len(models) > 1 else str(error)

@@ -21,7 +21,7 @@ from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import MAPS, brief
 
 LIMIT = 400
-"""The default limit of maps in a comparison."""
+"""The default limit on the maps of a comparison."""
 
 
 def read_comparison(  # noqa: PLR0913
@@ -40,7 +40,7 @@ def read_comparison(  # noqa: PLR0913
     """Read and check the arguments of :func:`saliency_widgets.compare`.
 
     Raises:
-        TypeError, ValueError: An argument doesn't fit; the message says what to do.
+        TypeError, ValueError: An argument is invalid; the message suggests a remedy.
     """
     limit = MAPS.check(limit)
     models = _models(model)
@@ -78,10 +78,10 @@ def _models(model: Any) -> Axis:
 
 
 def _for_model(problem_options: Mapping[str, Any], models: Axis, which: int) -> dict[str, Any]:
-    """Return the options of one model: those for all models, and those by its name.
+    """Return the options of one model: those for all models, and those passed by its name.
 
     Raises:
-        ValueError: An option is given by name, but not for each model.
+        ValueError: An option is passed by model name, but not for every model.
     """
     options = {}
     for name, value in problem_options.items():
@@ -102,7 +102,7 @@ def _inputs(model: nn.Module, inputs: Any, problem_options: Mapping[str, Any]) -
 
 
 def _are_arguments(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:
-    """Return whether a mapping is one input of several parts, named like the parameters of the model's forward."""
+    """Return whether a mapping is one input of several parts, keyed by parameter names of the model's forward."""
     taken = inspect.signature(model.forward).parameters
     return all(name in taken for name in inputs)
 
@@ -128,7 +128,7 @@ def _classes(classes: Any) -> Axis:
 
 
 def _name_classes(comparison: Comparison) -> None:
-    """Label classes by their names, after checking that every model has them."""
+    """Label the classes by the first model's names; call after checking that every model has them."""
     axis = comparison.axes["classes"]
     problem = comparison.problem(Cell())
     labels = []

@@ -1,4 +1,4 @@
-"""States as two files, JSON and npz: widely readable, and without executable content.
+"""Save and load states as two files, JSON and npz: widely readable, and without executable content.
 
 Arrays are unpacked only after their sizes are checked, and values are used only after they are checked against
 :mod:`~saliency_widgets.api.io.schema`.
@@ -41,7 +41,7 @@ _ABOUT_FILES = ("format", "arrays", "npz", "checksum")
 
 
 def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
-    """Return an attribution in the form that :func:`read_state` reads.
+    """Return an attribution in the form that :func:`read_state` expects.
 
     Raises:
         TypeError: A setting can't be stored; the message names it.
@@ -55,10 +55,10 @@ def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
 
 
 def check_target(path: Any) -> None:
-    """Check that both files can be written, before anything is computed for them.
+    """Check that both files can be written, before their content is computed.
 
     Raises:
-        TypeError, ValueError, OSError: They can't: see :func:`saliency_widgets.files.resolve_target`.
+        TypeError, ValueError, OSError: One can't be written; see :func:`saliency_widgets.files.resolve_target`.
     """
     text, packed = _paths(path)
     if resolve_target(text) == resolve_target(packed):
@@ -70,16 +70,16 @@ def check_target(path: Any) -> None:
 def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Path:
     """Write both files, or neither; return the path of the JSON.
 
-    The JSON holds a digest of the npz, and is written last. Until then the old state is valid: its npz is moved aside
-    to a name made from its digest, where :func:`read_state` looks for it even if the process was killed.
+    The JSON holds a digest of the npz, and is written last. Until then the old state remains valid: a copy of its npz
+    has a name derived from its digest, under which :func:`read_state` looks for it even if the process was killed.
 
     Args:
-        path: Of both files, without their suffixes.
-        state: The fields of ``schema.STATE``, as ``writer`` makes them.
-        arrays: The arrays of the writer.
+        path: The path of both files; a suffix .json or .npz is ignored.
+        state: The fields of ``schema.STATE``, as converted by a :class:`Writer`.
+        arrays: The arrays of this writer.
 
     Raises:
-        ValueError: The result could not be read again; the message says why.
+        ValueError: The state could not be read back; the message gives the reason.
         TypeError, ValueError, OSError: See :func:`check_target`.
     """
     check_target(path)
@@ -88,7 +88,7 @@ def write_files(path: Any, state: Mapping[str, Any], arrays: Mapping[str, np.nda
         stated = statement(arrays)
         read_statement(stated)
         file = io.BytesIO()
-        # By number, because an array's name may be anything.
+        # Numbered, because an array's name may be any string.
         numbered: dict[str, Any] = {str(k): array for k, array in enumerate(arrays.values())}
         np.savez_compressed(file, **numbered)
         content = file.getbuffer()
@@ -110,8 +110,8 @@ def read_state(path: Any) -> dict[str, Any]:
     Raises:
         TypeError: ``path`` is not a path.
         FileNotFoundError: One of the two files is missing.
-        ValueError: They are not the files of a state, don't belong together, or were changed.
-        OSError: They can't be read.
+        ValueError: The files are not those of a state, don't belong together, or were changed.
+        OSError: A file can't be read.
     """
     text, packed = _paths(path)
     _check_there(text)
@@ -162,7 +162,7 @@ def _no_transform(_rows: Any, name: str) -> NoReturn:
 
 
 def _paths(path: Any) -> tuple[Path, Path]:
-    """Return the two files of a name, which may have one of their suffixes."""
+    """Return the paths of the two files, from a path with or without one of their suffixes."""
     path = as_path(path)
     if path.suffix in (".json", ".npz"):
         path = path.with_suffix("")
@@ -172,9 +172,9 @@ def _paths(path: Any) -> tuple[Path, Path]:
 
 
 def _aside(packed: Path, digest: str) -> Path:
-    """Return the path of an npz that is being replaced, while the JSON still refers to it.
+    """Return the path of the copy of an npz that is being replaced while the JSON still refers to it.
 
-    It depends on the state's name, too, so that another state with equal arrays has a different one.
+    It also depends on the state's name, so that another state with equal arrays has a different path.
     """
     target = Path(os.path.realpath(packed))
     name = xxhash.xxh3_128_hexdigest(os.fsencode(f"{target.name}/{digest}"))
@@ -183,7 +183,7 @@ def _aside(packed: Path, digest: str) -> Path:
 
 @contextlib.contextmanager
 def _folder_lock(folder: Path) -> Iterator[None]:
-    """Lock a folder against other writers of states, among threads and, if the system supports it, processes."""
+    """Lock a folder against other threads that write states and, if the system supports it, other processes."""
     with _WRITING, contextlib.ExitStack() as stack:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
@@ -195,7 +195,7 @@ def _folder_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _set_aside(packed: Path, until: Path) -> Iterator[None]:
-    """Keep a copy of a file while it is replaced, and restore it on an error unless the other file was replaced too."""
+    """Keep a copy of a file while it is replaced; on an error, restore it unless the other file was replaced too."""
     target, aside = resolve_target(packed), None
     before = _version(target), _version(until)
     with path_errors(packed, "can't be replaced"):
@@ -229,7 +229,7 @@ def _remove(aside: Path | None) -> None:
 def _copy(target: Path, aside: Path) -> None:
     try:
         os.link(target, aside)
-    except OSError:  # no links are possible, or one exists from a killed process or another thread
+    except OSError:  # links are unsupported, or one exists from a killed process or another thread
         with contextlib.suppress(shutil.SameFileError):
             shutil.copy2(target, aside)
 
@@ -250,11 +250,11 @@ def _content(path: Path, limit: int) -> bytes | None:
 
 
 def _packed(text: Path, packed: Path, digest: Any, limit: int) -> bytes:
-    """Return the content of the npz that the JSON refers to, which may have been moved aside.
+    """Return the content of the npz that the JSON refers to, which may be the copy made by :func:`write_files`.
 
     Raises:
-        ValueError: The npz is a different one.
-        FileNotFoundError: There is none.
+        ValueError: The npz is a different one, or the digest is invalid.
+        FileNotFoundError: The npz is missing.
     """
     if not is_digest(digest):
         raise ValueError("npz: expected a digest.")

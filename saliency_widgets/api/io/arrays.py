@@ -1,4 +1,4 @@
-"""The npz of a state: only the arrays that the JSON declares are unpacked."""
+"""The npz of a state, of which only the arrays that the JSON declares are unpacked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LARGEST = 2**30
-"""Bytes of all arrays of a state."""
+"""The maximum total size of a state's arrays, in bytes."""
 
 _DTYPES = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(8|16)|[<>]U[1-9]\d{0,3}|[<>][mM]8\[\d{0,4}[a-zA-Z]{1,2}\]"
 )
-_MEMBER = 1024  # bytes of a member besides its array, at most
-_FEW = 1000  # positions where packed bytes may look like the start of an entry
+_MEMBER = 1024  # maximum bytes of a member in addition to its array
+_FEW = 1000  # allowance for packed bytes that happen to look like the start of an entry
 _CHUNK = 2**20
-_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others need extra memory
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other types need extra memory
 _OTHERS = "arrays: the npz holds others than the JSON states."
 
 
 class Stated(NamedTuple):
-    """An array as the JSON declares it."""
+    """The declaration of an array in the JSON."""
 
     name: str
     dtype: np.dtype
@@ -38,7 +38,7 @@ class Stated(NamedTuple):
 
 
 def can_be_stored(dtype: np.dtype) -> bool:
-    """Return whether arrays of this type can be stored: numbers, truth values, fixed-length strings, and dates."""
+    """Return whether arrays of this type can be stored: numbers, booleans, fixed-length strings, and dates."""
     return _DTYPES.fullmatch(dtype.str) is not None
 
 
@@ -51,7 +51,7 @@ def read_statement(stated: Any) -> list[Stated]:
     """Read the declaration of the arrays in the JSON.
 
     Raises:
-        ValueError: It is invalid, or the arrays are larger than a state allows.
+        ValueError: The declaration is invalid, or the arrays are larger than a state allows.
     """
     if not isinstance(stated, list):
         raise ValueError(f"arrays: expected a list, got a {type(stated).__name__}.")
@@ -76,7 +76,7 @@ def _read_entry(entry: Any) -> Stated:
 
 
 def largest_file(stated: Sequence[Stated]) -> int:
-    """Return an upper bound on the bytes of an npz of these arrays: incompressible data grows a little."""
+    """Return an upper bound on the bytes of an npz of these arrays; incompressible data grows slightly."""
     return sum(one.bytes for one in stated) * 101 // 100 + _MEMBER * (len(stated) + 1)
 
 
@@ -84,9 +84,9 @@ def unpack(content: bytes, stated: Sequence[Stated]) -> dict[str, np.ndarray]:
     """Return the arrays in an npz by name.
 
     Raises:
-        ValueError, zipfile.BadZipFile, zlib.error, ...: They differ from the declaration.
+        ValueError, zipfile.BadZipFile, zlib.error, ...: The content differs from the declaration.
     """
-    if content.count(b"PK\1\2") > len(stated) + _FEW:  # each of them would become an object
+    if content.count(b"PK\1\2") > len(stated) + _FEW:  # zipfile creates an object for each
         raise ValueError(_OTHERS)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
@@ -107,7 +107,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
         expected = f"{{'descr': {one.dtype.str!r}, 'fortran_order': False, 'shape': {one.shape!r}, }}"
         if head[:8] != b"\x93NUMPY\1\0" or header.rstrip() != expected.encode():
             raise ValueError(f"arrays: {one.name[:99]!r} has another type or shape than the JSON states.")
-        for begin in range(0, one.bytes + 1, _CHUNK):  # beyond the end, where the checksum is verified
+        for begin in range(0, one.bytes + 1, _CHUNK):  # reads up to the end, where zipfile verifies the checksum
             part = file.read(_CHUNK)
             if len(part) != min(_CHUNK, one.bytes - begin):
                 raise ValueError(f"arrays: {one.name[:99]!r} has another size than the JSON states.")
@@ -118,7 +118,7 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
 
 
 def _check_bytes(array: np.ndarray, one: Stated) -> None:
-    """Refuse bytes that are not valid truth values or characters."""
+    """Refuse bytes that are not valid booleans or characters."""
     if one.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
         raise ValueError(f"arrays: {one.name[:99]!r} holds bytes that are no truth values.")
     if one.dtype.kind == "U":

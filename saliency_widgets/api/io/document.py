@@ -1,4 +1,4 @@
-"""The JSON of a state: bounded in size, and protected by a checksum."""
+"""The JSON of a state, limited in size and protected by a checksum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xxhash
 from saliency_widgets.params import MANY
 
 FORMAT = 2
-# Python objects take many times the bytes of their JSON.
+# Python objects take many times as much memory as their JSON.
 LARGEST_TEXT, _MOST_NESTED, _DEEPEST = 2**23, 10**5, 40
 
 
@@ -20,7 +20,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """Parse the JSON of a state.
 
     Raises:
-        ValueError: It is not a state, too large, of another version, or was changed.
+        ValueError: The content is not a state, is too large, has another format version, or was changed.
     """
     nested = content.count(b"[") + content.count(b"{")
     if len(content) > LARGEST_TEXT or nested > _MOST_NESTED or nested + content.count(b",") > MANY:
@@ -44,7 +44,7 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def checksum(document: Mapping[str, Any]) -> str:
-    """Return a digest of everything else in the JSON, whatever its whitespace.
+    """Return a digest of all fields except the checksum itself, independent of whitespace.
 
     Raises:
         ValueError: A string can't be encoded.
@@ -77,7 +77,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(document: dict[str, Any]) -> None:
-    """Check the depth level by level, without recursion, so that later code may recurse."""
+    """Check the nesting depth level by level, without recursion, so that later code may recurse."""
     level: list[Any] = [document]
     for _ in range(_DEEPEST):
         items = (item for nested in level for item in (nested.values() if isinstance(nested, dict) else nested))

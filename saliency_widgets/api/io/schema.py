@@ -1,4 +1,4 @@
-"""The schema of a stored state: rules for each field. Everything that is loaded is checked against these tables."""
+"""The schema of a stored state: rules for its fields. Everything that is loaded is checked against these tables."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.params import Param
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""A description of what is expected, and a check of a value."""
+"""A description of the expected value, and a predicate that checks a value."""
 
-_LONGEST = 200  # characters of a name: unknown names are compared with all known ones
+_LONGEST = 200  # maximum characters of a name, because unknown names are compared with all valid ones
 
 
 def is_digest(value: Any) -> bool:
-    """Return whether it has the form of a digest of 128 bits."""
+    """Return whether a value has the form of a 128-bit digest."""
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
 
 
@@ -41,8 +41,8 @@ def _is_many(kind: type, fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _params_of(method: str) -> dict[str, Param] | None:
-    """Return the parameters of a method by name; None for a captum method that isn't installed."""
-    name = method.partition(" #")[0]  # menus number methods with equal names
+    """Return the parameters of a method by name; None for a captum method that is not available."""
+    name = method.partition(" #")[0]  # menus number methods of equal name
     try:
         return {param.name: param for param in get_method(name).params}
     except (ImportError, ValueError):
@@ -179,7 +179,7 @@ ATTRIBUTION: Mapping[str, Rule] = {
     "map_error": _EACH,
     "columns": _or_null(("the columns of a table", _is_columns)),
 }
-# Rules that relate the fields of an attribution; each may rely on those before it.
+# Rules that relate fields of an attribution to each other; each may rely on the rules before it.
 _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
     ("input_shape: it begins with the number of samples", lambda f: bool(f["input_shape"]) and f["values"].ndim > 0),
     (
@@ -235,7 +235,7 @@ def check_state(state: Mapping[str, Any]) -> None:
 
 
 def check_attribution(fields: Mapping[str, Any]) -> None:
-    """Check the fields of an attribution: see :func:`check_state`."""
+    """Check the fields of an attribution, as :func:`check_state` does for a state."""
     check_names("attribution", fields, ATTRIBUTION)
     for name, rule in ATTRIBUTION.items():
         _check_value(f"attribution/{name}", fields[name], rule)

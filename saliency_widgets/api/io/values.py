@@ -1,4 +1,4 @@
-"""Convert values to plain JSON and a set of arrays, and back: numbers, names, tensors and tables, never code."""
+"""Convert values to plain JSON and a set of arrays, and back: numbers, names, tensors and tables, but no code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saliency_widgets.api.io.arrays import can_be_stored
 
-_BY_BITS = {torch.bfloat16: torch.int16}  # types that NumPy lacks, by types of the same size
+_BY_BITS = {torch.bfloat16: torch.int16}  # types that NumPy lacks, and types of the same size
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -32,10 +32,10 @@ class Writer:
 
         Args:
             name: The name of the value, for the arrays and in errors.
-            value: Numbers, strings, tensors, arrays, pandas tables; and lists, tuples and mappings of these.
+            value: A number, a string, a tensor, an array or a pandas table; or a list, tuple or mapping of these.
 
         Raises:
-            TypeError: It is something else, such as a function.
+            TypeError: The value has another type, such as a function.
         """
         if value is None or isinstance(value, (bool, int, str)):
             return value
@@ -89,10 +89,10 @@ class Writer:
 
 
 def by_name(what: str, stored: Any) -> dict[str, Any]:
-    """Return the JSON value, if it is a mapping from names to values.
+    """Check that a JSON value is a mapping from names to values, and return it.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It has another type.
     """
     if not isinstance(stored, dict):
         raise ValueError(f"{what}: expected values by name, got a {type(stored).__name__}.")
@@ -103,10 +103,10 @@ class Reader:
     """Converts the output of :class:`Writer` back to values.
 
     Args:
-        arrays: By name. Each may be used by one value only, so that a small file can't expand to large values.
+        arrays: The arrays by name. Each may be used only once, so that a small file can't expand to large values.
 
     Attributes:
-        arrays: Those that no value has used so far.
+        arrays: The arrays that no value has used so far.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -124,12 +124,12 @@ class Reader:
         """Convert values by name.
 
         Raises:
-            ValueError, TypeError, ...: They are not what :class:`Writer` makes.
+            ValueError, TypeError, ...: The values do not have the form that :class:`Writer` produces.
         """
         return {name: self.value(value) for name, value in by_name(what, stored).items()}
 
     def value(self, stored: Any) -> Any:
-        """Convert one value: see :meth:`fields`."""
+        """Convert one value; see :meth:`fields`."""
         if isinstance(stored, list):
             return [self.value(item) for item in stored]
         if not isinstance(stored, dict):

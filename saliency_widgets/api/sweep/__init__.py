@@ -1,4 +1,4 @@
-"""``sw.sweep``: measure hyperparameters over inputs, resumably, on one machine or many."""
+"""``sw.sweep``: measure a method's hyperparameters over inputs, resumably, on one machine or several."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from saliency_widgets.session.request import Request
 __all__ = ["ExecutorDiedError", "Sweep", "sweep"]
 
 LIMIT = 5000
-"""The default limit of cells in a sweep."""
+"""The default limit on the cells of a sweep."""
 
-# The results of an interrupted sweep without a file: the same call resumes it.
+# The results of an interrupted sweep without a file. The same call resumes it.
 _unsaved: Memory | None = None
 
 
@@ -76,53 +76,53 @@ def sweep(  # noqa: PLR0913
     progress: bool = True,
     **params: Any,
 ) -> Sweep:
-    """Measure settings of a method on some inputs, and recommend one.
+    """Measure settings of a method on several inputs, and recommend one.
 
-    Every cell, one setting for one input, is computed from scratch, so that its cost is complete. Finished cells
-    are stored at once: after an interruption, the same call with the same ``store`` computes only the others.
+    Every cell, one setting for one input, is computed from scratch, so that its cost is complete. Finished cells are
+    stored immediately: after an interruption, the same call with the same ``store`` computes only the remaining ones.
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, as for :func:`attribute`, or many: a list of images, an array or tensor with a row for
-            each, or a DataFrame. As the model sees them, all must have the same size.
+            each, or a DataFrame. All must have the same size as the model sees them.
         method: As for :func:`attribute`.
-        grid: The values of each parameter: ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": [8, 32, 128]}``.
-        metrics: Which of "similarity" (to the finest setting), "insertion", "deletion", "delta" (completeness error),
+        grid: The values of each parameter, such as ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": [8, 32, 128]}``.
+        metrics: Any of "similarity" (to the finest setting), "insertion", "deletion", "delta" (completeness error),
             "standard_error", "seeds" (stability), "evaluations" (gradients), "time" and "memory". Default: those that
             apply and need no extra computation, and "insertion" if the grid varies more than samples or steps.
         quality: The metric to choose settings by. Default: the first metric that is not a cost.
         cost: The metric to minimize: "evaluations", "time" or "memory".
-        within: How much worse than the best the recommended setting may be, as a fraction of the best.
-        store: A file (SQLite) for finished cells. They are keyed by the model's weights, attributes and code, and by
-            its inputs; anything that the code reads elsewhere (a file, a library's settings) is ignored. Damaged maps
-            are recomputed, with a warning. Without a file, cells stay in memory until a different sweep starts.
+        within: How much worse than the best the recommended setting may be, as a fraction of the best quality.
+        store: An SQLite file for finished cells. They are keyed by the model's weights, attributes and code, and by its
+            inputs, but not by other data that the code reads (a file, a library's settings). Damaged maps are
+            recomputed with a warning. Without a file, cells stay in memory until a sweep finishes or another starts.
         executor: Any ``concurrent.futures.Executor``: a thread pool, a process pool that spawns, or
             ``dask.distributed.Client(...).get_executor()``. The model is sent once to each worker process. Default:
-            compute here, one cell after another.
-        limit: A larger grid is refused, with an estimate of its time.
-        target: As for :func:`attribute`; None is the top prediction of each input, and a list has one for each.
+            compute in this thread, one cell after another.
+        limit: The largest number of cells. A larger grid is refused, with an estimate of its time.
+        target: As for :func:`attribute`; None is the top prediction for each input, and a list has one for each.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        sign: How maps are shown and compared. Default: the method's default.
-        channels: Likewise.
+        sign: Which part of the values is shown and compared. Default: the method's default.
+        channels: How the channels are combined, as for :meth:`Attribution.saliency_map`.
         fill: What replaces removed pixels or features, for deletion and insertion. Default: "blur" for images, "mean"
             for rows with a background, otherwise "zero".
-        steps: Of the deletion and insertion curves.
+        steps: The number of steps of the deletion and insertion curves.
         turns: The number of other seeds for the stability metric.
-        progress: Whether a progress bar is shown.
+        progress: Whether to show a progress bar.
         **params: Other parameters of the method, the same in all cells. With one worker per GPU, the device "cuda" is
             the worker's GPU.
 
     Returns:
-        The table, the maps, and the recommendation: ``.table``, ``.summary``, ``.map_of(...)``, ``.words``,
+        A table, the maps, and a recommendation: ``.table``, ``.summary``, ``.map_of(...)``, ``.words``,
         ``.recommended``, ``.knee``.
 
     Raises:
         TypeError: An argument has the wrong type, can't be sent to a worker, or is no parameter of the method.
         ValueError: An argument is out of range, a name is unknown, the grid is empty or over the limit, inputs differ
-            in size, or no cell could be computed; or the store belongs to another program, is damaged, locked, or
-            can't be written. Finished cells then stay in memory.
-        ExecutorDiedError: The executor does not respond any more. Finished cells are stored.
+            in size, or no cell could be computed; or the store belongs to another program, is damaged or locked, or
+            can't be written. If writing fails, finished cells stay in memory.
+        ExecutorDiedError: The executor stopped responding. Finished cells are stored.
     """
     options, params = split_options(params, _OPTIONS)
     entry = get_method(method)
@@ -185,7 +185,7 @@ def sweep(  # noqa: PLR0913
         measured = _finish(results, names, payload, cells, executor, progress, in_memory)
     finally:
         results.close()
-    _forget_unsaved()  # the sweep is finished: there is nothing to resume
+    _forget_unsaved()  # the sweep is finished, so there is nothing to resume
     if all(cell.error for cell in measured.values()):
         raise ValueError(f"sweep: no cell could be computed. {next(iter(measured.values())).error}")
     if any(metric.name == FINEST for metric in chosen):
@@ -196,7 +196,7 @@ def sweep(  # noqa: PLR0913
 
 
 def _forget_unsaved() -> None:
-    """Release the last sweep without a file, and its model."""
+    """Release the results and the model of the last sweep without a file."""
     global _unsaved
     _unsaved = None
 
@@ -255,11 +255,11 @@ def _measure(payload: Payload, cell: Cell) -> None:
         raise ValueError(error)
 
 
-_VERSION = 1  # raised when a cell's numbers change with the code
+_VERSION = 1  # increment when a code change alters a cell's numbers
 
 
 def _names(payload: Payload, method: Any, items: Sequence[Input], cells: Sequence[Cell]) -> list[str]:
-    """Return the cells' keys in a file."""
+    """Return the keys of the cells in a file."""
     p, about = payload, Options(**payload.options)
     shared = lasting_name(
         p.model, method, p.score, p.contrast, p.reduction.sign, p.reduction.channels, sorted(p.metrics), p.fill,

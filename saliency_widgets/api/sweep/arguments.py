@@ -25,17 +25,17 @@ FINEST = "similarity"
 
 
 def refining(method: Method) -> list[Param]:
-    """Return the parameters whose larger values continue the work of smaller ones: samples, steps."""
+    """Return the parameters whose larger values continue the computation of smaller ones: samples, steps."""
     return [param for param in method.params if param.continued and param.kind == "int" and not param.advanced]
 
 
 def read_metrics(
     entry: Method, grid: Mapping[str, Sequence[Any]], requested: Sequence[str] | None, quality: str | None, cost: str
 ) -> tuple[list[Metric], str]:
-    """Return the metrics to measure, and the name of the one that settings are chosen by.
+    """Return the metrics to measure, and the name of the metric to choose settings by.
 
     Raises:
-        ValueError: A name is unknown, a cost and a quality are confused, or this grid can't provide a metric.
+        ValueError: A name is unknown, a cost and a quality are confused or missing, or a metric doesn't apply here.
     """
     finer = [param.name for param in refining(entry) if param.name in grid]
     if isinstance(requested, str):
@@ -73,7 +73,7 @@ def read_metrics(
 
 
 def read_targets(target: Any, inputs: int) -> list[Any]:
-    """Return the target of each input: one for all, or a list with one for each."""
+    """Return the target of each input, from one target for all or a list with one for each."""
     several = isinstance(target, (list, tuple, Tensor, np.ndarray)) and not (
         isinstance(target, tuple) and is_index(target)
     )
@@ -86,7 +86,7 @@ def lasting_name(*values: Any) -> str:
     """Return a key that is the same in every process, for use in a file.
 
     Raises:
-        TypeError: A value has no such key.
+        TypeError: No such key can be computed for a value.
     """
     try:
         return signature(*values)
@@ -99,9 +99,9 @@ class Input:
     """One of the inputs.
 
     Attributes:
-        item: As the caller passed it.
-        image: What the model sees, as an image to look at; None if it is not an image.
-        name: A persistent key of what the model sees; empty if not requested.
+        item: The input, as the caller passed it.
+        image: The input as the model sees it, in displayable form; None if it is not an image.
+        name: A persistent key of the input as the model sees it; empty if not requested.
     """
 
     item: Any
@@ -118,13 +118,13 @@ def read_inputs(
         model: The model.
         inputs: One input or many.
         options: Further arguments of :class:`Problem`.
-        named: Whether to compute a persistent key for each.
+        named: Whether to compute a persistent key for each input.
 
     Returns:
         The problem of the first input, and all inputs.
 
     Raises:
-        TypeError: An input has an unsupported type, or no persistent key although one is requested.
+        TypeError: An input has an unsupported type, or a requested key can't be computed.
         ValueError: There are no inputs, they differ in size, or one is a batch.
     """
     options = {name: value for name, value in options.items() if name not in ("device", "precision")}
@@ -141,7 +141,7 @@ def read_inputs(
             raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(problem.parts)}.")
         prepared = problem.prepared
         image = None if prepared.images is None else prepared.images[0]
-        # Everything that the results depend on: the tensor, other inputs, black and white, background and class names.
+        # All that the results depend on: the tensor, other inputs, black and white pixels, background and class names.
         seen = (
             prepared.tensor,
             prepared.arguments,
@@ -164,10 +164,10 @@ def read_inputs(
 
 
 def each_of(model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> list[Any]:
-    """Split the inputs into single ones, in the form that the caller passed.
+    """Split the inputs into single inputs, each of the type that the caller passed.
 
     Raises:
-        TypeError: Several samples are in a form that can't be split.
+        TypeError: Several samples are in an object that can't be split.
         ValueError: The rows influence each other, so they are not separate samples.
     """
     if isinstance(inputs, list) and not (inputs and all(isinstance(value, (int, float)) for value in inputs)):

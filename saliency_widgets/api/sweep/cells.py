@@ -43,20 +43,20 @@ _PAYLOADS = 2  # sweeps whose models a worker process holds
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """What all cells share; it is sent once to each worker process.
+    """The data that all cells share; sent once to each worker process.
 
     Attributes:
         model: The model.
         options: Further arguments of :class:`Problem`.
-        method: As the caller passed it.
-        score: As the caller passed it.
-        contrast: As the caller passed it.
-        reduction: How maps are shown.
-        metrics: Names of the metrics.
-        fill: Of deletion and insertion.
-        steps: Of the deletion and insertion curves.
+        method: The method, as the caller passed it.
+        score: The score, as the caller passed it.
+        contrast: The contrast, as the caller passed it.
+        reduction: How values are reduced to maps.
+        metrics: The names of the metrics.
+        fill: The replacement for removed pixels or features, for deletion and insertion.
+        steps: The number of steps of the deletion and insertion curves.
         turns: The number of other seeds.
-        stopped: Whether the sweep was abandoned, in this process.
+        stopped: A flag in a list: whether the sweep was abandoned, in this process.
     """
 
     model: Any
@@ -77,8 +77,8 @@ class Cell:
     """One setting for one input.
 
     Attributes:
-        input: Index of the input.
-        setting: Index of the setting.
+        input: The index of the input.
+        setting: The index of the setting.
         inputs: The input itself, as the caller passed it.
         params: The method's parameters.
         target: The target to explain.
@@ -96,10 +96,10 @@ class CellResult:
     """The result of a cell.
 
     Attributes:
-        numbers: By the names of the metrics.
-        values: The map, float32, shape (H, W) or (F,); None with an error.
+        numbers: The measured values, by metric name.
+        values: The map, float32, shape (H, W) or (F,); None on error.
         error: The error message; empty on success.
-        failure: The exception's type name.
+        failure: The exception's type name; empty on success.
     """
 
     numbers: Mapping[str, float]
@@ -109,7 +109,7 @@ class CellResult:
 
 
 def measure(payload: Payload, cell: Cell) -> CellResult:
-    """Compute a cell's map and measure it; errors are reported in the result."""
+    """Compute a cell's map and measure it; report errors in the result."""
     try:
         with neutral_modes():
             return _measure(payload, cell)
@@ -158,7 +158,7 @@ def _settle(runner: Runner) -> None:
 
 
 def _peak(runner: Runner, work: Callable[[], Any]) -> float:
-    """Return the peak MiB that some work takes: on the CUDA device, or of the whole process."""
+    """Return the peak MiB that ``work`` takes, on the CUDA device or in the whole process; NaN if unavailable."""
     device = runner.inputs.device
     if device.type == "cuda":
         _settle(runner)
@@ -168,7 +168,7 @@ def _peak(runner: Runner, work: Callable[[], Any]) -> float:
         _settle(runner)
         return (torch.cuda.max_memory_allocated(device) - before) / _MIB
     try:
-        give_back()  # otherwise memory that the allocator holds for reuse would not count
+        give_back()  # otherwise, memory that the allocator holds for reuse would not count
         Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current value
         before = _resident("VmHWM")
         work()
@@ -178,7 +178,7 @@ def _peak(runner: Runner, work: Callable[[], Any]) -> float:
 
 
 def _resident(field: str) -> int:
-    """Return a field of the process status in KiB (Linux only)."""
+    """Return a field of the process status, in KiB (Linux only)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
 
@@ -189,14 +189,14 @@ _loading = threading.RLock()
 
 
 class _Loaded:
-    """A payload in use by a process: the model on its device, and the last prepared inputs of each thread."""
+    """A payload in use by a process: the model on its device, and the latest prepared inputs of each thread."""
 
     def __init__(self, payload: Payload) -> None:
         self._lock = threading.Lock()
         self._device = payload.options.get("device")
         self._options = {name: value for name, value in payload.options.items() if name != "device"}
         self._model: Any = None
-        # Per thread, because threads must not run the same copy of the model at once.
+        # Per thread, because threads must not run the same copy of the model concurrently.
         self._problems: dict[int, OrderedDict[int, Problem]] = {}
 
     def problem(self, payload: Payload, cell: Cell) -> Problem:
@@ -230,11 +230,11 @@ class Reply:
     """The reply of a worker.
 
     Attributes:
-        result: None if the worker's process lacks the payload, so that nothing was computed.
-        process: The worker's process.
-        worker: The worker's process and thread.
-        loaded: Whether the payload was unpacked for this cell.
-        address: The address of a Dask worker.
+        result: The cell's result; None if nothing was computed because the worker's process lacks the payload.
+        process: The host and process of the worker.
+        worker: The host, process and thread of the worker.
+        loaded: Whether the payload was unpickled for this cell.
+        address: The address of a Dask worker that lacks the payload; otherwise empty.
     """
 
     result: CellResult | None
@@ -248,7 +248,7 @@ _HELD: OrderedDict[str, Payload] = OrderedDict()
 
 
 def hold(key: str, payload: Payload) -> None:
-    """Hold a payload by its key in this process."""
+    """Keep a payload in this process under a key, and drop the oldest beyond two."""
     with _loading:
         _HELD[key] = payload
         _HELD.move_to_end(key)
@@ -257,7 +257,7 @@ def hold(key: str, payload: Payload) -> None:
 
 
 def release(key: str) -> None:
-    """Release a payload."""
+    """Drop a payload from this process."""
     with _loading:
         _HELD.pop(key, None)
 
@@ -277,7 +277,7 @@ def run_cell(key: str, cell: Cell, packed: bytes | None) -> Reply:
 
     Args:
         key: The key of the payload.
-        cell: What to compute.
+        cell: The cell to compute.
         packed: The pickled payload, for a process that lacks it.
     """
     process = f"{socket.gethostname()}:{os.getpid()}"
@@ -287,7 +287,7 @@ def run_cell(key: str, cell: Cell, packed: bytes | None) -> Reply:
         return Reply(None, process, worker, address=_address())
     if payload is None:
         assert packed is not None
-        with _loading:  # only one thread unpacks it
+        with _loading:  # only one thread unpickles it
             payload = _HELD.get(key)
             if payload is None:
                 payload, loaded = pickle.loads(packed), True

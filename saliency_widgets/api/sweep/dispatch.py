@@ -26,8 +26,8 @@ def check_executor(executor: Any) -> None:
     """Check that an executor can compute cells.
 
     Raises:
-        TypeError: It is not an executor.
-        ValueError: It forks this process.
+        TypeError: The argument is not an executor.
+        ValueError: The executor forks this process.
     """
     if executor is None:
         return
@@ -45,18 +45,18 @@ def check_executor(executor: Any) -> None:
 def dispatch(
     executor: cf.Executor | None, payload: Payload, cells: Iterable[Cell]
 ) -> Iterator[tuple[Cell, CellResult]]:
-    """Compute cells, here or by an executor, and yield them as they are finished.
+    """Compute cells, in this thread or on an executor, and yield them as they finish.
 
-    The payload is pickled once, and sent with a cell only after a worker's process has replied that it lacks it; with
-    Dask, to that same worker.
+    The payload is pickled once, and sent with a cell only after a worker's process has replied that it lacks the
+    payload; with Dask, to that same worker.
 
     Args:
         executor: None computes in this thread.
-        payload: What the cells share.
-        cells: What to compute.
+        payload: The data that all cells share.
+        cells: The cells to compute.
 
     Yields:
-        Cells with their results.
+        Each cell with its result.
 
     Raises:
         ExecutorDiedError: The executor stopped responding.
@@ -70,21 +70,21 @@ def dispatch(
 
 
 class _Dispatcher:
-    """Cells that are submitted to an executor."""
+    """Submits cells to an executor and collects their results."""
 
     def __init__(self, executor: cf.Executor, payload: Payload, cells: Iterable[Cell]) -> None:
         self._executor, self._payload = executor, payload
         self._key = uuid.uuid4().hex
         self._packed: bytes | None = None
         self._waiting = deque(cells)
-        self._parked: deque[Cell] = deque()  # returned by processes that lack the payload
+        self._parked: deque[Cell] = deque()  # returned by processes without the payload
         self._running: dict[cf.Future[Reply], tuple[Cell, bool]] = {}
         self._workers: set[str] = set()
         self._lacking: set[str] = set()
-        self._owed: deque[str] = deque()  # where payloads must still be sent: Dask addresses, or "" for anywhere
+        self._owed: deque[str] = deque()  # where to send payloads: Dask addresses, or "" for any worker
 
     def results(self) -> Iterator[tuple[Cell, CellResult]]:
-        hold(self._key, self._payload)  # for threads of this process
+        hold(self._key, self._payload)  # for worker threads of this process
         try:
             while self._waiting or self._parked or self._running:
                 self._submit()
@@ -92,13 +92,13 @@ class _Dispatcher:
                 for future in done:
                     yield from self._receive(future)
         finally:
-            self._payload.stopped[0] = True  # if the sweep was abandoned, threads end before their next pass
+            self._payload.stopped[0] = True  # if the sweep was abandoned, its threads stop before their next pass
             for future in self._running:
                 future.cancel()
             release(self._key)
 
     def _submit(self) -> None:
-        """Submit enough cells for all workers seen so far, and a few more to discover others."""
+        """Submit enough cells for all workers seen so far, plus a few to discover further workers."""
         while len(self._running) < 2 * len(self._workers) + 2:
             if self._parked and not self._owed and not self._sending:
                 self._waiting.extendleft(reversed(self._parked))
@@ -111,7 +111,7 @@ class _Dispatcher:
             packed = self._pack() if send else None
             try:
                 with warnings.catch_warnings():
-                    # Dask warns because of the large payload, which is sent only once to each worker.
+                    # Dask warns about the large payload, but it is sent only once to each worker.
                     warnings.filterwarnings("ignore", message="Sending large graph")
                     future = executor.submit(run_cell, self._key, cell, packed)
             except Exception as error:
@@ -124,8 +124,8 @@ class _Dispatcher:
         return any(sent for _, sent in self._running.values())
 
     def _towards(self, address: str) -> cf.Executor:
-        """Return the executor for one Dask worker; if that is gone meanwhile, another takes its cell."""
-        client = getattr(self._executor, "_client", None)  # there is no public access
+        """Return an executor for one Dask worker; if that worker is gone, another runs the cell."""
+        client = getattr(self._executor, "_client", None)  # no public attribute is available
         if not address or client is None:
             return self._executor
         return client.get_executor(workers=[address], allow_other_workers=True)
@@ -137,7 +137,7 @@ class _Dispatcher:
         except (pickle.PicklingError, AttributeError) as error:
             raise TypeError(_unsendable("inputs", error)) from error
         except (Exception, cf.CancelledError) as error:
-            if type(error).__name__ == "KilledWorker":  # from Dask: this cell has ended several workers
+            if type(error).__name__ == "KilledWorker":  # from Dask: several workers died on this cell
                 yield (
                     cell,
                     CellResult({}, error=f"workers ended while they computed it: {error}", failure="KilledWorker"),
@@ -158,7 +158,7 @@ class _Dispatcher:
     def _pack(self) -> bytes:
         if self._packed is None:
             try:
-                import cloudpickle as pickler  # also pickles what is defined in a notebook
+                import cloudpickle as pickler  # also pickles classes and functions defined in a notebook
             except ImportError:
                 pickler = pickle
             try:

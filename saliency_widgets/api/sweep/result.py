@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PLAIN = (bool, int, float, str, type(None))
-_ROWS = 30  # of the table that a notebook shows
+_ROWS = 30  # of the table in a notebook
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
-    """Settings of a method, each measured on some inputs.
+    """The result of ``sw.sweep``: settings of a method, each measured on several inputs.
 
     Attributes:
         method: The method.
         grid: The values of each parameter.
-        settings: All combinations, in the order of the grid.
-        fixed: The method's other parameters that were passed.
-        metrics: What was measured.
+        settings: All combinations of these values, in the order of the grid.
+        fixed: The method's other parameters, as passed.
+        metrics: The measured metrics.
         cells: The results, by (index of the input, index of the setting).
-        images: What the model saw of each input, uint8 (H, W, 3); None if that is not an image.
-        quality: The metric that settings are chosen by.
+        images: Each input as the model saw it, uint8 (H, W, 3); None if it is not an image.
+        quality: The metric to choose settings by.
         cost: The metric to minimize.
         within: How much worse than the best the choice may be, as a fraction of the best.
     """
@@ -57,12 +57,12 @@ class Sweep:
 
     @property
     def inputs(self) -> int:
-        """How many inputs there were."""
+        """The number of inputs."""
         return len(self.images)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row for each input and setting: the parameters, the metrics, and any error."""
+        """The results, one row per input and setting: the parameters, the metrics, and any error."""
         import pandas as pd
 
         rows = []
@@ -73,9 +73,9 @@ class Sweep:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row for each setting: the metrics' means over the inputs.
+        """The means of the metrics over the inputs, one row per setting.
 
-        An input without any number for a metric is left out of its means. NaN if another input lacks the number here.
+        Inputs without any number for a metric are excluded; NaN if another input has no number for the setting.
         """
         import pandas as pd
 
@@ -83,17 +83,17 @@ class Sweep:
         return pd.DataFrame([self._written(k) for k in range(len(self.settings))], columns=[*self.grid]).assign(**means)
 
     def map_of(self, number: int = 0, **setting: Any) -> np.ndarray:
-        """Return a map as it would be shown.
+        """Return a map as it would be displayed.
 
         Args:
             number: The index of the input.
-            **setting: A value of each parameter of the grid.
+            **setting: One value for each parameter of the grid.
 
         Returns:
-            float32, shape (H, W) of what the model sees, or (F,) of a row; before clipping and color.
+            The map before clipping and coloring, float32, shape (H, W) as the model sees it, or (F,) for a row.
 
         Raises:
-            ValueError: There is no such cell, or it failed.
+            ValueError: No such cell exists, or it failed.
         """
         number = self._check_index("number", number, self.inputs)
         result = self.cells.get((number, self._setting_index(setting)))
@@ -103,19 +103,19 @@ class Sweep:
         return result.values
 
     def with_numbers(self) -> Sweep:
-        """Return the sweep without metrics that have no numbers, with a quality that has some."""
+        """Return the sweep without metrics that have no numbers, and with a quality that has some."""
         metrics = [m for m in self.metrics if m.name == self.cost or not np.isnan(self._means(m.name)).all()]
         qualities = [m.name for m in metrics if not m.cost]
         quality = self.quality if self.quality in qualities or not qualities else qualities[0]
         return replace(self, metrics=metrics, quality=quality) if qualities else self
 
     def by(self, quality: str | None = None, cost: str | None = None, within: float | None = None) -> Self:
-        """Return the same numbers, with settings chosen by other criteria.
+        """Return the same measurements, with settings chosen by other criteria.
 
         Args:
-            quality: One of the metrics.
-            cost: One of those that are costs.
-            within: How much worse than the best the choice may be.
+            quality: A metric that is not a cost. Default: unchanged.
+            cost: A metric that is a cost. Default: unchanged.
+            within: How much worse than the best the choice may be, as a fraction of the best. Default: unchanged.
 
         Raises:
             ValueError: A metric was not measured, or the tolerance is out of range.
@@ -128,7 +128,7 @@ class Sweep:
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
-        """The indices of settings that differ only in samples or steps, the coarsest first, by what they share."""
+        """Indices of settings that differ only in samples or steps, coarsest first, by their shared parameters."""
         shared = [name for name in self.grid if name not in self.refining]
         groups: dict[str, list[int]] = {}
         for k in range(len(self.settings)):
@@ -141,30 +141,30 @@ class Sweep:
     def recommended(self) -> dict[str, Any]:
         """The recommended setting: the cheapest whose quality is within the tolerance of the best.
 
-        ``explorer.update(method=sweep.method.name, **sweep.recommended)`` uses it. Empty if nothing was measured.
+        Apply it by ``explorer.update(method=sweep.method.name, **sweep.recommended)``. Empty if nothing was measured.
         """
         index = self.choice
         return {} if index is None else {**self.fixed, **self.settings[index]}
 
     @cached_property
     def choice(self) -> int | None:
-        """The index of the recommended setting; None if there is none."""
+        """The index of the recommended setting; None if no setting was measured."""
         return cheapest(*self._measured, self._better, self.within)
 
     @cached_property
     def bend(self) -> int | None:
-        """The index of the setting at the knee; None if there is none."""
+        """The index of the setting at the knee; None if the settings have no knee."""
         return knee(*self._measured, self._better)
 
     @property
     def knee(self) -> dict[str, Any]:
-        """The setting beyond which paying more gains little: see :func:`~saliency_widgets.evaluation.choice.knee`."""
+        """The setting beyond which higher cost gains little; see :func:`~saliency_widgets.evaluation.choice.knee`."""
         index = self.bend
         return {} if index is None else {**self.fixed, **self.settings[index]}
 
     @property
     def words(self) -> str:
-        """The recommendation in a sentence."""
+        """The recommendation in one sentence."""
         quality, cost = self._measured
         index = self.choice
         if index is None:
@@ -210,14 +210,14 @@ class Sweep:
         return tuple(notes)
 
     def describe(self, number: int, names: Collection[str] | None = None) -> str:
-        """Return a setting as text: "noise level 0.12, 32 samples".
+        """Return a setting as text, such as "noise level 0.12, 32 samples".
 
         Args:
             number: The index of the setting.
-            names: Which of its parameters. Default: all.
+            names: The parameters to include. Default: all.
 
         Raises:
-            TypeError, ValueError: There is no such setting or parameter.
+            TypeError, ValueError: No such setting or parameter exists.
         """
         number = self._check_index("number", number, len(self.settings))
         if names is not None:
@@ -227,12 +227,12 @@ class Sweep:
         return ", ".join(named[name].describe(value) for name, value in chosen.items())
 
     def _written(self, number: int) -> dict[str, Any]:
-        """Return the values for a table; objects are named by their type and their position in the grid."""
+        """Return a setting's values for a table, with objects named by their type and position in the grid."""
         setting = zip(self.grid, self._at(number), self.settings[number].values(), strict=True)
         return {name: v if isinstance(v, _PLAIN) else f"{type(v).__name__} {at + 1}" for name, at, v in setting}
 
     def __repr__(self) -> str:
-        """The sweep in one line."""
+        """Return a one-line description of the sweep."""
         return f"Sweep({self.method.name!r}, {len(self.settings)} settings x {self.inputs} inputs: {self.words})"
 
     def _repr_html_(self) -> str:
@@ -241,7 +241,7 @@ class Sweep:
         return joined(parts) + ranked.to_html(max_rows=_ROWS, index=False)
 
     def _edges(self) -> list[str]:
-        """Return notes on parameters whose best value is at the edge of the grid: a better one may lie beyond."""
+        """Return notes on parameters whose chosen value is at the edge of the grid, as a better one may lie beyond."""
         if self.choice is None:
             return []
         notes = []
@@ -274,7 +274,7 @@ class Sweep:
 
     @property
     def refining(self) -> list[str]:
-        """The parameters of the grid that only refine: samples, steps."""
+        """The parameters of the grid that only refine the map, such as samples and steps."""
         return [param.name for param in refining(self.method) if param.name in self.grid]
 
     def _at(self, number: int) -> tuple[int, ...]:
@@ -282,10 +282,10 @@ class Sweep:
         return _grid_indices(self.grid, number)
 
     def number_of(self, index: int, setting: int, metric: str) -> float:
-        """Return the value of a metric for an input and a setting, both by index; NaN if there is none.
+        """Return the value of a metric for an input and a setting, both by index; NaN if it is missing.
 
         Raises:
-            TypeError, ValueError: There is no such input, setting or metric.
+            TypeError, ValueError: No such input, setting or metric exists.
         """
         index = self._check_index("index", index, self.inputs)
         setting = self._check_index("setting", setting, len(self.settings))
@@ -303,7 +303,7 @@ class Sweep:
         return np.array([[self.number_of(index, k, metric) for k in settings] for index in range(self.inputs)])
 
     def _means(self, metric: str) -> np.ndarray:
-        """Return the mean of each setting over the inputs that have numbers."""
+        """Return the mean for each setting over the inputs that have any numbers, shape (settings,)."""
         numbers = self._numbers(metric)
         measured = numbers[~np.isnan(numbers).all(1)]
         return measured.mean(0) if len(measured) else np.full(len(self.settings), np.nan)
@@ -328,7 +328,7 @@ class Sweep:
 def with_similarity(
     cells: Mapping[tuple[int, int], CellResult], grid: Mapping[str, Sequence[Any]], finer: Collection[str]
 ) -> dict[tuple[int, int], CellResult]:
-    """Return the cells with their maps' rank correlation with the finest setting that is otherwise equal.
+    """Return the cells with an added similarity: the rank correlation with the finest setting that is otherwise equal.
 
     Args:
         cells: By (index of the input, index of the setting).

@@ -21,10 +21,10 @@ from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.files import as_path, check_folder
 from saliency_widgets.runtime.model.version import ModelVersion
 
-# In the header of our files. Version 1 had no application id and no checksums.
+# Stored in the file header. Version 1 had no application id and no checksums.
 _APPLICATION, _VERSION = 0x53574343, 2
 _TABLE = "CREATE TABLE cells (name TEXT PRIMARY KEY, numbers TEXT, shape TEXT, map BLOB, checksum TEXT)"
-# The complete schema: views, triggers, generated columns and expression indexes are refused.
+# The only accepted schema: views, triggers, generated columns and expression indexes are refused.
 _SCHEMA = [(b"table", b"cells", _TABLE.encode()), (b"index", b"sqlite_autoindex_cells_1", None)]
 _LIMITS = {sqlite3.SQLITE_LIMIT_LENGTH: 2**28, sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1000}
 _JSON_LENGTH = 2**16
@@ -34,19 +34,19 @@ _QUERY_SECONDS = 10.0  # one row takes milliseconds; a malicious file could take
 
 
 class StoreError(ValueError):
-    """The file can't be used."""
+    """The store's file can't be used."""
 
 
 class Store:
-    """Cells by their signatures, in an SQLite file, which may be damaged or malicious.
+    """Finished cells by signature, in an SQLite file that may be damaged or malicious.
 
     Args:
-        path: The file; created if there is none.
+        path: The file; created if it does not exist.
         shape: The shape of every map, if they share one.
 
     Raises:
         TypeError: ``path`` is not a path.
-        StoreError: The file is not a store, damaged, or locked.
+        StoreError: The file is not a store, or is damaged or locked.
     """
 
     def __init__(self, path: Any, shape: tuple[int, ...] | None = None) -> None:
@@ -76,10 +76,10 @@ class Store:
             ) from error
 
     def put(self, name: Hashable, cell: CellResult) -> None:
-        """Store a finished cell; it survives an interruption from now on.
+        """Store a finished cell, so that it survives an interruption.
 
         Raises:
-            StoreError: It can't be written.
+            StoreError: The file can't be written.
         """
         assert cell.values is not None
         numbers = json.dumps({metric: float(number) for metric, number in cell.numbers.items()})
@@ -91,7 +91,7 @@ class Store:
             raise StoreError(f"store: {self.path} can't be written ({error}).") from error
 
     def get(self, names: Collection[Hashable]) -> dict[Hashable, CellResult]:
-        """Return the stored ones of some cells; a warning reports damaged ones.
+        """Return the requested cells that are stored, and warn about damaged ones.
 
         Raises:
             StoreError: The file is locked, or a query takes too long.
@@ -101,7 +101,7 @@ class Store:
         for name in dict.fromkeys(names):
             try:
                 rows = self._run("SELECT numbers, shape, map, checksum FROM cells WHERE name = ?", (name,))
-            except sqlite3.Error:  # others may be readable
+            except sqlite3.Error:  # other rows may be readable
                 rows = [(None,) * 4]
             read = [cell for row in rows if (cell := _read(str(name), row, self._shape)) is not None]
             if read:
@@ -124,7 +124,7 @@ class Store:
         self._file = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None
         )
-        self._file.text_factory = bytes  # damaged text may be no UTF-8
+        self._file.text_factory = bytes  # damaged text may not be valid UTF-8
         for limit, value in _LIMITS.items():
             self._file.setlimit(limit, value)
         self._file.set_progress_handler(lambda: time.monotonic() > self._deadline, 1000)
@@ -132,13 +132,13 @@ class Store:
         self._run("PRAGMA cell_size_check = ON")
 
     def _check_unchanged(self) -> None:
-        """Refuse a foreign file before it is opened for writing, which alone could change it."""
+        """Refuse a foreign file before opening it for writing, because opening alone could change it."""
         self._connect("ro")
         try:
             self._run("BEGIN")
             self._holds_table()
         except sqlite3.OperationalError:
-            pass  # a write was interrupted: opening the file for writing rolls it back
+            pass  # a write was interrupted; opening the file for writing rolls it back
         finally:
             self.close()
 
@@ -147,16 +147,16 @@ class Store:
         if not self._holds_table():
             self._run("COMMIT")
             self._run("BEGIN IMMEDIATE")
-            if not self._holds_table():  # another process may have made it meanwhile
+            if not self._holds_table():  # another process may have created it in the meantime
                 self._run(_TABLE)
                 self._run(f"PRAGMA application_id = {_APPLICATION}")
                 self._run(f"PRAGMA user_version = {_VERSION}")
         self._run("COMMIT")
 
     def _holds_table(self) -> bool:
-        """Return whether it holds our table and nothing else; False for an empty file.
+        """Return whether the file holds our table and nothing else; False for an empty file.
 
-        Call it in a transaction: another process may be making the table.
+        Call this in a transaction, because another process may be creating the table.
         """
         ids = [self._run(f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version")]
         ours = ids == [_APPLICATION, _VERSION]
@@ -170,19 +170,19 @@ class Store:
         return bool(schema)
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple]:
-        """Execute a statement and return its rows; wait for another process's lock, and stay interruptible."""
+        """Execute a statement and return its rows; wait for another process's lock, and allow interruption."""
         patience = time.monotonic() + _LOCK_SECONDS
         while True:
             self._deadline = time.monotonic() + _QUERY_SECONDS
             try:
                 return self._file.execute(statement, values).fetchall()
-            except UnicodeDecodeError as error:  # SQLite's message contains a damaged name
+            except UnicodeDecodeError as error:  # the error message contains a damaged name
                 raise sqlite3.DatabaseError("malformed database schema") from error
             except sqlite3.OperationalError as error:
                 code = error.sqlite_errorcode & 0xFF
                 if code == sqlite3.SQLITE_INTERRUPT:
                     if time.monotonic() < self._deadline:
-                        raise KeyboardInterrupt from error  # sqlite3 swallows what its handler raises
+                        raise KeyboardInterrupt from error  # sqlite3 swallows exceptions of its handler
                     raise StoreError(
                         f"store: a query of {self.path} takes over {_QUERY_SECONDS:g} s instead of milliseconds. "
                         f"Choose another file."
@@ -198,11 +198,11 @@ class Store:
 
 
 class Memory:
-    """Cells of one sweep of one version of a model, in memory.
+    """The finished cells of one sweep, in memory, for one version of a model.
 
     Args:
         model: The model.
-        key: Everything else that its cells depend on.
+        key: Everything else that the cells depend on.
     """
 
     path = None
@@ -211,11 +211,11 @@ class Memory:
         self._model, self._key = model, key
         self._model_version = ModelVersion(model)
         self._version = self._model_version()
-        self._model_version.verify(_go_on)  # a later sweep compares all of the weights with these
+        self._model_version.verify(_go_on)  # hash all weights, for comparison in a later sweep
         self._cells: dict[Hashable, CellResult] = {}
 
     def matches(self, model: nn.Module, key: Hashable) -> bool:
-        """Return whether the cells were computed with this model, unchanged, and this key."""
+        """Return whether the cells were computed with this key and this model, which has not changed since."""
         if model is not self._model or key != self._key or self._model_version() != self._version:
             return False
         return not self._model_version.verify(_go_on)
@@ -226,19 +226,19 @@ class Memory:
             self._cells[name] = result
 
     def get(self, names: Collection[Hashable]) -> dict[Hashable, CellResult]:
-        """Return the stored ones of some cells."""
+        """Return the requested cells that are stored."""
         return {name: self._cells[name] for name in names if name in self._cells}
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing; memory needs no closing."""
 
 
 def _go_on() -> None:
-    """The check of a hash that nobody waits for."""
+    """Never cancel the hashing."""
 
 
 def _check_regular(path: Path) -> None:
-    """Refuse devices, pipes and folders, also under the names of SQLite's journals: opening them may never end."""
+    """Refuse devices, pipes and folders, also under the names of SQLite's journals: opening one may block forever."""
     for name in (f"{path}", f"{path}-journal", f"{path}-wal"):
         try:
             mode = Path(name).stat().st_mode

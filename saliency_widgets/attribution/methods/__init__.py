@@ -1,4 +1,4 @@
-"""The attribution methods, one file each, found by discovery.
+"""The attribution methods, one file each, discovered automatically.
 
-To add one, add a file here with a generator under :func:`~saliency_widgets.attribution.registry.method`.
+To add one, add a file here with a generator decorated by :func:`~saliency_widgets.attribution.registry.method`.
 """

@@ -29,7 +29,7 @@ BLUR_LEVEL = Param(
 )
 
 
-_OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes is whole
+_OPEN = 1024  # steps up to which the coarse-to-fine order has no limit on open gaps
 
 
 @method(
@@ -41,7 +41,7 @@ _OPEN = 1024  # gaps that are open at a time: the coarse order of so many nodes 
     blank="the gradients are zero all the way from the blurred image, or the blur changes nothing",
 )
 def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | None) -> Iterator[Estimate]:
-    r"""The gradients on the way from the blurred image to the sharp one, added up: no baseline color goes unseen.
+    r"""The gradients on the path from a blurred image to the sharp one, summed: no baseline color can hide a feature.
 
     With L(s) the image blurred by a Gaussian of standard deviation s pixels:
 
@@ -49,11 +49,11 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
         \approx \sum_j \tfrac12 (g_j + g_{j+1}) (L(s_{j+1}) - L(s_j))_i
 
     with g_j the gradient at L(s_j), in equal steps of s. The sum needs no derivative of L, and is exact for linear
-    and quadratic F at any number of steps. The blur is exact too: each cosine frequency w of the image, mirrored at
-    its edges, times exp(-s^2 w^2 / 2). Completeness: the exact values sum to F(x) - F(L(s_max)); what is missing is
-    reported as ``delta``. Nodes are visited coarse to fine, and each estimate is the sum over those visited; before
-    both ends are in, the gradient at x times x - L(s_max). For that, the gradients and images at both ends of each
-    gap are held: half of them at most, and no more than about 800 of each.
+    and quadratic F at any number of steps. The blur is exact as well: each cosine frequency w of the image, mirrored
+    at its edges, is multiplied by exp(-s^2 w^2 / 2). Completeness: the exact values sum to F(x) - F(L(s_max)); the
+    error is reported as ``delta``. Nodes are visited coarse to fine, and each estimate is the sum over those visited;
+    until both ends are, it is the gradient at x times x - L(s_max). The gradients and images at both ends of each open
+    gap are stored: at most half of them, and no more than about 800 of each.
 
     Source: Xu, Venugopalan and Sundararajan, "Attribution in Scale and Space", 2020.
 
@@ -61,7 +61,7 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
         Running estimates; values of shape (B, C, H, W), in units of score; ``delta`` of shape (B,).
 
     Raises:
-        ValueError: The inputs are no images.
+        ValueError: The inputs are not images.
     """
     if query.inputs.ndim != 4:
         raise ValueError(
@@ -96,9 +96,9 @@ def blur_ig(query: Query, n_steps: int, blur_level: float, chunk_size: int | Non
 
 
 def scale_space(images: Tensor) -> Callable[[float], Tensor]:
-    """The images, shape (B, C, H, W), blurred by a Gaussian: a function of its standard deviation in pixels.
+    """Return a function that blurs the images, shape (B, C, H, W), by a Gaussian of a standard deviation in pixels.
 
-    Mirrored at the edges, so that nothing comes in from outside and each channel keeps its mean.
+    Images are mirrored at the edges, so that nothing enters from outside and each channel's mean is unchanged.
     """
     height, width = images.shape[-2:]
     tiled = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -119,17 +119,17 @@ def scale_space(images: Tensor) -> Callable[[float], Tensor]:
 
 
 class _Trapezoid:
-    """The sum over the nodes seen so far, in order of blur, of the mean gradient times the change of the image.
+    """The trapezoid sum over the nodes so far, in order of blur: mean gradient times the change of the image.
 
-    Held are the nodes at the ends of gaps that will be filled.
+    Only nodes at the ends of gaps that will still be filled are stored.
 
     Args:
-        n_steps: The last node, which comes first; the first node comes second.
-        start: The image at the first node.
+        n_steps: The last node, which must be added first; node 0 must be added second.
+        start: The image at node 0.
         end: The image at the last node.
 
     Attributes:
-        values: The sum; a new tensor each time.
+        values: The sum; a new tensor after each addition.
     """
 
     def __init__(self, n_steps: int, start: Tensor, end: Tensor) -> None:
@@ -141,7 +141,7 @@ class _Trapezoid:
         self.values = torch.zeros_like(start)
 
     def add(self, node: int, gradient: Tensor, image: Tensor) -> None:
-        """Fill a gap: one interval of the sum becomes two."""
+        """Add a node, which splits one interval of the sum into two."""
         gap = self._n_steps + 2
         if node == self._n_steps:
             self.values = gradient * self._path
@@ -158,7 +158,7 @@ class _Trapezoid:
         if gap > 2:
             insort(self._order, node)
             self._held[node] = gradient, image
-        for end in (node - 1, node + 1):  # a node between closed gaps can't change the sum any more
+        for end in (node - 1, node + 1):  # a node between filled gaps is no longer needed
             if end in self._held and {max(end - 1, 0), min(end + 1, self._n_steps)} <= self._seen:
                 self._order.remove(end)
                 del self._held[end]

@@ -17,17 +17,17 @@ from saliency_widgets.attribution.registry import Estimate, method
     blank="nothing positive comes back through the ReLUs",
 )
 def deconvnet(query: Query) -> Iterator[Estimate]:
-    r"""The model run backwards, keeping what is positive: it paints what excites it, and hardly depends on the class.
+    r"""A backward pass that keeps positive signals: it shows what activates the model, and hardly depends on the class.
 
     At each ReLU y = f(x) the backward rule is
 
     .. math:: g_x = \max(g_y, 0)
 
-    whatever x was: what the ReLU cut off in the forward pass plays no part. Where nothing but ReLUs bends the model
-    (no max-pooling), every image gets the same map for a class; where max-pooling does, the map is close to a
-    reconstruction of the image that says little of the class (Nie, Zhang and Patel, "A Theoretical Explanation for
-    Perplexing Behaviors of Backpropagation-based Visualizations", 2018): read it beside another method. The same
-    activations are reached as by Guided Backprop.
+    independent of x: it ignores which units the ReLU zeroed in the forward pass. If ReLUs are the model's only
+    nonlinearity (no max-pooling), every image gets the same map for a class; with max-pooling, the map is close to a
+    reconstruction of the image and says little about the class (Nie, Zhang and Patel, "A Theoretical Explanation for
+    Perplexing Behaviors of Backpropagation-based Visualizations", 2018): compare it with another method. It applies
+    to the same activations as Guided Backprop.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014.
 

@@ -29,18 +29,18 @@ from saliency_widgets.attribution.registry import Estimate, method
 def expected_gradients(
     query: Query, n_samples: int, baselines: object, seed: int, chunk_size: int | None
 ) -> Iterator[Estimate]:
-    r"""Integrated Gradients averaged over many baselines, so that none decides what counts as nothing.
+    r"""Integrated Gradients averaged over many baselines, so that no single one defines what counts as nothing.
 
     .. math:: a_i = E_{x', t} \left[ (x_i - x'_i) \, \frac{\partial F(x' + t (x - x'))}{\partial x_i} \right]
 
     with t uniform in [0, 1] and x' drawn from ``baselines``: a name, a tensor (K, ...) of K inputs, or a list of both.
-    Of several inputs, a mapping from their names to these, or a tuple with one for each: where several have K rows,
-    row k of all of them is one baseline, and one that is alone goes with each.
-    "background", the default for rows that have one, are its rows. "noise", the default otherwise, is drawn anew for
-    each sample: uniform between black and white where these are known, between each row's min and max otherwise.
-    Sample k of a seed is the same draw at every sample count, and the same for all rows of a batch. Completeness: the
-    exact values sum to F(x) - E[F(x')]; ``delta`` is what is missing to the mean of F over the baselines drawn so far.
-    That takes one more forward pass for each new baseline.
+    For several inputs, pass a mapping from their names to these, or a tuple with one for each: if several have K rows,
+    row k of all of them forms one baseline, and a single row is combined with each. "background" means the rows of the
+    background, and is the default if one was passed. "noise", the default otherwise, is drawn for each sample: uniform
+    between black and white if these are known, otherwise between each row's min and max. Sample k of a seed is the
+    same draw at every sample count and for all rows of a batch. Completeness: the exact values sum to F(x) - E[F(x')];
+    ``delta`` is the error of that sum, with the mean of F over the baselines drawn so far, which takes one extra
+    forward pass for each new baseline.
 
     Source: Erion, Janizek, Sturmfels, Lundberg and Lee, "Improving performance of deep learning models with axiomatic
     attribution priors and expected gradients", 2021.
@@ -50,7 +50,7 @@ def expected_gradients(
         shape (B,).
 
     Raises:
-        TypeError: Baselines of no known kind.
+        TypeError: ``baselines`` has an unsupported type.
         ValueError: No baselines, an unknown name, a shape that doesn't fit, or numbers that aren't finite.
     """
     pool = query.baseline_pool(baselines, seed)
@@ -58,9 +58,9 @@ def expected_gradients(
     notes = (f"No noise stands for {flat}: it lies between a sample's min and max, which are equal.",) if flat else ()
     score = query.scores(query.inputs)
     moments = Moments(query.inputs)
-    scores: dict[int, Tensor] = {}  # of each baseline drawn so far; fresh noise counts from -1 down
+    scores: dict[int, Tensor] = {}  # by index of each baseline drawn so far; fresh noise has -1, -2, ...
     drawn = torch.zeros_like(score)
-    missed: list[Tensor] = []  # by each draw, shape (n, B)
+    missed: list[Tensor] = []  # completeness error of each draw, shape (n, B)
     for samples in query.chunks(n_samples, chunk_size):
         picks, starts, times, points = [], [], [], []
         for k in samples:
@@ -107,13 +107,13 @@ _REMEDY = "Leave it out, or mend it: the model must give numbers for each of the
 
 
 def _unaccounted(query: Query, values: Tensor, delta: Tensor, score: Tensor, missed: list[Tensor]) -> tuple[str, ...]:
-    """The note on what of the score's change is missing, where that is more than too few draws explain."""
+    """Return a note on the missing part of the score's change, if that is more than sampling error explains."""
     errors = torch.cat(missed)
     if len(errors) < _FEW or not bool((delta.abs() > _BEYOND * errors.std(0) / len(errors) ** 0.5).any()):
         return ()
-    exact = torch.zeros_like(delta)  # more draws would bring none of it
+    exact = torch.zeros_like(delta)  # more draws would not reduce it
     text = unaccounted(values, delta, score, TOLERANCE.default, error=exact, precision=query.precision, unit="samples")
     return (text,) if text else ()
 
 
-_FEW, _BEYOND = 8, 5.0  # draws, whose spread says little below; standard errors, which a heavy tail underestimates
+_FEW, _BEYOND = 8, 5.0  # draws needed for a useful spread; standard errors, which heavy tails underestimate

@@ -17,22 +17,22 @@ from saliency_widgets.attribution.registry import Estimate, method
     blank="at this layer nothing is left of the activation weighed with its gradient",
 )
 def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
-    r"""Where a convolutional layer sees evidence for the class: coarse and class-specific.
+    r"""The regions where a convolutional layer shows evidence for the class: coarse and class-specific.
 
     With A_k the channels of the layer's output and h, w its size:
 
     .. math:: a = \sum_k \alpha_k A_k, \qquad \alpha_k = \frac{1}{hw} \sum_{ij} \partial F / \partial A_{k,ij}
 
-    The paper's ReLU is left to the display (sign "positive"), so that evidence against the class can be seen too.
+    The paper's ReLU is left to the display (sign "positive"), so that evidence against the class can be shown too.
 
     Source: Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization", 2017.
 
     Yields:
-        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``.
 
     Raises:
-        ValueError: There is no such layer, or its output is not spatial.
+        ValueError: The layer does not exist, or its output is not spatial.
     """
     point = query.at_layer(layer, reshape)
     weights = point.gradient.mean((2, 3), keepdim=True)

@@ -28,21 +28,21 @@ def grad_cam_plus_plus(query: Query, layer: str | None, reshape: object) -> Iter
         \alpha_{k,ij} = \frac{g_{k,ij}^2}{2 g_{k,ij}^2 + g_{k,ij}^3 \sum_{i'j'} A_{k,i'j'}}
 
     and alpha = 0 where its denominator is 0. The paper derives alpha for exp(F), with F a piecewise linear function
-    of A, and weighs with the gradient of exp(F): a positive factor exp(F) for each sample, left out here. Behind a
-    ReLU alpha lies in [0, 1/2]; at a layer with negative outputs the denominator can come close to 0, and one
-    location outweigh all others. The paper's ReLU is left to the display (sign "positive").
+    of A, and weights with the gradient of exp(F): a positive factor exp(F) per sample, which is left out here. After a
+    ReLU, alpha lies in [0, 1/2]; at a layer with negative outputs, the denominator can approach 0 and one location can
+    outweigh all others. The paper's ReLU is left to the display (sign "positive").
 
     Source: Chattopadhay, Sarkar, Howlader and Balasubramanian, "Grad-CAM++: Generalized Gradient-based Visual
     Explanations for Deep Convolutional Networks", 2018.
 
     Yields:
-        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``.
 
     Raises:
-        ValueError: There is no such layer, or its output is not spatial.
+        ValueError: The layer does not exist, or its output is not spatial.
     """
     point = query.at_layer(layer, reshape)
-    # Reduced by g^2, whose square and cube would vanish long before g does.
+    # The fraction is reduced by g^2, as g^2 and g^3 underflow long before g does.
     denominator = 2 + point.gradient * point.activation.sum((2, 3), keepdim=True)
     counts = (point.gradient > 0) & (denominator != 0)
     weights = torch.where(counts, point.gradient / denominator, 0).sum((2, 3), keepdim=True)

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     aliases=("saliency", "vanilla", "vanilla_gradient", "gradients", "backprop"),
 )
 def gradient(query: Query) -> Iterator[Estimate]:
-    r"""How fast the score changes with each input, here and now.
+    r"""How fast the score changes with a small change of each input.
 
     .. math:: a_i = \partial F(x) / \partial x_i
 

@@ -19,7 +19,7 @@ from saliency_widgets.attribution.registry import Estimate, get_method, method
     blank="no edge of Guided Backprop lies where Grad-CAM is positive",
 )
 def guided_grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
-    r"""Guided Backprop's edges, kept only where Grad-CAM sees evidence for the class.
+    r"""The edges of Guided Backprop, limited to where Grad-CAM shows evidence for the class.
 
     .. math:: a = g \cdot \mathrm{up}(\max(c, 0))
 
@@ -31,7 +31,7 @@ def guided_grad_cam(query: Query, layer: str | None, reshape: object) -> Iterato
         One estimate; values of shape (B, C, H, W).
 
     Raises:
-        ValueError: As Guided Backprop and Grad-CAM do.
+        ValueError: The inputs are not images, or Guided Backprop or Grad-CAM raises it.
     """
     if query.inputs.ndim != 4:
         raise ValueError(

@@ -16,11 +16,11 @@ from saliency_widgets.attribution.registry import Estimate, method
     blank="wherever the input is not zero, the gradient is",
 )
 def input_x_gradient(query: Query) -> Iterator[Estimate]:
-    r"""The gradient weighed with the input's own value: exact for a linear model without bias.
+    r"""The gradient multiplied by the input: exact for a linear model without bias.
 
     .. math:: a_i = x_i \, \partial F(x) / \partial x_i
 
-    Inputs are taken as the model sees them: with a normalizing transform, zero is the mean color, not black.
+    The input is the model's own, after any transform: after a normalizing one, zero is the mean color, not black.
 
     Source: Shrikumar, Greenside, Shcherbina and Kundaje, "Not Just a Black Box: Learning Important Features Through
     Propagating Activation Differences", 2016.

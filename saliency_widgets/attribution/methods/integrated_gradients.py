@@ -74,24 +74,23 @@ def integrated_gradients(
     seed: int,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
-    r"""The gradients on the path from a baseline to the input, added up: they account for the whole score.
+    r"""The gradients on the path from a baseline to the input, summed: they account for the whole change of the score.
 
     .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial F(x' + t (x - x'))}{\partial x_i} \, dt
 
     approximated by nodes t_j and weights w_j that sum to 1. Completeness: the exact values sum to F(x) - F(x');
-    what is missing is reported as ``delta`` and never distributed.
+    the difference is reported as ``delta`` and never distributed over the values.
 
-    "adaptive", the default, is a nested trapezoid rule that bisects where the map still changes or completeness is
-    missed, see :class:`.AdaptiveTrapezoid`. It ends when ``map_error``, the
-    estimated error of the map relative to it, was within ``tolerance`` in two rounds running, or at the latest after
-    n + 1 gradients, and says which; where more than ``tolerance`` of the score's change is missing then, it says that,
-    with the likely cause. The other rules take n + 1 gradients ("trapezoid", "clenshaw_curtis") or n
-    ("midpoint", "gauss_legendre"), whatever the tolerance; until all are in, the estimate is their weighted mean,
-    coarse to fine.
+    "adaptive", the default, is a nested trapezoid rule that bisects intervals where the map still changes or
+    completeness fails, see :class:`.AdaptiveTrapezoid`. It stops when ``map_error``, the estimated relative error of
+    the map, was within ``tolerance`` in two consecutive rounds, or after n + 1 gradients, and notes the reason. If more
+    than ``tolerance`` of the score's change is then missing, a note gives the likely cause. The other rules take n + 1
+    gradients ("trapezoid", "clenshaw_curtis") or n ("midpoint", "gauss_legendre"), regardless of the tolerance. They
+    visit nodes coarse to fine, and each estimate is the weighted mean over those visited.
 
-    Gradients are kept, so that more steps only add to them. Of float32 inputs, those beyond the first 40 MiB (69 nodes
-    of an image of 224 x 224) are kept and counted in 16 bits, each value rounded by at most 2^-11 of itself: the map
-    is off by less than 5e-4, relative to it, and usually by a tenth of that. See
+    Gradients are stored, so that more steps only add to them. For float32 inputs, those beyond the first 40 MiB (69
+    nodes for an image of 224 x 224) are stored and used in 16 bits, with each value rounded by at most 2^-11 of itself:
+    the relative error of the map from this is less than 5e-4, and usually a tenth of that. See
     :class:`~saliency_widgets.attribution.numerics.float16_store.Half`.
 
     Source: Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017.
@@ -109,9 +108,9 @@ def integrated_gradients(
 def _gradients(
     query: Query, start: Tensor, baseline: object, nodes: Tensor, *, first: int
 ) -> tuple[Tensor | Half, Tensor]:
-    """The gradients at nodes t, (K,) or (K, B) where each sample has its own: (K, B, ...); and the scores, (K, B).
+    """Return the gradients, (K, B, ...), and scores, (K, B), at nodes t, (K,), or (K, B) if each sample has its own.
 
-    ``first`` is the number of the first node: beyond some, they are kept as halves.
+    ``first`` is the number of the first node, from which it follows whether the gradients are stored as halves.
     """
     whole = full_precision_count(query.inputs)
     halved = whole is not None and first >= whole
@@ -132,7 +131,7 @@ def _adaptive(
 ) -> Iterator[Estimate]:
     rule = AdaptiveTrapezoid(query.inputs - start, n_steps, _ROUND)
     score: Tensor | None = None
-    within = torch.zeros(len(query.inputs), dtype=torch.int64, device="cpu")  # rounds running
+    within = torch.zeros(len(query.inputs), dtype=torch.int64, device="cpu")  # consecutive rounds
     while len(nodes := rule.ask()):
         parts, scores = zip(
             *[
@@ -185,11 +184,11 @@ def _fixed(
     nodes, weights = RULES[quadrature](n_steps)
     order = coarse_to_fine(len(nodes))
     nodes, weights = nodes[order], weights[order]
-    ends = {}  # the score at both ends of the path: the first two nodes of some rules
+    ends = {}  # the score at both ends of the path, which are the first two nodes of some rules
     if nodes[0] != 1:
         with check_integration_path(query, start, baseline):
             ends = {1.0: query.scores(query.inputs), 0.0: query.scores(start)}
-    wide = torch.promote_types(path.dtype, torch.float32)  # in half precision sums of many nodes drift away
+    wide = torch.promote_types(path.dtype, torch.float32)  # sums of many nodes lose accuracy in half precision
     total = torch.zeros_like(path, dtype=wide)
     done = 0
     for chunk in query.chunks(len(nodes), chunk_size, first=(1,)):

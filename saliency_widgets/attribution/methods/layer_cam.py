@@ -17,22 +17,22 @@ from saliency_widgets.attribution.registry import Estimate, method
     blank="at this layer nothing is left of the activation weighed with its gradient",
 )
 def layer_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
-    r"""Grad-CAM with a weight for each location: it stays sharp at shallow layers.
+    r"""Grad-CAM with a weight for each location, which stays sharp at shallow layers.
 
     With A_k the channels of the layer's output:
 
     .. math:: a_{ij} = \sum_k \max(\partial F / \partial A_{k,ij}, 0) \, A_{k,ij}
 
-    The paper's ReLU is left to the display (sign "positive"); behind a ReLU nothing is negative.
+    The paper's ReLU is left to the display (sign "positive"); after a ReLU layer, no value is negative.
 
     Source: Jiang, Zhang, Hou, Cheng and Wei, "LayerCAM: Exploring Hierarchical Class Activation Maps for
     Localization", 2021.
 
     Yields:
-        One estimate; values of shape (B, 1, h, w), the layer's own resolution, named in ``layer``.
+        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``.
 
     Raises:
-        ValueError: There is no such layer, or its output is not spatial.
+        ValueError: The layer does not exist, or its output is not spatial.
     """
     point = query.at_layer(layer, reshape)
     values = (point.gradient.clamp(min=0) * point.activation).sum(1, keepdim=True)

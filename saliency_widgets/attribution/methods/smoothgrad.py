@@ -1,4 +1,4 @@
-"""SmoothGrad and its relatives: a gradient method averaged over noisy copies of the input."""
+"""SmoothGrad and its variants: a gradient method averaged over noisy copies of the input."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ BASE = Param(
 
 
 def noisy(query: Query, noise_level: float, seed: int, samples: range) -> Tensor:
-    """Noisy copies of the inputs.
+    """Return noisy copies of the inputs.
 
     Args:
         query: The model and its inputs, shape (B, ...).
-        noise_level: Standard deviation of the noise, as a part of each sample's range.
-        seed: Of the noise.
-        samples: Which copies, K of them.
+        noise_level: Standard deviation of the noise, as a fraction of each sample's range.
+        seed: The seed of the noise.
+        samples: The numbers of the K copies.
 
     Returns:
-        Shape (K, B, ...).
+        The copies, shape (K, B, ...).
     """
     return query.inputs + query.noise_scale() * noise_level * normal_noise(query.inputs, seed, samples)
 
@@ -97,7 +97,7 @@ def smoothgrad(
     seed: int,
     chunk_size: int | None,
 ) -> Iterator[Estimate]:
-    r"""The average gradient over noisy copies of the input: less speckle, the same question.
+    r"""The average gradient over noisy copies of the input: the same quantity with less speckle.
 
     With samples g_k = grad F(x + s z_k), z_k standard normal, s = noise_level (max x - min x) per sample:
 
@@ -105,10 +105,10 @@ def smoothgrad(
         \text{variance: } \tfrac1{n-1} \sum (g_k - \bar g)^2
 
     Sample k of a seed is the same noise at every noise level and sample count. Means and variances are merged
-    chunk by chunk (Chan, Golub and LeVeque 1979), which does not cancel. The sampling error is told twice: for each
-    value (``standard_error``), and for the whole map as the rank correlation of two halves, every other sample
-    (``agreement``). With a ``tolerance``, sampling ends as soon as the mean standard error is so small a part of the
-    mean size of the values, in every row of a batch.
+    chunk by chunk (Chan, Golub and LeVeque 1979), which avoids cancellation. The sampling error is reported for each
+    value (``standard_error``), and for the whole map as the rank correlation between even and odd samples
+    (``agreement``). With a ``tolerance``, sampling stops as soon as the mean standard error, relative to the mean
+    magnitude of the values, is within it in every row of a batch.
 
     Sources: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise", 2017; squared:
     Hooker, Erhan, Kindermans and Kim, "A Benchmark for Interpretability Methods in Deep Neural Networks", 2019;
@@ -116,7 +116,7 @@ def smoothgrad(
     Values", 2018.
 
     Yields:
-        Running estimates; values of shape (B, ...); ``standard_error`` of the mean and of the squared mean.
+        Running estimates; values of shape (B, ...); ``standard_error`` for the statistics "mean" and "squared".
     """
     if statistic == "variance" and n_samples < 2:
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
@@ -125,7 +125,7 @@ def smoothgrad(
     why = "noise is a part of max - min within a sample, which is 0 there"
     quiet = (f"No noise was added to {', '.join(constant)}: {why}.",) if constant else ()
     moments = Moments(query.inputs)
-    estimated = statistic != "variance"  # of a variance, the error is not estimated
+    estimated = statistic != "variance"  # the error of a variance is not estimated
 
     def drawn(samples: range) -> Chunk:
         inputs = noisy(query, noise_level, seed, samples)

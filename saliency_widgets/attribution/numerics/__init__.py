@@ -1,1 +1,1 @@
-"""The numerics of the methods: quadrature, noise, running moments, completeness."""
+"""Numerics for the methods: quadrature, noise, running moments, completeness."""

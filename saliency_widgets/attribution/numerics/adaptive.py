@@ -1,4 +1,4 @@
-"""A quadrature on the way from a baseline to an input that looks closer where the gradient changes."""
+"""Adaptive quadrature on the path from a baseline to an input, refined where the gradient changes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.numerics.float16_store import Half, full
 
 _START = 8
-# A share in the completeness residual counts this much of one in the map change: it speaks for one number, the other
-# for every pixel. Measured at 65 evaluations: with 1, the map is wrong by a sixth more; with 0, completeness by double.
+# Weight of an interval's share in the completeness residual, a single number, relative to its share in the map change,
+# which covers every pixel. Measured at 65 evaluations: 1 raises the map's error by a sixth, 0 doubles completeness's.
 _RESIDUAL = 0.25
-# What an interval is wrong by, as a part of what bisecting its parent changed: sqrt(1/6) = 0.41 where the gradient
-# wanders at random; 0.47 measured in a network.
+# An interval's error relative to the change when its parent was bisected: sqrt(1/6) = 0.41 if the gradient is a random
+# walk; 0.47 measured in a network.
 _LEFT_OVER = 0.5
-_NARROWEST = 2**-16  # a score that jumps misses the jump in however narrow an interval: no more nodes for it
+_NARROWEST = 2**-16  # a jump of the score is missed at any width, so narrower intervals get no more nodes for it
 
 
 @dataclass(slots=True)
 class _Interval:
-    """Two neighboring nodes, numbered as they came in, and what speaks for a look between them."""
+    """Two neighboring nodes, numbered in order of evaluation, and the reasons to bisect between them."""
 
     low: int
     high: int
@@ -34,7 +34,7 @@ class _Interval:
 
 @dataclass(slots=True)
 class _Sample:
-    """One sample's nodes: t, the score there and the score's slope along the way; and the intervals between them."""
+    """One sample's nodes (t, with the score and its slope along the path) and the intervals between them."""
 
     t: list[float] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
@@ -49,36 +49,36 @@ class _Sample:
             self.intervals.append(_Interval(p, q, missed if width > _NARROWEST else 0.0, change))
 
     def sort(self) -> None:
-        """The most urgent intervals first: a smaller budget's last round is then the beginning of a bigger one's."""
+        """Sort intervals by urgency, so that a smaller budget's last round is the beginning of a larger one's."""
         residual = _RESIDUAL / (sum(i.residual for i in self.intervals) or 1.0)
         change = 1 / (sum(i.change for i in self.intervals) or 1.0)
-        # Of equally urgent ones the widest, then the leftmost: a linear model's are all equal.
+        # Ties go to the widest, then to the leftmost: a linear model's intervals are all tied.
         self.intervals.sort(key=lambda i: (self.t[i.low] - self.t[i.high], self.t[i.low]))
         self.intervals.sort(key=lambda i: max(residual * i.residual, change * i.change), reverse=True)
 
 
 class AdaptiveTrapezoid:
-    r"""Nested trapezoid rule for Integrated Gradients, refined where completeness or the map isn't settled.
+    r"""Nested trapezoid rule for Integrated Gradients, refined where completeness or the map hasn't converged.
 
     .. math:: a = (x - x') \sum_{[p, q]} \frac{q - p}{2} \left( g(p) + g(q) \right), \qquad
               g(t) = \nabla F(x' + t (x - x'))
 
-    over intervals [p, q] that cover [0, 1]. It begins with 8 equal ones. Each round bisects those with the largest
-    share in either of two sums over all intervals; every node stays in use:
+    over intervals [p, q] that cover [0, 1], initially 8 equal ones. Each round bisects the intervals with the largest
+    share in either of two sums over all intervals, and every node remains in use:
 
-    * completeness residual: what the interval's trapezoid, taken of <g, x - x'>, misses of F(q) - F(p);
-    * map change: the L1 norm of what bisecting the interval's parent changed in the map.
+    * completeness residual: the difference between F(q) - F(p) and the interval's trapezoid of <g, x - x'>;
+    * map change: the L1 norm of the change in the map when the interval's parent was bisected.
 
-    The first is up to date, but blind where errors of pixels cancel; the second sees every pixel, but is a generation
-    old. Neither touches the values: what is missing is read off as ``delta`` and never distributed.
+    The first is up to date, but misses errors of pixels that cancel; the second covers every pixel, but is a generation
+    old. Neither modifies the values: the completeness error is reported as ``delta`` and never distributed.
 
-    Each sample of a batch has nodes of its own, so its result doesn't depend on its neighbors. One gradient is kept
-    per node, as it is told; sums are kept in float32 or wider.
+    Each sample of a batch has separate nodes, so its result doesn't depend on its neighbors. One gradient is stored per
+    node, in the form passed to :meth:`tell`; sums are in float32 or wider.
 
     Args:
         path: x - x', shape (B, ...).
-        n_steps: n + 1 evaluations at most. A bigger budget only continues a smaller one of 8 or more; below 8 it is
-            the plain trapezoid rule of n steps.
+        n_steps: n, for at most n + 1 evaluations. A larger budget only continues a smaller one of 8 or more; below 8,
+            this is the plain trapezoid rule of n steps.
         per_round: Bisections per round; beyond 64 times as many nodes, a 64th of the nodes.
     """
 
@@ -94,17 +94,17 @@ class AdaptiveTrapezoid:
 
     @property
     def done(self) -> int:
-        """Evaluations per sample so far."""
+        """The number of evaluations per sample so far."""
         return len(self._gradients)
 
     @property
     def values(self) -> Tensor:
-        """The attribution so far, (B, ...); valid from the first ``tell`` on."""
+        """The attribution so far, (B, ...); valid after the first :meth:`tell`."""
         return (self._path * self._total).to(self._dtype)
 
     @property
     def delta(self) -> Tensor | None:
-        """Sum of the values less F(x) - F(x'), (B,); None until both ends are in, NaN if it rested before that."""
+        """Sum of the values minus (F(x) - F(x')), (B,); None before both ends are done, NaN if frozen before that."""
         if self.done < 2:
             return None
         scores = [s.score[0] - s.score[1] if len(s.score) > 1 else math.nan for s in self._samples]
@@ -112,21 +112,21 @@ class AdaptiveTrapezoid:
 
     @property
     def error(self) -> Tensor | None:
-        """Estimated relative L1 error of the values, (B,), on the host; None until bisections showed what changes."""
+        """Estimated relative L1 error of the values, (B,), on the host; None until intervals have been bisected."""
         if self.done <= _START:
             return None
-        # In quadrature: intervals err independently of each other.
+        # Added in quadrature: the errors of intervals are independent.
         changes = [[i.change for i in s.intervals] or [math.nan] for s in self._samples]
         lost = _LEFT_OVER * self._size.new_tensor([math.hypot(*c) for c in changes])
         return torch.where(lost == 0, 0.0, lost / self._size)
 
     def rest(self, which: Tensor) -> None:
-        """Freeze the samples where ``which``, bool of shape (B,), is True; they don't wake again."""
+        """Permanently freeze the samples where ``which``, bool of shape (B,), is True."""
         for sample, rests in zip(self._samples, which.tolist(), strict=True):
             sample.rests |= rests
 
     def ask(self) -> Tensor:
-        """Where to evaluate next: float64 (K, B) on the CPU; 1 for samples that rest. K is 0 when nothing is left."""
+        """Return the next nodes, float64 (K, B) on the CPU, with 1 for frozen samples; K is 0 at the end."""
         left = 0 if all(s.rests for s in self._samples) else self._n_steps + 1 - self.done
         n = min(self._n_steps, _START)
         nodes = [[1.0], [j / n for j in range(n)], []][min(self.done, 2)]
@@ -140,10 +140,10 @@ class AdaptiveTrapezoid:
         return self._nodes
 
     def tell(self, parts: Sequence[Tensor | Half], scores: Tensor) -> None:
-        """Take in what the last ``ask`` was for, in its order.
+        """Add the results at the nodes of the last :meth:`ask`, in their order.
 
         Args:
-            parts: The gradients, (K, B, ...) in one piece or several, kept uncopied.
+            parts: The gradients, (K, B, ...) in one piece or several, stored without copying.
             scores: The scores, (K, B).
         """
         first = self.done
@@ -178,7 +178,7 @@ class AdaptiveTrapezoid:
             self._samples[b].split(*family, float(change))
 
     def _begin(self, b: int, n: int) -> list[tuple[int, int, int, int]]:
-        """The rule of n steps: node 0 is its right end, 1 ... n follow from the left. Returns it as bisected pairs."""
+        """Apply the rule of n steps and return it as bisected pairs; node 0 is the right end, 1 ... n from the left."""
         self._total[b] = self._gradients[0][b].to(self._total) / max(2 * n, 1)
         for node in range(1, n + 1):
             self._total[b].add_(self._gradients[node][b], alpha=(0.5 if node == 1 else 1.0) / n)

@@ -1,4 +1,4 @@
-"""What the completeness delta says of a map: how much of the score's change its values leave out, and why."""
+"""The completeness delta in words: how much of the score's change a map leaves out, and why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from saliency_widgets.attribution.arrays import on_host
 from saliency_widgets.attribution.numerics.stopping import percent
 
-_ROUNDING = 64  # units in the last place of the numbers that are subtracted: a delta below is rounding
+_ROUNDING = 64  # units in the last place of the subtracted numbers: a smaller delta is rounding
 _COARSE = {"tf32": 2.0**-10, "bfloat16": 2.0**-7}
 _JUMPS = (
     "More {unit} will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
@@ -30,27 +30,27 @@ def unaccounted(  # noqa: PLR0913
     why: str | None = None,
     unit: str = "steps",
 ) -> str:
-    """The sentence about a completeness delta above the tolerance.
+    """Describe a completeness delta above the tolerance.
 
-    It is compared with the change of the score, sample by sample, and not with the size of the values: where large
-    values of both signs cancel, the map may be settled while much of the little change is still missing. What is no
-    more than rounding of the scores and the values is none, however small the change. What the error of the map can
-    explain may be twice the tolerance, as that error is known to a factor of two; what it can't explain, a jump or a
-    missing gradient, may not.
+    The delta is compared with the change of the score, per sample, instead of the magnitude of the values: where large
+    values of both signs cancel, the map may have converged while much of the small change is still missing. A delta
+    within the rounding error of the scores and the values is ignored, however small the change. A delta that the map's
+    error can explain may be twice the tolerance, as that error is accurate to a factor of two; one that it can't
+    explain, from a jump of the score or a missing gradient, may not.
 
     Args:
-        values: Of the map, shape (B, ...).
-        delta: Sum of the values less the change of the score, shape (B,).
-        score: Of the inputs, shape (B,), where it is known.
-        tolerance: The part of the score's change that may be missing.
-        error: Estimated error of the map, relative to it (L1), shape (B,): it bounds what a quadrature may miss.
-        settled: Whether the map was within its own tolerance.
-        precision: Of the passes.
-        why: The likely cause, where the caller knows; otherwise that of a sum.
-        unit: What is summed over.
+        values: The values of the map, shape (B, ...).
+        delta: Sum of the values minus the change of the score, shape (B,).
+        score: The score of the inputs, shape (B,), if available.
+        tolerance: The fraction of the score's change that may be missing.
+        error: Estimated relative error of the map (L1), shape (B,), which bounds the error of a quadrature.
+        settled: Whether the map's error was within the tolerance.
+        precision: The model's numerical precision.
+        why: The likely cause, if the caller knows it; by default that of too few terms.
+        unit: The unit of the terms.
 
     Returns:
-        How much is missing in the worst sample, and the likely cause; empty where nothing is.
+        The missing part in the worst sample, and the likely cause; empty if nothing is missing.
     """
     wide = values.detach().double().flatten(1)
     top = torch.zeros_like(delta) if score is None else score
@@ -60,7 +60,7 @@ def unaccounted(  # noqa: PLR0913
     change, top = total - missed, top.abs()
     grain = max(torch.finfo(values.dtype).eps, _COARSE.get(precision or "", 0.0))
     floor = _ROUNDING * grain * (2 * top + change.abs() + size)
-    bound = floor if error is None else 2 * exact * size + floor  # what a quadrature may miss
+    bound = floor if error is None else 2 * exact * size + floor  # the largest plausible quadrature error
     beyond = missed.abs() > bound
     allowed = tolerance * change.abs() * torch.where(beyond, 1.0, 2.0)
     missing = missed.abs() > torch.maximum(allowed, floor)

@@ -1,4 +1,4 @@
-"""Gradients kept in 16 bits, where so many of them are kept that memory is short."""
+"""Storage of gradients in 16 bits, to save memory where there are many."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _EXPONENT = 15  # float16 reaches 2^16
 
 
 def full_precision_count(like: Tensor) -> int | None:
-    """How many gradients of a tensor's form are kept as they are, before others are kept as halves; None: all.
+    """Return how many gradients of a tensor's shape to store in full before storing the rest as halves; None for all.
 
-    Of 224 x 224 images that is 69, and 1,024 take 315 MiB instead of 590. Small inputs never come that far, and
-    float64 is left to those who want its digits.
+    For 224 x 224 images this is 69, and 1,024 gradients take 315 MiB instead of 590. Small inputs never reach the
+    limit, and float64 gradients are always stored in full.
     """
     return None if like.dtype != torch.float32 else max(16, WHOLE_BYTES // (4 * max(1, like.numel())))
 
 
 @dataclass(frozen=True)
 class Half:
-    """Tensors in 16 bits each: value = codes * scale, with a scale for each sample of each tensor.
+    """Tensors in 16 bits per value: value = codes * scale, with a scale for each sample of each tensor.
 
-    The scale is a power of two, so that nothing but the 11 significant digits of float16 rounds: a value is off by
-    2^-11 of itself at most (5e-4), or, where it is smaller than 2^-28 of its sample's largest, by 2^-39 of that.
+    The scale is a power of two, so that only the 11 significant bits of float16 limit the accuracy: a value is off by
+    at most 2^-11 of itself (5e-4), or, if it is smaller than 2^-28 of its sample's largest, by 2^-39 of that.
 
     Attributes:
-        codes: float16, shape (K, B, ...), or (B, ...) for one of them.
-        scale: float32, broadcastable to it.
+        codes: float16, shape (K, B, ...), or (B, ...) for a single tensor.
+        scale: float32, broadcastable to ``codes``.
     """
 
     codes: Tensor
@@ -44,18 +44,18 @@ class Half:
         return cls((values / scale).half(), scale)
 
     def unbind(self) -> list[Half]:
-        """The K tensors."""
+        """Return the K tensors."""
         return [Half(codes, scale) for codes, scale in zip(self.codes, self.scale, strict=True)]
 
     def __getitem__(self, sample: int) -> Tensor:
-        """One sample of one tensor, as float32."""
+        """Return one sample of a single tensor, as float32."""
         return self.codes[sample].float() * self.scale[sample]
 
     def full(self) -> Tensor:
-        """The values, as float32."""
+        """Return the values as float32."""
         return self.codes.float() * self.scale
 
 
 def full(values: Tensor | Half) -> Tensor:
-    """The values, however they are kept."""
+    """Return the values at full precision, regardless of how they are stored."""
     return values.full() if isinstance(values, Half) else values

@@ -1,4 +1,4 @@
-"""Mean and variance of samples that come in chunks."""
+"""Mean and variance of samples that arrive in chunks."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ Chunk = tuple[int, Tensor, Tensor, Tensor]
 
 
 class Moments:
-    """The running mean of samples and their variance.
+    """Running mean and variance of samples.
 
     Chunks are merged as in Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-    Variances", 1979, which does not cancel.
+    Variances", 1979, which avoids cancellation.
 
     Args:
         like: A tensor of the samples' shape and type.
 
     Attributes:
-        count: How many samples were added.
+        count: The number of samples added.
     """
 
     def __init__(self, like: Tensor) -> None:
         self.count = 0
-        # In half precision sums of many samples drift away.
+        # Sums of many samples lose accuracy in half precision.
         self._type, self._wide = like.dtype, torch.promote_types(like.dtype, torch.float32)
         self._mean = torch.zeros_like(like, dtype=self._wide)
         self._squares = torch.zeros_like(self._mean)  # sum of squared deviations from the mean
         self._even = torch.zeros_like(self._mean)  # sum of the samples with even numbers
 
     def of(self, drawn: Tensor, first: int = 0) -> Chunk:
-        """What K samples, shape (K, ...), add.
+        """Summarize K samples as a chunk for :meth:`add`.
 
         Args:
-            drawn: The samples.
-            first: The number of the first.
+            drawn: The samples, shape (K, ...).
+            first: The number of the first sample.
 
         Returns:
-            How many they are, their mean, their squared deviations from it, and the sum of those with even numbers.
+            Their count, their mean, the sum of squared deviations from it, and the sum of the even-numbered samples.
         """
         drawn = drawn.to(self._wide)
-        mean = drawn.mean(0)  # twice through the numbers: torch.var_mean over the first dimension is many times slower
+        mean = drawn.mean(0)  # two passes, as torch.var_mean over the first dimension is many times slower
         return len(drawn), mean, (drawn - mean).square_().sum(0), drawn[first % 2 :: 2].sum(0)
 
     def add(self, chunk: Chunk) -> None:
-        """Take in what K more samples add."""
+        """Merge a chunk of samples."""
         count, mean, squares, even = chunk
         done, shift = self.count, mean - self._mean
         self._squares = self._squares + squares + shift**2 * (done * count / (done + count))
@@ -54,12 +54,12 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """The samples' mean; a new tensor after each addition, so that it can be handed out."""
+        """The samples' mean, a new tensor after each addition, so that callers can hold on to it."""
         return self._mean.to(self._type)
 
     @property
     def variance(self) -> Tensor:
-        """The samples' variance, with n - 1; zero for one sample."""
+        """The samples' variance, with divisor n - 1; zero for a single sample."""
         return self._variance.to(self._type)
 
     @property
@@ -68,15 +68,15 @@ class Moments:
 
     @property
     def standard_error(self) -> Tensor | None:
-        """Of the mean; None for one sample."""
+        """The standard error of the mean; None for a single sample."""
         return (self._variance / self.count).sqrt().to(self._type) if self.count > 1 else None
 
     @property
     def agreement(self) -> Tensor | None:
-        """How far two halves of the samples, every other one, order the places alike, shape (B,); None for one sample.
+        """Rank correlation between two halves of the samples (even and odd), shape (B,); None for a single sample.
 
-        The rank correlation (Spearman) of the sizes of their means: see :func:`rank_correlation`. Of half as many
-        samples each, they agree less than two maps of all samples would.
+        It compares the magnitudes of their means: see :func:`rank_correlation`. With half the samples each, they agree
+        less than two maps of all samples would.
         """
         if self.count < 2:
             return None
@@ -86,7 +86,7 @@ class Moments:
 
     @property
     def relative_error(self) -> Tensor | None:
-        """The mean standard error over the mean size of the mean, shape (B,); None for one sample."""
+        """The mean standard error over the mean magnitude of the mean, shape (B,); None for a single sample."""
         if self.count < 2:
             return None
         error = (self._variance / self.count).sqrt().flatten(1).mean(1)
@@ -97,11 +97,11 @@ _PLACES = 4096
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of two maps of each sample, shape (B,).
+    """Return Spearman's rank correlation between two maps of each sample, shape (B,).
 
     Args:
-        a: Shape (B, ...); of images (B, C, H, W) the largest over the channels counts.
-        b: Likewise. Of large maps, some 4,000 places evenly spread are compared; equal values keep their order.
+        a: Maps of shape (B, ...); for images (B, C, H, W), the maximum over channels is used.
+        b: Likewise. For large maps, some 4,000 evenly spaced positions are compared; ties keep their order.
     """
 
     def ranks(values: Tensor) -> Tensor:

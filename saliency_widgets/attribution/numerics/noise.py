@@ -21,23 +21,23 @@ SEED = Param(
 
 
 def seeded(seed: int, *stream: int | str) -> torch.Generator:
-    """A generator of its own for each (seed, stream): the global random state is neither read nor moved."""
+    """Return a separate generator for each (seed, stream), without reading or changing the global random state."""
     digest = hashlib.blake2b(repr((int(seed), *stream)).encode(), digest_size=7).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "big"))
 
 
 def normal_noise(like: Tensor, seed: int, samples: range) -> Tensor:
-    """Standard normal noise for the given samples.
+    """Return standard normal noise for a range of samples.
 
     Args:
         like: The inputs, shape (B, ...). Every row of a batch gets the same noise, so that an image's map
-            doesn't depend on the images beside it.
+            doesn't depend on the other images.
         seed: The seed.
-        samples: Which samples, K of them.
+        samples: The numbers of the K samples.
 
     Returns:
-        Shape (K, 1, ...), in the type and on the device of ``like``. Drawn on the CPU in float32, so that all
-        devices and types see the same noise.
+        Noise of shape (K, 1, ...), in the type and on the device of ``like``. It is drawn on the CPU in float32, so
+        that it is the same on all devices and in all types.
     """
     drawn = [torch.randn(like.shape[1:], generator=seeded(seed, k), dtype=torch.float32, device="cpu") for k in samples]
     return torch.stack(drawn)[:, None].to(like)

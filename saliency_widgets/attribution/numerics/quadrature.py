@@ -1,6 +1,6 @@
 """Quadrature rules on [0, 1], and the order in which their nodes are visited.
 
-A rule approximates the integral of g over [0, 1] by sum_j w_j g(t_j), with sum_j w_j = 1. One function a rule.
+A rule approximates the integral of g over [0, 1] by sum_j w_j g(t_j), with sum_j w_j = 1. Each rule is a function.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rule = tuple[Tensor, Tensor]
 
 
 def trapezoid(n_steps: int) -> Rule:
-    """Trapezoid rule: n + 1 nodes j/n, weights 1/n, half of that at both ends. Nested: n's nodes are in 2n's."""
+    """Return the trapezoid rule: n + 1 nodes j/n, weights 1/n, halved at both ends. Rule 2n contains the nodes of n."""
     nodes = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")
     weights = torch.full((n_steps + 1,), 1 / n_steps, dtype=torch.float64, device="cpu")
     weights[0] = weights[-1] = 0.5 / n_steps
@@ -24,17 +24,17 @@ def trapezoid(n_steps: int) -> Rule:
 
 
 def midpoint(n_steps: int) -> Rule:
-    """Midpoint rule: n nodes (j + 1/2)/n of equal weight."""
+    """Return the midpoint rule: n nodes (j + 1/2)/n of equal weight."""
     nodes = (torch.arange(n_steps, dtype=torch.float64, device="cpu") + 0.5) / n_steps
     return nodes, torch.full((n_steps,), 1 / n_steps, dtype=torch.float64, device="cpu")
 
 
 def gauss_legendre(n_steps: int) -> Rule:
-    """Gauss-Legendre rule: n nodes, exact for polynomials up to degree 2n - 1.
+    """Return the Gauss-Legendre rule: n nodes, exact for polynomials up to degree 2n - 1.
 
-    The nodes are the roots of the Legendre polynomial P_n, found by Newton's method from Tricomi's approximation
+    The nodes are the roots of the Legendre polynomial P_n, computed by Newton's method from Tricomi's approximation
     cos(pi (i - 1/4) / (n + 1/2)); the weights are 1 / ((1 - x^2) P_n'(x)^2) (Abramowitz and Stegun 25.4.29, halved
-    for an interval of length 1). An eigenvalue solver needs seconds where this needs milliseconds.
+    for an interval of length 1). This takes milliseconds, an eigenvalue solver seconds.
     """
     x = torch.cos(math.pi * (torch.arange(n_steps, 0, -1, dtype=torch.float64, device="cpu") - 0.25) / (n_steps + 0.5))
     slope = torch.ones_like(x)
@@ -48,7 +48,7 @@ def gauss_legendre(n_steps: int) -> Rule:
 
 
 def clenshaw_curtis(n_steps: int) -> Rule:
-    """Clenshaw-Curtis rule: n + 1 nodes (1 - cos(pi j / n)) / 2, both ends among them, exact up to degree n.
+    """Return the Clenshaw-Curtis rule: n + 1 nodes (1 - cos(pi j / n)) / 2 with both ends, exact up to degree n.
 
     The weights integrate the cosine series through the nodes (Clenshaw and Curtis, "A method for numerical integration
     on an automatic computer", 1960); n = 1 is the trapezoid rule.
@@ -73,15 +73,15 @@ RULES: dict[str, Callable[[int], Rule]] = {
 
 
 def coarse_to_fine(count: int, most: int | None = None) -> list[int]:
-    """The indices 0 ... count - 1, far apart first: the last, the first, the middle, the quarters ...
+    """Return the indices 0 ... count - 1 from coarse to fine: the last, the first, the middle, the quarters ...
 
-    Any beginning of this order covers the whole interval evenly. With the trapezoid rule of 2^k steps, every
-    beginning of 2^j + 1 nodes is exactly the rule of 2^j steps.
+    Any prefix of this order covers the whole interval evenly. With the trapezoid rule of 2^k steps, every prefix of
+    2^j + 1 nodes is exactly the rule of 2^j steps.
 
     Args:
-        count: How many indices.
-        most: How many gaps may be open at a time: beyond, they are filled one after another, so that whoever needs
-            their ends holds no more of them. The beginning of the order is the same.
+        count: The number of indices.
+        most: The maximum number of open gaps: beyond it, gaps are filled one after another, which bounds the memory of
+            a caller that stores their ends. The beginning of the order is the same.
     """
     order = [count - 1, 0][: max(1, min(count, 2))]
     gaps = deque([(0, count - 1)])

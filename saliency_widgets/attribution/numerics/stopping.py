@@ -1,4 +1,4 @@
-"""When a running estimate stops, in words."""
+"""The reason why a running estimate stops, in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def percent(share: float) -> str:
-    """A share for people: one decimal, or as many as a small one needs not to be called nothing."""
+    """Format a share in percent, with one decimal, or one significant digit if it is small."""
     if not math.isfinite(share) or share >= 100:
         return "unknown" if math.isnan(share) else "over 10000%"
     if share == 0:
@@ -21,16 +21,16 @@ def percent(share: float) -> str:
 def describe_stop(
     enough: bool, done: int, unit: str, what: str, error: Tensor, tolerance: float, missing: str = ""
 ) -> str:
-    """Why sampling or quadrature stopped: the tolerance is reached, or the budget is spent.
+    """Explain why sampling or quadrature stopped: the tolerance was reached, or the budget is spent.
 
     Args:
-        enough: Whether the tolerance is reached.
-        done: Evaluations so far.
-        unit: What an evaluation is called.
+        enough: Whether the tolerance was reached.
+        done: The number of evaluations.
+        unit: The unit of evaluations.
         what: The error's name and verb.
-        error: Of each sample, shape (B,).
-        tolerance: The error that is wanted.
-        missing: What is unaccounted for nevertheless; where it is given, nothing is called enough.
+        error: The error of each sample, shape (B,).
+        tolerance: The tolerated error.
+        missing: A sentence on the missing part of the score's change; if not empty, the text doesn't call it enough.
     """
     worst = float(error.max())
     reached, wanted = percent(worst), percent(tolerance)

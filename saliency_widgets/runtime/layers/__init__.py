@@ -1,1 +1,1 @@
-"""Layers of a model: hooks at them, which have a spatial output, and where that lies on the image."""
+"""Layers of a model: hooks on them, the ones with a spatial output, and its position on the image."""

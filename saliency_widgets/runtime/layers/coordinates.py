@@ -1,13 +1,13 @@
-"""Where on the image the elements of an activation lie: coordinates carried along through the operations of a pass.
+"""Positions of activation elements on the image: coordinates that are carried through the operations of a pass.
 
-Shapes don't tell which numbers of an activation belong to which part of the image: 18 tokens may be 16 patches and two
-others, (1, 2, 18, 8) may be the keys of two heads, and 100 queries of a decoder make a square as well as 100 patches.
-So each tensor that is computed from the image gets a companion of its shape, with the coordinates y + ix of each
-element in pixels of the image, and NaN where an element has no position: a class token, padding, what was mixed from
-everywhere. Whatever only moves elements (reshape, permute, cat, roll, index, writes to a part) moves the companion too;
+Shapes don't determine which part of the image an element of an activation belongs to: 18 tokens may be 16 patches and
+two others, (1, 2, 18, 8) may be the keys of two heads, and 100 queries of a decoder form a square like 100 patches.
+So each tensor that is computed from the image gets a companion of the same shape, with the coordinates y + ix of each
+element in image pixels, and NaN for elements without a position: a class token, padding, a mixture of the whole image.
+Operations that only move elements (reshape, permute, cat, roll, index, writes to a part) move the companion too;
 elementwise operations and normalizations pass it on; a contraction takes the mean of nearby coordinates; a convolution,
-pooling or resizing lays a new grid over the extent of the old one; attention answers at its queries. What is not listed
-loses the coordinates: a layer is then not offered, and never shown in the wrong position.
+pooling or resizing lays a new grid over the extent of the old one; the output of attention has the coordinates of the
+queries. All other operations drop the coordinates, so that a layer is not offered rather than shown out of position.
 """
 
 from __future__ import annotations
@@ -65,27 +65,27 @@ _PADDED = frozenset(("reflection_pad2d", "replication_pad2d"))
 
 
 class Coordinates(TorchDispatchMode):
-    """Carries coordinates through all that is computed from an image while this mode is on.
+    """A dispatch mode that carries coordinates through everything that is computed from an image.
 
     Attributes:
-        size: The image's height and width; (0, 0) before there is one.
+        size: The image's height and width; (0, 0) until an image is known.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.size = (0.0, 0.0)
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
-        self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written to in parts
-        self._pairs: set[tuple] = set()  # attention matrices, which lie at two positions at once
-        # Most layers share few grids: each is looked at once. The key's tensor is kept, so that its address stays its.
+        self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written in parts
+        self._pairs: set[tuple] = set()  # attention matrices, whose elements have two positions
+        # Many layers share a grid, so each is examined once. Holding the tensor keeps its address from being reused.
         self._grids: dict[tuple, tuple[Tensor, Tensor | None]] = {}
         self._layouts: dict[tuple, tuple[Tensor, Filled | None]] = {}
 
     def begin(self, inputs: Tensor) -> Coordinates:
-        """Begin with the inputs that are explained, of one sample; returns itself, to be entered.
+        """Start with the explained inputs of one sample, and return the mode, to be entered.
 
-        Of an image, (1, C, H, W), the coordinates are those of its pixels' centers. Where the inputs are none (rows, a
-        waveform), the image is what the first 2-D convolution gets.
+        For an image, (1, C, H, W), the coordinates are the centers of its pixels. For other inputs (rows, a waveform),
+        the image is the input of the first 2-D convolution.
         """
         if inputs.ndim == 4:
             self._begin(inputs)
@@ -98,30 +98,30 @@ class Coordinates(TorchDispatchMode):
         self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
 
     def of(self, tensor: Tensor) -> Tensor | None:
-        """The coordinates of each element, complex and of the tensor's shape; None where none is known."""
+        """Return the coordinates of each element, complex and of the tensor's shape; None if unknown."""
         try:
             identity = _identity(tensor)
-        except (NotImplementedError, RuntimeError):  # nested, or inside of vmap: without a storage of its own
+        except (NotImplementedError, RuntimeError):  # nested tensors, and tensors inside vmap, have no storage
             return None
         if identity[0] in self._canvases:
-            canvas = self._canvases[identity[0]][1]  # a copy of it: later writes are no part of this answer
+            canvas = self._canvases[identity[0]][1]  # cloned, so that later writes don't change the result
             return canvas.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).clone()
         entry = self._positions.get(identity)
         return None if entry is None else entry[1]
 
     def placed(self, tensor: Tensor) -> Tensor | None:
-        """The same, and None of an attention matrix: its elements belong to two positions each."""
+        """Return the same, but None for an attention matrix, whose elements have two positions each."""
         positions = self.of(tensor)
         return None if positions is None or _identity(tensor) in self._pairs else positions
 
     def layout(self, positions: Tensor) -> Layout | None:
-        """How an activation of one sample is read as channels on a grid that covers the image.
+        """Return how to read an activation of one sample as channels on a grid that covers the image.
 
         Args:
             positions: The coordinates of its elements.
 
         Returns:
-            The layout; None where the elements fill no grid, or only a part of the image.
+            The layout; None if the elements fill no grid, or one that covers only a part of the image.
         """
         for batch, channel in DIMENSIONS.get(positions.ndim, ()):
             if positions.shape[batch] != 1:
@@ -143,13 +143,13 @@ class Coordinates(TorchDispatchMode):
             self._write(tensor, positions)
         elif positions is None:
             self._positions.pop(identity, None)
-        else:  # the weak reference keeps the storage's address from being used again, not its memory
+        else:  # the weak reference keeps the storage's address from being reused, but not its memory
             self._positions[identity] = StorageWeakRef(tensor.untyped_storage()), positions.expand(tensor.shape)
             if pair:
                 self._pairs.add(identity)
 
     def _write(self, tensor: Tensor, positions: Tensor | None) -> None:
-        """Coordinates of what is written to a part of a storage, seen by all tensors that share it."""
+        """Record the coordinates written to a part of a storage, for all tensors that share it."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._canvases:
@@ -164,7 +164,7 @@ class Coordinates(TorchDispatchMode):
         part.fill_(_NONE) if positions is None else part.copy_(positions.expand(tensor.shape))
 
     def _forget(self, tensor: Tensor) -> None:
-        """Nothing is known any more of a storage that was written to in a way that no rule covers."""
+        """Drop the coordinates of a storage after a write that no rule covers."""
         key = tensor.untyped_storage()._cdata
         self._canvases.pop(key, None)
         for identity in [identity for identity in self._positions if identity[0] == key]:
@@ -172,7 +172,7 @@ class Coordinates(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # to be skipped, torch would import its compiler, which takes a second
+        return False  # True makes torch import its compiler, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict | None = None) -> Any:
         """Run the operation, then its rule on the coordinates of its operands."""
@@ -192,7 +192,7 @@ class Coordinates(TorchDispatchMode):
         self._pair = name not in _CONTRACTED and any(
             self.of(operand) is not None and _identity(operand) in self._pairs for operand in strided
         )
-        with contextlib.suppress(Exception):  # an operand that no rule foresaw: its result has no coordinates
+        with contextlib.suppress(Exception):  # no rule for such operands: no coordinates
             positions = self._carried(func, args, kwargs or {}, operands, results[0])
         if positions is None and name.endswith("_") and strided:
             self._forget(strided[0])
@@ -202,12 +202,12 @@ class Coordinates(TorchDispatchMode):
             if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
                 continue
             view = tensor.untyped_storage()._cdata in self._canvases and not name.endswith("_")
-            if not view:  # the canvas knows it already
+            if not view:  # the canvas has its coordinates already
                 self._set(tensor, positions[i] if several else positions if i == 0 else None, pair=self._pair)
         return result
 
     def _overwrite(self, name: str, args: tuple[Any, ...]) -> None:
-        """A part of a tensor gets other elements, and their coordinates."""
+        """Write the coordinates of the new elements to a part of a tensor."""
         target, old = args[0], self._or_none(args[0])
         if name == "copy_":
             new = self._or_none(args[1]).expand(target.shape)
@@ -218,7 +218,7 @@ class Coordinates(TorchDispatchMode):
             self._write(target, new)
 
     def _carried(self, func: Any, args: tuple[Any, ...], kwargs: dict, operands: list[Tensor], result: Tensor) -> Any:
-        """The coordinates of the first result, or of each in a tuple; None where there are none."""
+        """Return the coordinates of the first result, or of each result in a tuple; None if there are none."""
         name = func._schema.name.rpartition("::")[2]
         if name in _MOVED:
             if name == "constant_pad_nd":
@@ -226,7 +226,7 @@ class Coordinates(TorchDispatchMode):
             if name == "cat":
                 parts = [_compact(self._or_none(tensor), args[1:2]) for tensor in args[0]]
                 if len({_identity(part) for part in parts}) == 1 and parts[0].shape != args[0][0].shape:
-                    return parts[0]  # channels of one grid
+                    return parts[0]  # channels of the same grid
             moved, options = tree_map(self._movable, (args, kwargs))
             return func(*moved, **options)
         if name in _RESHAPED:
@@ -261,7 +261,7 @@ class Coordinates(TorchDispatchMode):
         )
 
     def _movable(self, item: Any) -> Any:
-        """An operand's coordinates in its stead; whole numbers and masks, which select, stay."""
+        """Return the coordinates of an operand; return integers and masks, which select elements, unchanged."""
         if not isinstance(item, Tensor):
             return item
         if item.is_floating_point() or item.is_complex() or self.of(item) is not None:
@@ -272,7 +272,7 @@ class Coordinates(TorchDispatchMode):
         return _mean_near(positions, dims, self.size) if dims else None
 
     def _contract(self, left: Tensor, right: Tensor, result: Tensor) -> Tensor | None:
-        """Of a matrix product: a row lies where the left factor's row does, else a column where the right's does."""
+        """Return the coordinates of a matrix product: those of the left factor's rows, else of the right's columns."""
         both = [
             self._reduce(self._or_none(factor), [dim])
             for factor, dim in ((left, -1), (right, -2))
@@ -283,13 +283,13 @@ class Coordinates(TorchDispatchMode):
         return certain[0].expand(result.shape) if certain else None
 
     def _regrid(self, positions: Tensor, shape: Sequence[int], reach: Sequence[int] = (0, 0)) -> Tensor | None:
-        """A grid of some height and width over the extent of the operand's grid (N, C, h, w).
+        """Return a grid of the result's height and width over the extent of the operand's grid, (N, C, h, w).
 
         Args:
-            positions: Of the operand.
-            shape: Of the result.
-            reach: How many padded rows and columns an operation needs to keep its size: so many are no part of the
-                extent, and more are.
+            positions: The operand's coordinates.
+            shape: The result's shape.
+            reach: The padded rows and columns that an operation needs to preserve the size. Padding up to this number
+                is not part of the extent; more padding is.
         """
         if len(shape) == 3:  # a convolution along tokens
             return self._reduce(positions, [1]) if positions.shape[2] == shape[2] else None
@@ -306,7 +306,7 @@ class Coordinates(TorchDispatchMode):
         return self._grids[key][1]
 
     def _patches(self, name: str, args: tuple[Any, ...], result: Tensor) -> Tensor | None:
-        """Of patches cut from (N, C, H, W), as (N, C * kernel, L), their grid, laid out along L; and back."""
+        """Return the grid of patches cut from (N, C, H, W), as (N, C * kernel, L), laid out along L; or the inverse."""
         kernel, dilation, padding, stride = args[-4:]
         size = args[0].shape[2:] if name == "im2col" else args[1]
         counts = [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
@@ -318,7 +318,7 @@ class Coordinates(TorchDispatchMode):
 
 
 def _pointwise(func: Any, name: str) -> bool:
-    """Whether an operation is elementwise; of one in place the other form may say so."""
+    """Return whether an operation is tagged as elementwise, in this form or, if in-place, in its out-of-place form."""
     if torch.Tag.pointwise in func.tags:
         return True
     other = getattr(torch.ops.aten, name.rstrip("_"), None) if name.endswith("_") else None
@@ -330,7 +330,7 @@ def _identity(tensor: Tensor) -> tuple:
 
 
 def _compact(positions: Tensor, dims: Sequence[int] | None = None) -> Tensor:
-    """One of each of what is only repeated along the dimensions, which are kept."""
+    """Reduce dimensions along which one element is only repeated to size 1."""
     for dim in range(positions.ndim) if dims is None else dims:
         if positions.stride(dim) == 0 and positions.shape[dim] > 1:
             positions = positions.narrow(dim, 0, 1)
@@ -338,7 +338,7 @@ def _compact(positions: Tensor, dims: Sequence[int] | None = None) -> Tensor:
 
 
 def _mean_near(positions: Tensor, dims: Sequence[int], size: tuple[float, float]) -> Tensor:
-    """The mean coordinates along some dimensions, which stay; NaN where they spread over half of the image."""
+    """Return the mean coordinates along dimensions (keepdim); NaN where they span half of the image or more."""
     positions = _compact(positions, dims)
     many = [dim for dim in dims if positions.shape[dim] > 1]
     if not many:
@@ -354,7 +354,7 @@ def _mean_near(positions: Tensor, dims: Sequence[int], size: tuple[float, float]
 
 
 def _first(operands: list[Tensor | None], result: Tensor) -> Tensor | None:
-    """The first operand's coordinates; where it has none, the next one's."""
+    """Return the first operand's coordinates; for elements where it has none, the next operand's."""
     chosen: Tensor | None = None
     for positions in operands:
         if positions is None:

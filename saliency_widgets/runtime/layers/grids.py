@@ -1,4 +1,4 @@
-"""Where a convolution, a pooling or a resizing puts the rows and columns of its result, over those of its operand."""
+"""Positions of the rows and columns that a convolution, pooling or resizing returns, from those of its operand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def reach_of(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
-    """Rows and columns of padding that a convolution or a pooling needs to keep its size."""
+    """Return the rows and columns of padding that a convolution or pooling needs to preserve the size."""
     if "convolution" in name or name == "thnn_conv2d":
         kernel, stride, dilation = args[1].shape[2:], args[3], args[5] if len(args) > 5 else [1, 1]
     elif "pool2d" in name and "adaptive" not in name and "unpool" not in name:
@@ -24,8 +24,8 @@ def reach_of(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
 
 
 def grid_over(channels: Tensor, shape: Sequence[int], reach: Sequence[int], size: tuple[float, float]) -> Tensor | None:
-    """A grid of some height and width over the extent of another one, (N, 1, h, w); None where that is no grid."""
-    for rows, columns in ((2, 3), (3, 2)):  # the second is of an image with its sides exchanged
+    """Return a grid of a given shape over the extent of another one, (N, 1, h, w); None if that is not a grid."""
+    for rows, columns in ((2, 3), (3, 2)):  # the second is for a transposed image
         vertical = _axis(channels.real, rows, shape[rows - 2], reach[rows - 2], size[0])
         horizontal = _axis(channels.imag, columns, shape[columns - 2], reach[columns - 2], size[1])
         if vertical is not None and horizontal is not None:
@@ -34,7 +34,7 @@ def grid_over(channels: Tensor, shape: Sequence[int], reach: Sequence[int], size
 
 
 def _axis(coordinate: Tensor, dim: int, length: int, reach: int, size: float) -> Tensor | None:
-    """New centers along one axis of a grid, (N, 1, length, 1) or (N, 1, 1, length); None where it is no grid's axis."""
+    """Return new centers along an axis, (N, 1, length, 1) or (N, 1, 1, length); None if the old are not a grid's."""
     other = 5 - dim
     missing = coordinate.isnan()
     low = coordinate.masked_fill(missing, torch.inf).amin((1, other))
@@ -57,7 +57,7 @@ def _axis(coordinate: Tensor, dim: int, length: int, reach: int, size: float) ->
         step = steps.mean(1)
         if bool(((steps - step[:, None]).abs() > 0.1 * step[:, None].abs() + 1e-3).any()):
             return None
-        if before + after <= reach:  # what keeps the size
+        if before + after <= reach:  # it only preserves the size
             before, after = 0, 0
         start, end = low[:, 0] - (before + 0.5) * step, low[:, -1] + (after + 0.5) * step
     centers = start[:, None] + (end - start)[:, None] * (
@@ -67,9 +67,9 @@ def _axis(coordinate: Tensor, dim: int, length: int, reach: int, size: float) ->
 
 
 def _even_lines(lines: Tensor) -> tuple[int, int, int]:
-    """The first and the last of the longest run of evenly spaced rows or columns, and how often each is repeated.
+    """Return the first and last index of the longest run of evenly spaced lines, and how often each line repeats.
 
-    What lies around it is padding: NaN, or a part of the image once more.
+    Lines are rows or columns. Those around the run are padding: NaN, or a repeated part of the image.
     """
     values = lines.tolist()
     times = next((n for n in range(1, len(values)) if values[n] != values[0]), 1) if values else 1

@@ -1,7 +1,7 @@
-"""Places inside a model where tensors can be seen, and cut off from what came before.
+"""Hooks on the layers of a model, which report their outputs or detach them from the preceding computation.
 
-A place is a module's path ("features.7"), or a convolution that no module made, by its turn among all convolutions of
-one run ("conv2d #3").
+A layer is named by the path of a module ("features.7"), or, for a convolution that is called without a module, by its
+number among all convolutions of one run ("conv2d #3").
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _TURN = re.compile(r"conv2d #([1-9]\d*)")
 
 
 def turn_of(layer: str) -> int | None:
-    """The turn of a convolution that is named by it; None for a module's path."""
+    """Return the number in the name of a convolution; None for the path of a module."""
     match = _TURN.fullmatch(layer)
     return int(match[1]) if match else None
 
 
 class _Convolutions(TorchFunctionMode):
-    """Shows each convolution's result on this thread; what is returned for it, if anything, goes on in its place."""
+    """A function mode that reports each convolution's result; a tensor returned by the callback replaces it."""
 
     def __init__(self, shown: Callable[[int, Tensor], Tensor | None]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class _Convolutions(TorchFunctionMode):
         self._turn = 0
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Show convolutions; everything goes its way."""
+        """Call the function, and report its result if it is a convolution."""
         result = func(*args, **(kwargs or {}))
         if func not in _CONVOLUTIONS:
             return result
@@ -44,7 +44,7 @@ class _Convolutions(TorchFunctionMode):
 
 
 def hookable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a copy that take hooks, with their paths."""
+    """Yield the modules of a copy that accept hooks, with their paths."""
     for path, module in model.named_modules():
         if path and not isinstance(module, torch.jit.ScriptModule):
             yield path, module
@@ -52,11 +52,11 @@ def hookable(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @contextlib.contextmanager
 def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None]:
-    """While the model runs in this block, each layer's output is shown as the layer finishes.
+    """Report each layer's output as the layer finishes, while the model runs in this block.
 
     Args:
-        model: A copy of the model, which keeps the hooks.
-        seen: Called with the place and the output. A module's convolution is shown twice, as the same tensor.
+        model: A copy of the model; the hooks stay on it.
+        seen: Called with the layer's name and output. A convolution module is reported twice, with the same tensor.
     """
     for path, module in hookable(model):
         module.register_forward_hook(lambda _module, _inputs, output, path=path: seen(path, output))
@@ -65,14 +65,14 @@ def watched(model: nn.Module, seen: Callable[[str, Any], None]) -> Iterator[None
 
 
 class Tap:
-    """Cuts the model at a place: what is behind it depends on a leaf.
+    """A cut in the model at one layer: everything after it depends on a leaf tensor.
 
     Args:
-        model: A copy of the model, in which nothing but the inputs needs a gradient; it keeps the hook.
-        layer: Where.
-        dependent: Whether only runs that depend on the explained input are cut: of an encoder that two inputs share,
-            the run of the one that is explained.
-        skipped: How many runs are counted, and not cut: those that are known not to be the last.
+        model: A copy of the model in which only the inputs require a gradient; the hook stays on it.
+        layer: The name of the layer.
+        dependent: Whether to cut only runs that depend on the explained input: in an encoder that two inputs share,
+            the run of the explained one.
+        skipped: The number of runs to count without a cut, because they are known not to be the last.
     """
 
     def __init__(self, model: nn.Module, layer: str, *, dependent: bool = False, skipped: int = 0) -> None:
@@ -103,15 +103,15 @@ class Tap:
 
     @property
     def runs(self) -> int:
-        """How often the place was cut."""
+        """The number of runs of the layer, including skipped ones."""
         return len(self._outputs)
 
     @property
     def leaf(self) -> Tensor:
-        """The place's output, of its last run.
+        """The layer's output in its last run.
 
         Raises:
-            ValueError: It did not run, or gave no tensor.
+            ValueError: The layer did not run, returned no tensor, or does not depend on the explained input.
         """
         if self._passed and not self._outputs:
             raise ValueError(
@@ -136,12 +136,12 @@ class Tap:
             return None
         leaf = tensor.detach().requires_grad_(True)
         self._outputs.append(leaf)
-        # A clone, so that an in-place operation behind the layer is allowed.
+        # A clone, so that in-place operations after the layer are allowed.
         return exchanged(output, tensor, leaf.clone())
 
 
 def tensor_in(output: Any) -> Tensor | None:
-    """A layer's output: itself, or the first tensor of a tuple, list or mapping."""
+    """Return a layer's output if it is a tensor, else the first tensor in a tuple, list or mapping, or None."""
     if isinstance(output, Tensor):
         return output
     items = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
@@ -149,7 +149,7 @@ def tensor_in(output: Any) -> Tensor | None:
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among the arguments of an operation, and in tuples and lists among them."""
+    """Yield the tensors among the arguments of an operation, including those in nested tuples and lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -158,7 +158,7 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def exchanged(output: Any, old: Tensor, new: Tensor) -> Any:
-    """The output with one tensor exchanged."""
+    """Return the output with one tensor replaced."""
     if output is old:
         return new
     if isinstance(output, Mapping):

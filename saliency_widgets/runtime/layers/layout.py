@@ -1,4 +1,4 @@
-"""How an activation whose elements have coordinates is read as channels on a grid that covers the image."""
+"""Layouts for reading an activation whose elements have coordinates as channels on a grid that covers the image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output is read as channels on a grid that covers the image.
+    """A way to read a layer's output as channels on a grid that covers the image.
 
     Attributes:
-        shape: Of the output for one sample.
+        shape: The shape of the output for one sample.
         batch: The dimension of samples.
         channel: The dimension of channels.
-        grid: Height and width.
-        order: The index of each cell among the other dimensions, row by row; None where they are the grid as it is.
+        grid: The grid's height and width.
+        order: The index of each cell in the other dimensions, row by row; None if they already are the grid.
     """
 
     shape: tuple[int, ...]
@@ -28,28 +28,28 @@ class Layout:
 
     @property
     def planar(self) -> bool:
-        """Whether rows and columns have a dimension each."""
+        """Whether rows and columns each have a dimension."""
         sides = [n for dim, n in enumerate(self.shape) if dim not in (self.batch, self.channel)]
         return len(sides) == 2 and (self.order is None or min(sides) > 1)
 
     @property
     def image(self) -> bool:
-        """Whether it is (N, channels, height, width), and not tokens or channels last."""
+        """Whether the output is (N, channels, height, width), not tokens or channels last."""
         return self.planar and self.channel == 1
 
     @property
     def shuffled(self) -> bool:
-        """Whether the cells don't follow each other as they are."""
+        """Whether the cells are not stored consecutively in row order."""
         return self.order is not None and self.order != tuple(range(self.order[0], self.order[0] + len(self.order)))
 
     def fits(self, output: Tensor, batch: int) -> bool:
-        """Whether an output for so many samples has this form."""
+        """Return whether an output for ``batch`` samples has this layout."""
         shape = list(self.shape)
         shape[self.batch] = batch
         return list(output.shape) == shape
 
     def read(self, output: Tensor) -> Tensor:
-        """The output as (B, K, h, w)."""
+        """Return the output as (B, K, h, w)."""
         if self.order is None and self.channel == 1:
             return output
         cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)
@@ -60,34 +60,33 @@ class Layout:
 
 
 DIMENSIONS = {4: ((0, 1), (0, 3)), 3: ((0, 2), (1, 2), (0, 1))}  # of samples and of channels
-_ROUNDED = 16  # of a pixel: means of the same pixels in another order differ by rounding
-_MARGIN = (
-    0.38  # of a cell: how far the grid's edges may be from the image's, as where every second token is taken twice
-)
+_ROUNDED = 16  # steps per pixel: means of the same pixels in another order differ by rounding
+# Maximum distance between the edges of grid and image, in cells; edges are off if every second token is taken twice.
+_MARGIN = 0.38
 
 
 Filled = tuple[tuple[int, int], tuple[int, ...] | None]
 
 
 def filled_grid(cells: Tensor, size: tuple[float, float]) -> Filled | None:
-    """Height and width of the grid that rows and columns of cells, or cells in any order, fill; and that order."""
+    """Return height and width of the grid that cells, (h, w) or in any order, fill, and the order; None for no grid."""
     plain = _plain_grid(cells, size) if cells.ndim == 2 else None
     return (plain, None) if plain is not None else _ordered(cells.flatten(), size)
 
 
 def _plain_grid(cells: Tensor, size: tuple[float, float]) -> tuple[int, int] | None:
-    """Height and width of cells that lie row by row as they are, (h, w); None where they don't."""
+    """Return the height and width of cells that are stored row by row, (h, w); None if they are not."""
     rows, columns = cells.real[:, 0], cells.imag[0]
     near = 1 / _ROUNDED
     if not bool(((cells.real - rows[:, None]).abs() < near).all() & ((cells.imag - columns).abs() < near).all()):
-        return None  # NaN is near nothing
+        return None  # also if any is NaN
     if cells.numel() < 2 or not all(_covers(axis, length) for axis, length in zip((rows, columns), size, strict=True)):
         return None
     return cells.shape[0], cells.shape[1]
 
 
 def _covers(lines: Tensor, length: float) -> bool:
-    """Whether the centers of rows or columns are evenly spaced, and leave no edge of the image out."""
+    """Return whether the centers of rows or columns are evenly spaced and reach both edges of the image."""
     step = length if len(lines) == 1 else float(lines[-1] - lines[0]) / (len(lines) - 1)
     if step <= 0 or bool(((lines.diff() - step).abs() > 0.1 * step + 2 / _ROUNDED).any()):
         return False
@@ -96,7 +95,7 @@ def _covers(lines: Tensor, length: float) -> bool:
 
 
 def _ordered(cells: Tensor, size: tuple[float, float]) -> Filled | None:
-    """The grid that cells, some of them nowhere, fill in some order."""
+    """Return the grid that cells in any order fill, without those that have no position; None if they fill no grid."""
     valid = ~cells.real.isnan()
     centers = cells[valid]
     if len(centers) < 2:

@@ -1,4 +1,4 @@
-"""Layers for class activation maps: which have a spatial output, and how it is read as channels on a grid."""
+"""Layers for class activation maps: which have a spatial output, and how to read it as channels on a grid."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, Store, layer_gra
 def _reader(
     path: str, output: Tensor, passes: Passes, reshape: Any, spatial: Callable[[], Mapping[str, Spatial]]
 ) -> Callable[[Tensor], Tensor]:
-    """What reads the output of one layer as (B, K, h, w).
+    """Return a function that reads the output of a layer as (B, K, h, w).
 
     Raises:
-        ValueError: The output can't be read so.
+        ValueError: The output can't be read that way.
     """
     shape = tuple(output.shape)
     if callable(reshape):
@@ -57,10 +57,10 @@ def _reader(
 
 
 def _check_orders(passes: Passes, path: str, layout: Layout) -> None:
-    """Look at the other samples where tokens lie in an order that may depend on the image.
+    """Check that tokens whose order may depend on the image have the same order in all samples.
 
     Raises:
-        ValueError: They lie otherwise there.
+        ValueError: The order differs between samples.
     """
     for sample in range(1, passes.batch if layout.shuffled else 1):
         other = _spatial_layers(passes, sample).get(path)
@@ -71,7 +71,7 @@ def _check_orders(passes: Passes, path: str, layout: Layout) -> None:
 
 
 def _first_name(model: nn.Module, path: str) -> str:
-    """Of the several names that a module may have, the one under which its runs are listed."""
+    """Return the first of the names that a module may have, under which its runs are listed."""
     if turn_of(path) is not None:
         return path
     module = model.get_submodule(path)
@@ -79,7 +79,7 @@ def _first_name(model: nn.Module, path: str) -> str:
 
 
 def _nearest(path: str, spatial: Mapping[str, Spatial], model: nn.Module) -> str | None:
-    """The spatial layer around a layer, or else the last before it, or else the first behind it."""
+    """Return the spatial layer around a layer, else the last one before it, else the first one after it."""
     parents = [path.rsplit(".", i)[0] for i in range(1, path.count(".") + 1)]
     around = next((parent for parent in parents if parent in spatial), None)
     if around is not None or not spatial:
@@ -91,7 +91,7 @@ def _nearest(path: str, spatial: Mapping[str, Spatial], model: nn.Module) -> str
 
 
 def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch: int) -> Tensor:
-    """What the caller's function makes of a layer's output."""
+    """Return the result of the caller's function for a layer's output, after checking it."""
     wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
     wanted += "shape (N, channels, height, width)"
     try:
@@ -108,7 +108,7 @@ def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch
 
 
 def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Store | None = None) -> LayerPoint:
-    """What class activation maps are made of.
+    """Return the activation of a layer and its gradient, for class activation maps.
 
     Args:
         passes: The model and its inputs.
@@ -118,7 +118,7 @@ def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Sto
 
     Raises:
         TypeError: ``reshape`` is neither a name nor a function.
-        ValueError: There is no such layer, or its output is not spatial.
+        ValueError: The layer does not exist, or its output is not spatial.
     """
     if not callable(reshape) and not isinstance(reshape, str):
         raise TypeError(
@@ -136,7 +136,7 @@ def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Sto
         quantized = without_gradient(passes.model)
         raise ValueError(f"model: {quantized}" if quantized else _HIDDEN if is_scripted(passes.model) else _NONE)
     for path in reversed(candidates):
-        # Of a transformer with a class token, the last layers' patches are read by nobody; other branches end unused.
+        # With a class token, nothing reads the patches of a transformer's last layers; other branches may be unused.
         with contextlib.suppress(Unread):
             maps = _maps(passes, path, reshape, lambda: spatial, graphs)
             if bool(maps.gradient.any()):
@@ -178,10 +178,10 @@ def _maps(
 
 
 def check_layer(model: nn.Module, layer: str) -> None:
-    """Look for a layer by its name.
+    """Check that the model has a layer of this name; numbered convolutions are not checked.
 
     Raises:
-        ValueError: The model has none of that name.
+        ValueError: The model has no such layer.
     """
     if turn_of(layer) is None:
         paths = [path for path, _ in model.named_modules(remove_duplicate=False) if path]
@@ -194,11 +194,11 @@ class Spatial:
     """A layer with a spatial output.
 
     Attributes:
-        layout: How its output is read as channels on the grid.
-        default: Whether it may be taken where no layer is named.
-        listed: Whether menus show it: of several names for one tensor, the outermost.
-        runs: How often it ran.
-        last: Whether no convolution behind it has lost its position.
+        layout: How to read its output as channels on the grid.
+        default: Whether it may be selected if no layer is named.
+        listed: Whether menus show it: of several layers that return one tensor, only the outermost is shown.
+        runs: The number of its runs.
+        last: Whether all convolutions after it have a known position.
     """
 
     layout: Layout
@@ -209,32 +209,32 @@ class Spatial:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width."""
+        """The number of channels, the height and the width."""
         return self.layout.shape[self.layout.channel], *self.layout.grid
 
 
 def spatial_layers(passes: Passes, graphs: Store | None = None) -> Mapping[str, Spatial]:
-    """The layers whose output lies on a grid over the image, from before or by :func:`_spatial_layers`."""
+    """Return the layers whose output lies on a grid over the image, stored or from :func:`_spatial_layers`."""
     return once(graphs, SPATIAL, lambda: _spatial_layers(passes))
 
 
 def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
-    """The layers whose output has channels on a grid of more than one cell, in the order in which they finish.
+    """Return the layers whose output has channels on a grid of more than one cell, in the order in which they finish.
 
     The model is run once, and the coordinates of the image are carried along: see :mod:`~.coordinates`. Convolutions
-    that no module made are named by their turn.
+    that are called without a module are named by their number.
 
     Args:
         passes: The model and its inputs.
-        sample: Which of them is looked at.
+        sample: The index of the sample to run.
     """
-    if isinstance(passes.model, torch.jit.ScriptModule) or is_exported(passes.model):  # there are no layers to be seen
+    if isinstance(passes.model, torch.jit.ScriptModule) or is_exported(passes.model):  # its layers are hidden
         return {}
     coordinates, runs = Coordinates(), []
 
     def ran(path: str, output: Any) -> None:
         tensor = tensor_in(output)
-        if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # of the image
+        if tensor is not None and (tensor.requires_grad or coordinates.of(tensor) is not None):  # depends on the image
             runs.append(_Run(path, tensor, tensor._version, tensor is output, coordinates.placed(tensor)))
 
     output = tensor_in(passes.watch(ran, coordinates.begin, sample))
@@ -242,8 +242,8 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
     named = dict(passes.model.named_modules())
     composed = {path for path, module in named.items() if not blocks and any(True for _ in module.children())}
     padded = {path for path, module in named.items() if type(module).__module__.endswith("nn.modules.padding")}
-    whole: set[str] = set()  # what gives a block's output
-    tokens: set[str] = set()  # blocks that give tokens, or channels behind a grid
+    whole: set[str] = set()  # layers that return a block's output
+    tokens: set[str] = set()  # blocks that return tokens, or channels last
     layers: dict[str, tuple[_Run, Spatial]] = {}
     for run in runs:
         _, earlier = layers.pop(run.path, (None, None))
@@ -251,7 +251,7 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
         if layout is None:
             continue
         same = [path for path, (other, _) in layers.items() if other.tensor is run.tensor]
-        if earlier is not None and run.path in composed:  # there is no list of blocks: one runs again and again
+        if earlier is not None and run.path in composed:  # no list of blocks, but one that runs repeatedly
             blocks.add(run.path)
         if run.path in blocks or whole.intersection(same):
             whole.add(run.path)
@@ -260,7 +260,7 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
         listed = _makes(run, [layers[path][0] for path in same])
         for path in same if listed else ():
             layers[path] = layers[path][0], replace(layers[path][1], listed=False)
-        # What padding puts around a map has no evidence of its own.
+        # The border that padding adds to a map carries no evidence.
         default = (layout.planar and run.path not in padded) or run.path in whole
         layers[run.path] = run, Spatial(layout, default, listed, 1 if earlier is None else earlier.runs + 1)
     inside = tuple(f"{path}." for path in tokens)
@@ -269,8 +269,8 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
     lost = max((i for i, run in enumerate(runs) if run.lost), default=-1)
     result = {}
     for path, (run, spatial) in layers.items():
-        # Before and in blocks of tokens everything is halfway: convolutions there serve attention or positions.
-        behind = spatial.layout.image and order.index(path) > last and turn_of(path) is None  # a query or key by code
+        # Outputs before and inside token blocks are intermediate: convolutions there serve attention or positions.
+        behind = spatial.layout.image and order.index(path) > last and turn_of(path) is None  # not a query or key
         halfway = path not in whole or (spatial.layout.image and path.startswith(inside))
         aside = bool(tokens) and not behind and halfway
         default = spatial.default and spatial.listed and run.tensor is not output and not aside
@@ -280,7 +280,7 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run of a layer: its first tensor with its version then, whether that is all it gives, and where it lies."""
+    """A run of a layer: its first tensor, that tensor's version and positions, and whether it is the whole output."""
 
     path: str
     tensor: Tensor
@@ -290,7 +290,7 @@ class _Run:
 
     @property
     def lost(self) -> bool:
-        """Whether a convolution's result of one sample lies nowhere."""
+        """Whether a convolution's result for one sample, of several cells, has no positions."""
         return (
             turn_of(self.path) is not None
             and self.positions is None
@@ -300,10 +300,10 @@ class _Run:
 
 
 def _makes(run: _Run, same: Sequence[_Run]) -> bool:
-    """Whether menus show a layer in place of those that gave its very tensor before.
+    """Return whether menus show a layer instead of the earlier layers that returned the same tensor.
 
-    They show the outermost of those who made it: not who only hands it on, nor a container that gives it among other
-    things. A convolution without a name of its own gives way.
+    They show the outermost layer that computed the tensor, not one that only passes it on, nor a container that returns
+    it among other things. Numbered convolutions are shown only if no other layer is.
     """
     makers = [
         other
@@ -314,9 +314,9 @@ def _makes(run: _Run, same: Sequence[_Run]) -> bool:
 
 
 def _blocks(model: nn.Module) -> set[str]:
-    """A transformer's blocks: modules with parts in a list or a sequence, or with code and parameters of their own.
+    """Return a transformer's blocks: items of a list or a sequence with submodules, or with custom code and parameters.
 
-    And as attributes, several modules of one kind with parts: of a kind that lists have, or of any if they have none.
+    Several attributes of one class with submodules are blocks too: if lists have that class, or if lists have no block.
     """
     listed: dict[str, type] = {}
     attributes: dict[str, type] = {}

@@ -1,1 +1,1 @@
-"""The model's state: private copies of it, its version, hashes of it, and random numbers of its own."""
+"""The state of a model: private copies, its version, hashes, and separate random numbers."""

@@ -1,4 +1,4 @@
-"""A model on the device that is asked for."""
+"""Check a device argument, and put a model on that device."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import nn
 from saliency_widgets.params import brief
 from saliency_widgets.runtime.model.isolation import device_of
 
-_LONGEST = 500  # characters of what torch says, which quotes the device
+_LONGEST = 500  # characters of torch's error message, which quotes the device
 
 
 def check_device(device: Any) -> None:
-    """Look whether it could be a device; whether there is such a one is seen where it is used.
+    """Check that a value has the form of a device; whether that device exists is only checked when it is used.
 
     Raises:
-        TypeError: It is of no known kind.
-        ValueError: The number of no device.
+        TypeError: It is not a device, a string, an integer or None.
+        ValueError: It is an integer below 0 or above 999.
     """
     if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
         raise TypeError(
@@ -31,7 +31,7 @@ def check_device(device: Any) -> None:
 
 
 def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
-    """The model itself where it is there already, or else a private copy."""
+    """Return the model itself if it is on the device already, otherwise a private copy there."""
     try:
         wanted = torch.device(device)
         if _same_device(wanted, device_of(model)):
@@ -45,5 +45,5 @@ def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def _same_device(wanted: torch.device, present: torch.device) -> bool:
-    """Whether ``wanted``, which may leave out the number ("cuda"), is where the model already is."""
+    """Return whether the model is on ``wanted`` already, whose index may be left out ("cuda")."""
     return wanted.type == present.type and wanted.index in (None, present.index)

@@ -1,4 +1,4 @@
-"""The caller's model, random state and grad mode are left as they were found."""
+"""Isolated passes, which leave the caller's model, random state and grad mode unchanged."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from saliency_widgets.runtime.model.walker import modules_of
 
 
 def is_training(model: nn.Module) -> bool:
-    """Whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
+    """Return whether any part of the model is in training mode (dropout active, BatchNorm learning)."""
     return any(map(training, modules_of(model)))
 
 
 def training(module: nn.Module) -> bool:
-    """Whether a module is in training mode; a frozen script has no mode, and computes as in eval mode."""
+    """Return whether a module is in training mode; a frozen script has no mode and computes as in eval mode."""
     return getattr(module, "training", False)
 
 
-BETWEEN_LAYERS = "dropout between recurrent layers"  # which passes of ours never have
+BETWEEN_LAYERS = "dropout between recurrent layers"  # always off in our passes
 
 
 def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The kinds of layers in training mode that compute something else in eval mode, and where they are."""
+    """Return the kinds of layers in training mode that compute something else in eval mode, with their paths."""
     kinds: dict[str, Callable[[nn.Module], bool]] = {
         "dropout": lambda m: isinstance(m, _DropoutNd) and m.p > 0,
         "BatchNorm": lambda m: isinstance(m, _BatchNorm),
@@ -53,19 +53,19 @@ def unlike_in_eval(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def is_scripted(model: nn.Module) -> bool:
-    """Whether any part of the model is scripted, traced or exported, and hides its layers and ReLUs."""
+    """Return whether any part of the model is scripted, traced or exported, which hides its layers and ReLUs."""
     return any(isinstance(module, torch.jit.ScriptModule) or is_exported(module) for module in model.modules())
 
 
 def is_exported(module: nn.Module) -> bool:
-    """Whether it is the module of a program of torch.export: a graph of operators, with the modules gone."""
+    """Return whether a module comes from torch.export: a graph of operators without the original modules."""
     if not isinstance(module, torch.fx.GraphModule):
         return False
     return any(isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes)
 
 
 def quantized_layers(model: nn.Module) -> tuple[str, ...]:
-    """The paths of the layers that compute with whole numbers, and have no gradient; scripted ones too."""
+    """Return the paths of the layers that compute with integers and have no gradient, including scripted ones."""
     return tuple(path for path, module in model.named_modules() if _is_quantized(module))
 
 
@@ -74,7 +74,7 @@ def _is_quantized(module: nn.Module) -> bool:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(module, torch.jit.ScriptModule) and hasattr(module, "_c"):
         name = module._c._type().qualified_name() or ""
-    # Float functions stand ready to be quantized; reference layers compute in floats.
+    # FloatFunctional and reference layers are prepared for quantization, but compute in floats.
     if ".quantized." in name and not name.endswith(("Params", "FloatFunctional")) and ".reference." not in name:
         return True
     graph = getattr(module, "graph", None) if isinstance(module, torch.fx.GraphModule) else None
@@ -82,17 +82,17 @@ def _is_quantized(module: nn.Module) -> bool:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer that holds numbers; the CPU where it has none."""
+    """Return the device of the model's first parameter or buffer with values (not on "meta"), by default the CPU."""
     first = next((t for t in itertools.chain(model.parameters(), model.buffers()) if not t.is_meta), None)
     return torch.device("cpu") if first is None else first.device
 
 
 def dtype_of(model: nn.Module) -> torch.dtype | None:
-    """The floating type that most of the model's weights have, or else its buffers; None where it has neither."""
+    """Return the floating dtype of most of the model's weights, or else of its buffers; None if it has neither."""
     for tensors in (model.parameters(), model.buffers()):
         counts: dict[torch.dtype, int] = {}
         for tensor in tensors:
-            # Nothing computes in 8 bits: such weights are only kept so.
+            # 8-bit floats are a storage format; nothing computes in them.
             if tensor.is_floating_point() and tensor.element_size() > 1:
                 counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
         if counts:
@@ -102,11 +102,11 @@ def dtype_of(model: nn.Module) -> torch.dtype | None:
 
 @contextlib.contextmanager
 def isolated_copy(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
-    """A module to run in the model's stead, with gradients on; nothing that happens to it happens to the model.
+    """Yield a copy to run instead of the model, with gradients on; changes to the copy never reach the model.
 
     Args:
         model: The caller's model.
-        seed: Of the random numbers.
+        seed: The seed of the random numbers.
     """
     with isolated(ModelCopy(model), model, seed) as copied:
         yield copied
@@ -114,36 +114,36 @@ def isolated_copy(model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def isolated(copied: ModelCopy, model: nn.Module, seed: int = 0) -> Iterator[nn.Module]:
-    """A pass of a copy.
+    """Yield a copy of the model's modules for one pass, isolated from the caller's state.
 
-    It shares the parameters, and has its own buffers (BatchNorm statistics, counters), hooks and attributes, with the
-    small objects and the closures that these hold. So the model can be trained in another cell meanwhile: neither
-    disturbs the other's buffers. It draws random numbers (dropout, noise layers) from a generator of its own and
-    computes in its own precision, whatever autocast the caller is under.
+    The copy shares the parameters. Its buffers (BatchNorm statistics, counters), hooks and attributes are its own,
+    including the small objects and closures that these hold. So the model can be trained in another cell at the same
+    time without either disturbing the other's buffers. Random numbers (dropout, noise layers) come from a separate
+    generator, and the caller's autocast is off.
 
-    What can't be copied (scripted modules) is run itself, and its buffers are put back; plain attributes that its
-    forward writes to are not. Numbers that Python's and NumPy's own generators draw repeat on the main thread only.
+    Scripted modules can't be copied and are run themselves; their buffers are restored, attributes that forward writes
+    to are not. Numbers from Python's and NumPy's global generators are only reproducible on the main thread.
     """
     with _buffers_restored(copied.scripted), undisturbed(model, seed), without_reentrant_checkpoints():
         _COPIERS[id(copied.module)] = Copier(ChainMap({}, copied.memo))
         try:
             yield copied.module
         finally:
-            _COPIERS.pop(id(copied.module), None)  # a scripted module stands for itself, in two passes perhaps
+            _COPIERS.pop(id(copied.module), None)  # a scripted module is its own copy, perhaps in two passes
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """A copy of the model with weights of its own, for checks that change them; scripted parts are the caller's."""
+    """Return a copy of the model with its own weights, for checks that change them; scripted parts are shared."""
     return ModelCopy(model, clone_weights).module
 
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Gradients on, precision and random numbers our own; the caller's random state as found afterwards.
+    """Turn gradients on and autocast off, seed the random numbers, and restore the caller's state afterwards.
 
     Args:
-        model: Tells the device.
-        seed: Of the random numbers.
+        model: The model, for its device.
+        seed: The seed of the random numbers.
     """
     device = device_of(model).type
     with (
@@ -157,29 +157,29 @@ def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
 
 
 _AUTOCAST = ("cpu", "cuda")
-_COPIERS: dict[int, Copier] = {}  # of the passes under way, by the id of their copy
+_COPIERS: dict[int, Copier] = {}  # of the running passes, by the id of their copy
 
 
 def rebind(model_copy: nn.Module, function: Any) -> Any:
-    """A function that reads what the model's hooks keep, reading what those of the copy keep."""
+    """Return a function that reads what the copy's hooks store, where the original reads what the model's store."""
     copier = _COPIERS.get(id(model_copy))
     return function if copier is None else copier.counterpart(function)
 
 
 def clone_weights(model_copy: nn.Module) -> None:
-    """Give a copy weights of its own, tied as they were, for code that changes them.
+    """Give a copy its own weights, tied as before, for code that changes them.
 
-    Scripted modules keep theirs; recurrent layers compute with the shared ones.
+    Scripted modules keep the caller's weights, and recurrent layers still compute with the shared ones.
     """
     _exchange(model_copy, lambda weight: nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
 
 
 def freeze(model_copy: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter | None] | None = None) -> None:
-    """From here on only what depends on the inputs requires a gradient; parameters of other kinds stay as they are.
+    """Turn off the gradients of a copy's weights, so that only inputs require them; parameter subclasses keep theirs.
 
     Args:
-        model_copy: It.
-        instead: What stands for a weight, if anything does.
+        model_copy: The copy.
+        instead: Returns the replacement of a weight, or None to freeze the weight itself.
     """
 
     def frozen(weight: nn.Parameter) -> nn.Parameter:
@@ -197,7 +197,7 @@ def freeze(model_copy: nn.Module, instead: Callable[[nn.Parameter], nn.Parameter
 
 
 def thaw(model_copy: nn.Module) -> None:
-    """Give a copy parameters of its own that need gradients as the model's do, and hold the same numbers.
+    """Give a copy its own parameters, which share the model's memory and require gradients as the model's do.
 
     For models that differentiate in forward, or whose autograd functions accumulate into parameters.
     """
@@ -211,13 +211,13 @@ def thaw(model_copy: nn.Module) -> None:
 
 
 def has_private_weights(model_copy: nn.Module) -> bool:
-    """Whether all parameters of a thawed copy that need a gradient are its own, and none is the caller's."""
+    """Return whether all parameters of a thawed copy that require a gradient are its own, none the caller's."""
     others = any(type(weight) is not nn.Parameter and weight.requires_grad for weight in model_copy.parameters())
     return not others and not is_scripted(model_copy)
 
 
 def _exchange(model_copy: nn.Module, make: Callable[[nn.Parameter], nn.Parameter]) -> None:
-    """Put other parameters into a copy, tied as they were; scripted modules keep theirs."""
+    """Replace the parameters of a copy, tied as before; scripted modules keep theirs."""
     made: dict[int, nn.Parameter] = {}
     for module in modules_of(model_copy):
         if not module._parameters or isinstance(module, torch.jit.ScriptModule):
@@ -243,9 +243,9 @@ def _buffers_restored(modules: list[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _random_state_restored(model: nn.Module, seed: int) -> Iterator[None]:
-    # Python's and NumPy's numbers have a seed too, so that a map repeats.
-    # A worker thread shares torch's random state with the caller's running cell: putting it back from there
-    # would make the caller draw the same numbers twice, and so would a seed.
+    # Python's and NumPy's generators are seeded too, so that a map is reproducible. Nothing is seeded or restored on a
+    # worker thread, which shares torch's random state with the caller's running cell: the caller would draw the same
+    # numbers twice.
     guarded = threading.current_thread() is threading.main_thread()
     if not guarded:
         yield

@@ -1,4 +1,4 @@
-"""Copies of a model's modules and of what hangs on them: what a pass writes to is never the caller's."""
+"""Copies of a model's modules and of the objects that they hold, so that no pass writes to the caller's objects."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from saliency_widgets.runtime.model.walker import (
     names_in,
 )
 
-_MANY = 256  # a larger container is a vocabulary, whose items are shared
-_FEW, _DEEP = 64, 3  # of an object that is copied: so many values in all, and so many objects inside each other
+_MANY = 256  # items; those of a larger container, such as a vocabulary, are shared
+_FEW, _DEEP = 64, 3  # limits of an object that is copied: values in all, and levels of nesting
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
-_LARGEST_SHARED = 64 * 2**20  # bytes of a memory of which a buffer is a small part: it is then copied alone
+_LARGEST_SHARED = 64 * 2**20  # bytes of a storage; a buffer that is a small part of a larger one is copied alone
 _SINGLE = (
     *(nn.Module, Tensor, torch.Generator, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
     *(types.MethodType, functools.partial, frozenset, enum.Enum, PurePath),
@@ -47,19 +47,19 @@ _CONSTRUCTORS = (object.__new__, dict.__new__, list.__new__, types.SimpleNamespa
 
 
 class Copier:
-    """Makes the objects of one copy, each once.
+    """Copies the objects of a model, each of them once.
 
-    Modules, containers, arrays, generators of random numbers, functions that hold any of these in their closures,
-    and small objects of plain parts are copied: each of them may be written to, or leads back to the caller's model.
-    What is neither small nor plain (a trainer, a lock, a file, a large configuration) is shared. Of what a function
-    knows by a global name, modules, their methods and functions of the same module are copied, and nothing else.
+    Modules, containers, arrays, random number generators, functions that hold any of these in their closures, and small
+    objects with plain parts are copied, because a pass may write to them or reach the caller's model through them.
+    Objects that are neither small nor plain (a trainer, a lock, a file, a large configuration) are shared. Of the
+    globals that a function uses, only modules, their methods, and functions of the same Python module are copied.
 
     Args:
-        memo: By the id of an object of the model: it, and its counterpart in the copy.
+        memo: Maps the id of an object of the model to the object and its counterpart in the copy.
 
     Attributes:
-        memo: The same, filled in.
-        scripted: Modules that can't be copied, and run themselves.
+        memo: The same mapping, filled in.
+        scripted: The scripted modules, which can't be copied and are run themselves.
     """
 
     def __init__(self, memo: MutableMapping[int, tuple[Any, Any]] | None = None) -> None:
@@ -72,7 +72,7 @@ class Copier:
         return made
 
     def module(self, module: nn.Module) -> nn.Module:
-        """Return a copy of the tree of modules that shares parameters and clones buffers."""
+        """Return a copy of a module and its descendants, with shared parameters and cloned buffers."""
         if id(module) in self.memo:
             return self.memo[id(module)][1]
         if isinstance(module, torch.jit.ScriptModule):
@@ -80,9 +80,9 @@ class Copier:
             return self._put(module, module)
         if "_orig_mod" in module._modules:  # torch.compile: its code is bound to the caller's module
             return self._put(module, _Through(self.module(module._modules["_orig_mod"])))  # type: ignore[arg-type]
-        made = self._put(module, nn.Module.__new__(type(module)))  # a class of the caller's may take arguments
+        made = self._put(module, nn.Module.__new__(type(module)))  # without __init__, which may take arguments
         state = dict(module.__dict__)
-        object.__setattr__(made, "__dict__", state)  # torch's own takes longer than all of the rest
+        object.__setattr__(made, "__dict__", state)  # Module.__setattr__ takes longer than all the rest
         for name, value in state.items():
             if name in TORCHS and not value and type(value) in CONTAINERS:
                 state[name] = type(value)()
@@ -92,8 +92,8 @@ class Copier:
         state["_parameters"] = dict(module._parameters)
         state["_buffers"] = {name: None if b is None else self._tensor(b) for name, b in module._buffers.items()}
         if type(module) in _RECURRENT:
-            # cuDNN differentiates recurrent layers in training mode only, and draws their dropout by itself: without
-            # it, the modes compute the same.
+            # cuDNN differentiates recurrent layers only in training mode, and draws their dropout itself. Without
+            # dropout, both modes compute the same.
             state["training"], state["dropout"] = True, 0.0
         state["_modules"] = {
             name: None if child is None else self.module(child) for name, child in module._modules.items()
@@ -101,7 +101,7 @@ class Copier:
         return made
 
     def counterpart(self, value: Any) -> Any:
-        """Return the copy's counterpart of a value: itself, if no forward can write to it."""
+        """Return the copy's counterpart of a value, or the value itself if no forward can write to it."""
         kind = type(value)
         if kind in PLAIN or kind in weakref.ProxyTypes:
             return value
@@ -138,7 +138,7 @@ class Copier:
         return self._object(value)
 
     def _tensor(self, value: Tensor) -> Tensor:
-        """Return a copy outside of any graph; copies of tensors that share memory share memory."""
+        """Return a copy outside any autograd graph; copies of tensors that share memory share memory, too."""
         if id(value) in self.memo:
             return self.memo[id(value)][1]
         source = value.detach()
@@ -175,7 +175,7 @@ class Copier:
         return made
 
     def _function(self, value: types.FunctionType) -> Any:
-        """Copy a function and the cells whose content is copied; functions that share a cell share its copy."""
+        """Copy a function and its closure cells if their contents are copied; shared cells stay shared."""
         original = compiled_from(value)
         if original is not None:
             return self.counterpart(original)
@@ -191,7 +191,7 @@ class Copier:
         names = [name for name, item in _followed(value) if _leads_on(item, set())]
         namespace = dict(value.__globals__) if names else value.__globals__
         made = types.FunctionType(value.__code__, namespace, value.__name__, None, tuple(cells) or None)
-        self._put(value, made)  # before its cells are filled: it may be in them
+        self._put(value, made)  # before its cells are filled, as they may refer to it
         namespace.update([(name, self.counterpart(namespace[name])) for name in names])
         for cell in fresh:
             self.memo[id(cell)][1].cell_contents = self.counterpart(cell.cell_contents)
@@ -210,10 +210,10 @@ class Copier:
         copies_itself = hasattr(kind, "__copy__")
         try:
             made: Any = copy.copy(value) if copies_itself else kind.__new__(kind)  # type: ignore[call-overload]
-        except Exception:  # its class refuses
+        except Exception:  # the class can't be copied
             made = value
         self._put(value, made)
-        if made is value or type(made) is not kind:  # its class shares it, or returns something else instead
+        if made is value or type(made) is not kind:  # the class shares it or returned something else
             return made
         source = made if copies_itself else value
         for slot, item in filled_slots(source):
@@ -228,7 +228,7 @@ class Copier:
 
 
 def _followed(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Return modules, their methods, and functions of the same module that a function knows by a global name."""
+    """Return the globals of a function that are modules, their methods, or functions of the same Python module."""
     namespace = function.__globals__
     named = [(name, namespace[name]) for name in names_in(function) if name in namespace]
     return [(name, item) for name, item in named if _runs_a_module(item, namespace)]
@@ -241,7 +241,7 @@ def _runs_a_module(value: Any, namespace: dict[str, Any]) -> bool:
 
 
 def _leads_on(value: Any, seen: set[int]) -> bool:
-    """Return whether what a function holds is copied: that decides, of each cell alone, if it is."""
+    """Return whether a value is, or leads to, an object that is copied; decides for each closure cell separately."""
     kind = type(value)
     if kind in PLAIN or isinstance(value, (type, types.ModuleType, types.CodeType)) or id(value) in seen:
         return False
@@ -254,7 +254,7 @@ def _leads_on(value: Any, seen: set[int]) -> bool:
 
 
 def _is_small(value: Any, seen: set[int], depth: int = 0) -> bool:
-    """Return whether an object or container, and all that is reached from it, is small and can be copied."""
+    """Return whether an object or container, with everything reachable from it, is small and can be copied."""
     kind = type(value)
     if isinstance(value, _SINGLE) or is_array(value) or draws_numbers(value) or not _has_state(value):
         return True
@@ -271,7 +271,7 @@ def _is_small(value: Any, seen: set[int], depth: int = 0) -> bool:
 
 
 def _has_state(value: Any) -> bool:
-    """Return whether there is anything to copy: not in a mark for "missing", which is compared by ``is``."""
+    """Return whether there is anything to copy; not in a sentinel for "missing", which is compared by ``is``."""
     return type(value) in CONTAINERS or len(contents(value)) > 1 or not all(n[:2] == "__" for n in dir(type(value)))
 
 
@@ -279,13 +279,13 @@ class ModelCopy:
     """A copy of a model.
 
     Args:
-        model: The caller's.
-        dress: Exchanges weights of the copy.
+        model: The caller's model.
+        dress: Replaces weights of the copy.
 
     Attributes:
         module: The copy.
-        memo: By the id of an object of the model: it, and its counterpart in the copy.
-        scripted: The modules in it that are the caller's.
+        memo: Maps the id of an object of the model to the object and its counterpart in the copy.
+        scripted: The scripted modules in the copy, which are the caller's own.
     """
 
     def __init__(self, model: nn.Module, dress: Callable[[nn.Module], None] | None = None) -> None:
@@ -297,16 +297,16 @@ class ModelCopy:
         self.memo, self.scripted = copier.memo, copier.scripted
 
 
-_DEPTH = 6  # to which a copy is looked through after a pass
-_IDLE = 2  # copies that wait: one to compute with, and one to look at the model as it is written
+_DEPTH = 6  # to which a copy is examined after a pass
+_IDLE = 2  # idle copies: one to compute with, and one that runs the model as it is written
 
 
 class Copies:
-    """The copies of one model: made once for each version of it, and lent to passes.
+    """The copies of one model, made once for each version of it and lent to passes.
 
     Args:
-        model: The caller's.
-        version: Numbers its states.
+        model: The caller's model.
+        version: Numbers the states of the model.
     """
 
     def __init__(self, model: nn.Module, version: ModelVersion | None = None) -> None:
@@ -317,15 +317,15 @@ class Copies:
 
     @contextlib.contextmanager
     def lend(self, number: int, key: Any, dress: Callable[[nn.Module], None]) -> Iterator[ModelCopy]:
-        """A copy that nobody else uses meanwhile.
+        """Lend a copy that no other pass uses meanwhile.
 
-        One that a pass wrote to (a cache in an attribute, statistics of a BatchNorm) is not used again: a recorded
-        graph may hold what it wrote.
+        A copy that a pass wrote to (a cache in an attribute, BatchNorm statistics) is not reused, because a recorded
+        graph may refer to the tensors that were written.
 
         Args:
-            number: Of the model's version.
-            key: Tells kinds of copies apart, by identity.
-            dress: Exchanges weights of a new one.
+            number: The number of the model's version.
+            key: The kind of copy, compared by identity.
+            dress: Replaces weights of a new copy.
         """
         with self._lock:
             self._idle = [entry for entry in self._idle if entry[0] == number]
@@ -336,7 +336,7 @@ class Copies:
             copied = ModelCopy(self.model, dress)
             state = State(copied.module, _DEPTH, weights=False)
             entry = number, key, copied, state, state()
-        yield entry[2]  # after an error it isn't used again, either
+        yield entry[2]  # after an error, it isn't reused either
         *_, state, before = entry
         if state.snapshot.is_current() and state() == before:
             with self._lock:
@@ -344,7 +344,7 @@ class Copies:
 
 
 class _Through(nn.Module):
-    """Runs what was compiled as it was written, in the place of a compiled module."""
+    """Replaces a compiled module, and runs the original module without compilation."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()

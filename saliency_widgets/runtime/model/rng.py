@@ -1,4 +1,4 @@
-"""Random numbers that a model draws while it is explained: from a generator of its own, never from torch's."""
+"""Random numbers that a model draws while it is explained: from a separate seeded generator, never from torch's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from saliency_widgets.attribution.numerics.noise import seeded
 from saliency_widgets.runtime.cancellation import call_checked
 from saliency_widgets.runtime.gradient_layout import MISREADING, guarded
 
-# How many of the leading dimensions of the input a mask distinguishes (None: every element has its own), and whether
-# what is dropped gets the value that keeps mean and variance behind a SELU.
+# The number of leading input dimensions that the mask distinguishes (None: every element has its own entry), and
+# whether dropped elements get the value that preserves mean and variance after a SELU.
 _DROPOUTS: dict[Callable, tuple[int | None, bool]] = {
     **dict.fromkeys((F.dropout, torch.dropout, torch.dropout_), (None, False)),
     **dict.fromkeys((F.dropout1d, F.dropout2d, F.dropout3d), (2, False)),
@@ -27,7 +27,7 @@ _DROPOUTS: dict[Callable, tuple[int | None, bool]] = {
 }
 _SATURATED = -1.7580993408473766  # SELU at minus infinity
 _RRELUS = (F.rrelu, torch.rrelu, torch.rrelu_)
-# Their generator can't be named.
+# They take their generator as a positional argument only.
 _POSITIONAL = tuple(getattr(torch, name) for name in ("poisson", "binomial", "_standard_gamma", "_sample_dirichlet"))
 _DRAWS = (
     *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal),
@@ -41,13 +41,13 @@ _IN_PLACE = {
 }
 _METHODS = {Tensor.bernoulli: torch.bernoulli, Tensor.multinomial: torch.multinomial}
 _INITIAL = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_)
-# Written in Python, and drawing inside (a backward pass in hooks), where a function mode that has seen them is off.
+# Python functions that draw inside (a backward pass: in hooks), where the mode is off while it handles their call.
 _COMPOSED = (
     *(F.gumbel_softmax, F.multi_head_attention_forward),
     *(torch.autograd.grad, torch.autograd.backward, Tensor.backward),
 )
 
-# All that may draw, or needs a guard of its gradient: whatever else runs is told from it at once.
+# Everything that may draw, or whose gradient needs a guard: one lookup lets all other calls pass.
 _LOOKED_AT = frozenset(
     (*MISREADING, *_DROPOUTS, *_RRELUS, *_DRAWS, *_LIKE, *_IN_PLACE, *_METHODS, *_INITIAL, *_COMPOSED)
 ) | {F.scaled_dot_product_attention}
@@ -57,7 +57,7 @@ _ATTENTION = {"query": None, "key": None, "value": None, "attn_mask": None, "dro
 
 
 def draws(func: Callable, args: tuple, kwargs: dict) -> bool:
-    """Whether a call draws random numbers from torch's own generator."""
+    """Return whether a call draws random numbers from torch's own generator."""
     if kwargs.get("generator") is not None:
         return False
     if func in _DROPOUTS:
@@ -77,7 +77,7 @@ def _arguments(defaults: dict[str, Any], args: tuple, kwargs: dict) -> dict[str,
 
 @functools.cache
 def _opened(func: Any) -> Callable:
-    """A function of torch's that doesn't ask whether a mode wants it, so that the mode sees what it calls."""
+    """Return a torch function without its checks for overrides, so that the mode sees the calls inside it."""
     checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     fresh = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
     body = types.FunctionType(func.__code__, fresh, func.__name__, func.__defaults__, func.__closure__)
@@ -85,7 +85,7 @@ def _opened(func: Any) -> Callable:
     return body
 
 
-# What runs with gradients on inside a backward pass repeats a forward pass, and would draw the next numbers.
+# Code that runs with gradients on inside a backward pass repeats a forward pass, and would draw new numbers.
 _RECOMPUTED = (
     "model: it draws random numbers (dropout, noise) in a part that is computed again in the backward pass "
     "(torch.utils.checkpoint), where they would be other ones. Call model.eval(), or pass a copy of the model without "
@@ -94,10 +94,10 @@ _RECOMPUTED = (
 
 
 class SeededRandom(TorchFunctionMode):
-    """While active on a thread, random numbers come from one seeded generator: the same for the same question.
+    """A mode in which random numbers come from one seeded generator, so that the same request draws the same numbers.
 
-    Numbers are drawn on the CPU and moved, so that all devices see the same ones. As this mode sees all that a pass
-    calls, and one more would take longer than many of them, it also guards what :mod:`~.gradient_layout` tells of.
+    Numbers are drawn on the CPU and moved, so that all devices see the same ones. This mode sees every call of a pass,
+    and a second mode would take longer than many calls do, so it also applies the guards of :mod:`~.gradient_layout`.
 
     Args:
         seed: The generator's seed.
@@ -115,7 +115,7 @@ class SeededRandom(TorchFunctionMode):
         return self._made
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Replace what draws; everything else goes its way."""
+        """Replace calls that draw random numbers, guard gradients that are misread, and run the rest unchanged."""
         if func not in _LOOKED_AT:
             return call_checked(func, args, kwargs)
         kwargs = kwargs or {}
@@ -150,7 +150,7 @@ class SeededRandom(TorchFunctionMode):
         return drawn if out is None else out.resize_(drawn.shape).copy_(drawn)
 
     def _drawn(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        """Tensors among the arguments tell the device; without any, the caller does."""
+        """Draw on the CPU, for the device of the tensors among the arguments, or else for the requested device."""
         present = next((a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         wanted = kwargs.pop("device", None)
         device = present or (torch.get_default_device() if wanted is None else torch.device(wanted))
@@ -202,7 +202,7 @@ class SeededRandom(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool,
         scale: float | None = None, enable_gqa: bool = False,
     ) -> Tensor:  # fmt: skip
-        """By its definition, with a mask of our own."""
+        """Compute attention by its definition, with a mask drawn from the seeded generator."""
         if enable_gqa:
             times = query.shape[-3] // key.shape[-3]
             key, value = (t.repeat_interleave(times, -3) for t in (key, value))

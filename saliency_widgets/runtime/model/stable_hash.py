@@ -1,4 +1,4 @@
-"""A hash of what a number depends on, that is the same in another process and on another day."""
+"""A hash of everything that a result depends on, which is the same in another process and on another day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _READ = (
     *chain.from_iterable(sort if isinstance(sort, tuple) else (sort,) for sort in SORTS),
 )
 _NAMED = (types.BuiltinFunctionType, types.ModuleType, types.MethodDescriptorType, types.WrapperDescriptorType)
-# In a class, but not written in it.
+# Attributes of a class that are not written in its body.
 _GENERATED = frozenset(
     (
         *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__qualname__", "__firstlineno__"),
@@ -36,14 +36,14 @@ _DEPTH = 24
 
 
 def signature(*values: Any) -> str:
-    """Return a hash of values by what they hold, never by where they lie.
+    """Return a hash of values by their contents, independent of their memory addresses.
 
-    Of a module that is its classes, with their code where it is the caller's, its attributes, weights, hooks and mode;
-    of a function its code, what it captures, and the caller's own globals that it names; of another object of a class
-    of the caller's, that class and the attributes. What belongs to a library counts by its name or its pickle.
+    A module is hashed by its classes (with their code, if that is the caller's), attributes, weights, hooks and mode; a
+    function by its code, its captured values, and the caller's own globals that it names; any other object of a
+    caller's class by that class and its attributes. Objects of libraries are hashed by their name or their pickle.
 
     Raises:
-        TypeError: A value has no such hash.
+        TypeError: A value can't be hashed this way.
     """
     signer = _Signer()
     try:
@@ -56,7 +56,7 @@ def signature(*values: Any) -> str:
 
 
 class _Signer:
-    """Feeds values to a hash. What was met before is named by its number, so that sharing counts and cycles end."""
+    """Feeds values to a hash. A repeated object is fed as its number, so that sharing counts and cycles end."""
 
     def __init__(self) -> None:
         self.state = xxhash.xxh3_128()
@@ -86,14 +86,14 @@ class _Signer:
             self._numbers(value)
         elif isinstance(value, nn.Module):
             self._module(value, depth)
-        elif isinstance(value, (set, frozenset)):  # their order is another in each process
+        elif isinstance(value, (set, frozenset)):  # their order differs between processes
             add("".join(sorted(map(signature, value))).encode())
         elif isinstance(value, types.CodeType):
             self.each((value.co_code, value.co_names, value.co_varnames, value.co_consts), depth)
         elif isinstance(value, types.FunctionType):
             add(value.__qualname__.encode())
             library = _is_library(value.__globals__.get("__name__"))
-            self.each(contents(value)[library:], depth)  # without its code, which comes first
+            self.each(contents(value)[library:], depth)  # without a library's code, the first item
         elif isinstance(value, type):
             add(f"{value.__module__}.{value.__qualname__}".encode())
             if not is_foreign(value) and not _is_library(value.__module__):
@@ -103,7 +103,7 @@ class _Signer:
             add(str(getattr(value, "__qualname__", value.__name__)).encode())
         elif type(value) in CONTAINERS or isinstance(value, _READ) or not is_foreign(type(value)):
             self.each(contents(value), depth)
-        else:  # it may hold what no attribute shows; what can't be pickled has no hash
+        else:  # attributes may not show its whole state; an object that can't be pickled has no hash
             add(pickle.dumps(value))
 
     def _numbers(self, value: Any) -> None:
@@ -126,7 +126,7 @@ class _Signer:
             self.state.update(module.extra_repr().encode())
             for name, held in vars(module).items():
                 if name not in TENSORS:
-                    # Hooks are numbered throughout a process.
+                    # The keys of hooks count up over the whole process, so they are left out.
                     self.each((name, [*held.values()] if name.endswith("_hooks") and held else held), depth)
         for named in (model.named_parameters, model.named_buffers):
             self.each((part for pair in named(remove_duplicate=False) for part in pair), depth)
@@ -137,7 +137,7 @@ def _is_written(name: str) -> bool:
 
 
 def _is_library(module: Any) -> bool:
-    """Whether code is an installed library's, which changes with its version alone."""
+    """Return whether code belongs to an installed library, and only changes with its version."""
     if str(module).partition(".")[0] == "saliency_widgets":
         return True
     file = getattr(sys.modules.get(str(module)), "__file__", None) or ""

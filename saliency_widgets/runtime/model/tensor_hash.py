@@ -1,4 +1,4 @@
-"""Hashes of what tensors and arrays hold: of a bounded sample at each move, of everything in slices."""
+"""Hashes of the values of tensors and arrays: of a bounded sample on each update, of all bytes in slices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from saliency_widgets.runtime.model.walker import is_array
 
 _SAMPLE = 2**20  # bytes, of all tensors together
-_RUN = 256  # bytes that are read together: to reach them takes longer than to read them
+_RUN = 256  # contiguous bytes that are read together: reaching them takes longer than reading them
 _SLICE = 2**24
 _BLOCK = 4096
 
@@ -28,14 +28,14 @@ def digest(array: Any) -> int:
 
 
 def numbers_in(value: Any) -> Any:
-    """Return what is in an array, or the state of a generator of random numbers."""
+    """Return a hashable description of an array's values, or of the state of a random number generator."""
     if is_array(value):
         objects = [*map(id, value.ravel().tolist())] if value.dtype.hasobject else digest(np.asarray(value))
         mask = getattr(value, "mask", None)
         return value.shape, value.dtype.str, objects, None if mask is None else digest(mask)
     if isinstance(value, torch.Generator):
         return digest(value.get_state().numpy())
-    if hasattr(value, "get_state"):  # NumPy's old one
+    if hasattr(value, "get_state"):  # numpy.random.RandomState
         state = value.get_state()
         return digest(state[1]), state[2:]
     state = value.getstate() if hasattr(value, "getstate") else getattr(value, "bit_generator", value)
@@ -43,12 +43,12 @@ def numbers_in(value: Any) -> Any:
 
 
 class TensorHash:
-    """Identifies the state of some tensors, again and again.
+    """Hashes the current state of a list of tensors each time it is called.
 
     Args:
         tensors: The tensors.
-        sample: Bytes that are read of all of them together, in runs that are spread over each; all bytes if None.
-        weights: Whether parameters are read, too.
+        sample: The number of bytes read of all tensors together, in runs spread over each; None for all bytes.
+        weights: Whether the values of parameters are read, too.
     """
 
     def __init__(self, tensors: list[Tensor], sample: int | None = _SAMPLE, *, weights: bool = True) -> None:
@@ -58,24 +58,24 @@ class TensorHash:
         self._large: list[Tensor] = []
 
     def __call__(self) -> tuple[list, list, list]:
-        """Return where they lie and in which form; torch's version counters; and hashes of the sample."""
+        """Return the addresses and forms of the tensors, torch's version counters, and hashes of the sample."""
         placed, before = self._current(), self._placed
         with torch.inference_mode(False), torch.no_grad():
             if before is None or placed[0] != before[0]:
                 self._read([t.detach() for t in self._tensors if self._weights or not isinstance(t, nn.Parameter)])
             elif placed[1] == before[1]:
-                placed = before  # the same lists again: comparing states takes no time
+                placed = before  # the same lists, so that comparing states takes no time
             self._placed = placed
             return *placed, self._look()
 
     def moved(self) -> bool:
-        """Return whether one lies elsewhere or was counted as written to since the last call; nothing is read."""
+        """Return whether an address, form or version counter has changed since the last call; no values are read."""
         return self._current() != self._placed
 
     def _current(self) -> tuple[list, list]:
         try:
             counters: list[Any] = list(map(_counter, self._tensors))
-        except RuntimeError:  # tensors made in inference mode have none
+        except RuntimeError:  # tensors made in inference mode have no counter
             counters = [None if tensor.is_inference() else tensor._version for tensor in self._tensors]
         return forms_of(self._tensors), counters
 
@@ -104,7 +104,7 @@ class TensorHash:
         self._look = look
 
     def slices(self) -> list[Callable[[], int]]:
-        """Return functions that hash, one slice each, the tensors of which only a sample is read."""
+        """Return functions that each hash one slice of the tensors of which only a sample is read."""
         slices: list[Callable[[], int]] = []
         for tensor in self._large:
             flat = _bytes_of(tensor)
@@ -114,12 +114,12 @@ class TensorHash:
 
 
 def is_empty(tensor: Tensor) -> bool:
-    """Return whether a tensor has no values: on the meta device, as skeletons of modules are, or torch's FakeTensor."""
+    """Return whether a tensor has no values: on the meta device, as in a model's skeleton, or torch's FakeTensor."""
     return tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor)
 
 
 def is_odd(tensor: Tensor) -> bool:
-    """Return whether its numbers don't lie in one piece of memory: sparse, nested, or a wrapper of other tensors."""
+    """Return whether a tensor isn't strided in a single storage: sparse, nested, or a wrapper of other tensors."""
     return tensor.layout != torch.strided or tensor.is_nested or is_traceable_wrapper_subclass(tensor)
 
 
@@ -131,17 +131,17 @@ _FORMS: tuple[Callable[[Tensor], Any], ...] = (
 
 
 def forms_of(tensors: list[Tensor]) -> list[Any]:
-    """Return where tensors lie and how."""
+    """Return the identities, addresses, strides, shapes and dtypes of tensors."""
     try:
         return [form for look in _FORMS for form in map(look, tensors)]
-    except RuntimeError:  # one of them has no address
+    except RuntimeError:  # a tensor has no address
         odd = (is_odd(tensor) or is_empty(tensor) for tensor in tensors)
         looks = (_FORMS[:1] if without else _FORMS for without in odd)
         return [(*(look(tensor) for look in some), tensor.layout) for tensor, some in zip(tensors, looks, strict=True)]
 
 
 def _bytes_of(tensor: Tensor) -> Tensor | None:
-    """Return all bytes in the order in which they lie, without a copy; None where there are gaps or other layouts."""
+    """Return all bytes in memory order without a copy; None if there are gaps or the layout isn't a plain one."""
     if is_odd(tensor) or tensor.is_quantized or tensor.is_neg():
         return None
     tensor = tensor.conj() if tensor.is_conj() else tensor
@@ -153,7 +153,7 @@ def _bytes_of(tensor: Tensor) -> Tensor | None:
 
 
 def _spread(flat: Tensor, most: int) -> Tensor:
-    """Return runs of bytes, shape (N, 256), that are spread evenly."""
+    """Return evenly spread runs of bytes, shape (N, 256)."""
     count = most // _RUN
     step = (len(flat) - _RUN) // (count - 1) // _RUN * _RUN
     return flat.as_strided((count, _RUN), (step, 1))
@@ -168,7 +168,7 @@ _SPARSE = {
 
 
 def _dense(tensor: Tensor) -> list[Tensor]:
-    """Return the tensors inside one of another layout."""
+    """Return the strided tensors that a tensor of any layout consists of."""
     if is_traceable_wrapper_subclass(tensor):
         return [part for name in tensor.__tensor_flatten__()[0] for part in _dense(getattr(tensor, name))]
     if tensor.is_quantized:
@@ -191,15 +191,15 @@ def _hash_of(tensor: Tensor) -> int:
 
 
 def _on_devices(parts: list[Tensor]) -> list[int]:
-    """Return a hash for each device, with one transfer of each."""
+    """Return one hash per device, with a single transfer from each."""
     devices = dict.fromkeys(part.device for part in parts)
     return [int(_weighted(torch.cat([p.reshape(-1) for p in parts if p.device == device]))) for device in devices]
 
 
 def _weighted(flat: Tensor) -> Tensor:
-    """Return a weighted sum of bytes, on their device.
+    """Return a weighted sum of bytes, taken as 32-bit words, on their device.
 
-    The weights are fixed, random and odd: what is changed, moved, exchanged or turned round changes the sum.
+    The weights are fixed, random and odd: changing, moving, swapping or reversing values changes the sum.
     """
     flat = torch.nn.functional.pad(flat, (0, -len(flat) % (4 * _BLOCK)))
     words = flat.view(torch.int32).view(-1, _BLOCK)

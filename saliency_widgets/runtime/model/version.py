@@ -1,7 +1,7 @@
-"""What a model is at this moment: another number whenever something changes that its forward is seen to depend on.
+"""The version of a model: a number that changes with everything tracked that its forward depends on.
 
-Seen are the modules, their classes, modes and hooks, replaced forwards, weights and buffers, attributes two levels
-deep, and the globals that the code of a forward names. What lies further away is not.
+Tracked are the modules, their classes, modes and hooks, replaced forwards, weights and buffers, attributes two levels
+deep, and the globals that the code of a forward names. Anything further away is not tracked.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from saliency_widgets.runtime.model.walker import (
 )
 
 _DEPTH = 2
-_MOST = 1000  # objects that hang on one attribute
+_MOST = 1000  # objects reached from one attribute
 _REMEMBERED = 8
 
 
 class Held:
-    """An object as a part of a key: equal to itself alone, and referred to, so that no other gets its id."""
+    """An object as part of a key: equal only to itself, and referenced, so that no other object gets its id."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -52,10 +52,10 @@ class Held:
 
 
 class ModelVersion:
-    """Numbers the states of one model: called, it returns the same number for the same state, and else another.
+    """Numbers the states of one model: a call returns the same number for the same state, and another for another.
 
-    Fused optimizers and ``.data`` leave torch's version counters as they were: a sample of the weights is compared,
-    too. All of them are in :meth:`verify`.
+    Fused optimizers and writes to ``.data`` don't increase torch's version counters, so a sample of the weights is
+    compared as well; :meth:`verify` compares all of them.
 
     Args:
         model: The model.
@@ -74,10 +74,10 @@ class ModelVersion:
         self._lock = threading.RLock()
 
     def __call__(self) -> int:
-        """Return the number of the current state; one of the last few states has the number that it had then."""
+        """Return the number of the current state; a return to one of the last few states restores its number."""
         with self._lock:
             if self._state is None or not self._state.snapshot.is_current():
-                self._state = None  # half of one, ended by an error, is none
+                self._state = None  # an error leaves no partial state
                 self._state = State(self._model)
             state = self._state()
             if self._last is None or self._last[0] != state:
@@ -85,7 +85,7 @@ class ModelVersion:
             return self._last[1]
 
     def glance(self) -> int:
-        """Return the number of the state without reading tensors: writes that torch doesn't count are not noticed."""
+        """Return the number of the state without reading tensors; writes that torch doesn't count go unnoticed."""
         with self._lock:
             if self._last is None or self._state is None or not self._state.is_untouched():
                 return self()
@@ -100,20 +100,20 @@ class ModelVersion:
         return self._numbers[state]
 
     def renew(self) -> None:
-        """Give every state another number from now on, as after a change that wasn't seen."""
+        """Give every state a new number from now on, as after a change that went unnoticed."""
         with self._lock:
             self._state = self._last = None
             self._numbers.clear()
             self._digests.clear()
 
     def verify(self, check: Callable[[], None]) -> bool:
-        """Hash all that the sample leaves out, and compare it with what it was when the state was new.
+        """Hash everything that the sample leaves out, and compare it with the first such hashes of the same state.
 
         Args:
-            check: Called between slices; what it raises ends this, and the next call goes on from there.
+            check: Called between slices; an exception from it ends the call, and the next call continues there.
 
         Returns:
-            Whether there is a change that the sample missed. The state has another number then.
+            Whether there is a change that the sample missed. The state has a new number then.
         """
         with self._lock:
             number = self()
@@ -132,18 +132,18 @@ class ModelVersion:
 
 
 class State:
-    """What a model is at one moment.
+    """The state of a model at one moment.
 
     Args:
         model: The model.
-        depth: How far attributes are looked into.
+        depth: How many levels of attributes are read.
         weights: Whether the values of parameters count.
 
     Attributes:
         key: A description without the values of tensors.
-        tensors: The tensors in it.
-        snapshot: All that was read.
-        hash: Of the tensors.
+        tensors: The tensors of the model.
+        snapshot: Everything that was read.
+        hash: Hashes the tensors.
     """
 
     def __init__(self, model: nn.Module, depth: int = _DEPTH, *, weights: bool = True) -> None:
@@ -151,7 +151,7 @@ class State:
         self.tensors: list[Tensor] = []
         self.snapshot = Snapshot()
         self._modules, self._depth, self._left = [model], depth, 0
-        # By id, and referred to: how far it was looked into.
+        # By id: an object, referenced so that its id isn't reused, and the depth to which it was read.
         self._met: dict[int, tuple[Any, int]] = {}
         done: dict[int, nn.Module] = {}
         classes: dict[type, None] = {}
@@ -166,11 +166,11 @@ class State:
         self.hash = TensorHash(self.tensors, weights=weights)
 
     def __call__(self) -> tuple:
-        """Return the key, the hooks of all modules, and hashes of the tensors as they are now."""
+        """Return the key, the hooks registered for all modules, and current hashes of the tensors."""
         return self.key, [*map(Held, global_hooks())], *self.hash()
 
     def is_untouched(self) -> bool:
-        """Return whether all is as it was at the last call, as far as can be told without reading tensors."""
+        """Return whether nothing has changed since the last call, as far as visible without reading tensors."""
         return self.snapshot.is_current() and not self.hash.moved()
 
     def _module(self, module: nn.Module) -> tuple:
@@ -188,11 +188,11 @@ class State:
         return tuple(key)
 
     def _key(self, value: Any, depth: int) -> Any:
-        """Return something hashable that is another when the value is."""
+        """Return a hashable description of a value, which changes with it."""
         self._left -= 1
         kind = type(value)
         if kind in PLAIN:
-            # 1 and True apart, and NaN equal to itself.
+            # The type distinguishes 1 from True, and repr makes NaN equal to itself.
             return kind, repr(value) if kind in (float, complex, slice) else value
         if kind in weakref.ProxyTypes:
             return Held(value)
@@ -214,7 +214,7 @@ class State:
         return (kind, key) if kind in CONTAINERS else (Held(value), key)
 
     def _open(self, value: Any, depth: int) -> Any:
-        if type(value) in CONTAINERS and not value:  # most are: the hooks
+        if type(value) in CONTAINERS and not value:  # most are empty: the hooks
             self.snapshot.items(iter, value)
             return ()
         key_of, unordered = self._key, isinstance(value, (set, frozenset))
@@ -226,12 +226,12 @@ _NEVER = None, 0
 
 
 def _is_shared(value: Any) -> bool:
-    """Return whether an object says itself how it is copied: copies may share it, and passes may count in it."""
+    """Return whether an object defines how it is copied: copies may share it, and passes may count in it."""
     return hasattr(type(value), "__copy__") and not isinstance(value, (dict, list, tuple, set, deque))
 
 
 def _scripted(module: Any) -> Any:
-    """Return what a scripted module holds that isn't in its ``__dict__``."""
+    """Return the contents of a scripted module that aren't in its ``__dict__``."""
     kind = getattr(module, "_concrete_type", None)
     names = () if kind is None else kind.get_attributes()
     attributes = [(name, module._c.getattr(name)) for name in names if module._c.hasattr(name)]
@@ -243,7 +243,7 @@ def _scripted(module: Any) -> Any:
 def identity(value: Any) -> Any:
     """Return a hashable key for an argument: numbers and names by value, objects by identity, arrays by content too.
 
-    So an edit in place is noticed, whatever made it.
+    So edits in place are noticed, no matter how they were made.
     """
     if isinstance(value, Tensor):
         return ("tensor", Held(value), *map(tuple, TensorHash([value], None)()))
@@ -255,12 +255,12 @@ def identity(value: Any) -> Any:
         return tuple(_inner(item) for item in value)
     if isinstance(value, (str, int, float, bool, type(None))):
         return (type(value).__name__, value)
-    if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # an image of PIL's
+    if hasattr(value, "tobytes") and hasattr(value, "getpixel"):  # a PIL image
         return ("image", Held(value), value.size, value.mode, digest(np.frombuffer(value.tobytes(), np.uint8)))
     return ("object", Held(value))
 
 
 def _inner(item: Any) -> Any:
-    """Return the key of something inside a container, where a dataclass is one too."""
+    """Return the key of an item of a container; a dataclass counts as a container, too."""
     fields = entries(item) if is_dataclass(item) else None
     return identity(item) if fields is None else ("dataclass", Held(item), identity(dict(fields)))

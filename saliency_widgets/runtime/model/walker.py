@@ -1,6 +1,6 @@
-"""What hangs on a model: the only code that looks into Python objects.
+"""Traversal of the Python objects that a model holds; no other code does this.
 
-Copies (:mod:`~.model_copy`), versions (:mod:`~.version`) and stable hashes (:mod:`~.stable_hash`) are its three uses.
+It is used for copies (:mod:`~.model_copy`), versions (:mod:`~.version`) and stable hashes (:mod:`~.stable_hash`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAPPINGS = frozenset((dict, OrderedDict, defaultdict, Counter))
 CONTAINERS = MAPPINGS | {list, tuple, set, deque}
 TENSORS = ("_parameters", "_buffers", "_modules")
 TORCHS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) in CONTAINERS)
-"""The containers in every module: of parameters, hooks and the like."""
+"""The containers that every module has: of parameters, hooks and the like."""
 Read = Callable[[Any], Iterable[Any]]
 """Reads a part of an object: the keys or the values of a dictionary, the content of a cell, ..."""
 
@@ -51,7 +51,7 @@ _BASES = (dict, list, tuple, set, frozenset, deque)
 
 
 def in_cell(source: types.CellType) -> tuple[Any]:
-    """Read a closure's cell; None where it isn't filled yet."""
+    """Read a closure's cell; None if it isn't filled yet."""
     try:
         return (source.cell_contents,)
     except ValueError:
@@ -63,7 +63,7 @@ def _global(source: tuple[dict[str, Any], str]) -> tuple[Any]:
 
 
 def in_slot(source: tuple[Any, Any]) -> tuple[Any]:
-    """Read a slot of an object: nothing where it is empty."""
+    """Read a slot of an object; ``MISSING`` if it is empty."""
     member, value = source
     try:
         return (member.__get__(value),)
@@ -80,7 +80,7 @@ def _type(value: Any) -> tuple[type]:
 
 
 def parts(value: Any) -> list[tuple[Read, Any]]:
-    """Return how the parts of a value are read, each with what it is read from; nothing for a single value."""
+    """Return the parts of a value as pairs of a reader and its source; an empty list for an atomic value."""
     kind = type(value)
     if kind in PLAIN or isinstance(value, (Tensor, types.ModuleType, enum.Enum, PurePath)):
         return []
@@ -99,11 +99,11 @@ def parts(value: Any) -> list[tuple[Read, Any]]:
         if isinstance(value, sort):
             return [(read, value)]
     pairs: list[tuple[Read, Any]] = [(_type, value)]
-    if isinstance(getattr(value, "__dict__", None), dict):  # list[int] shows that of list, in a new wrapper every time
+    if isinstance(getattr(value, "__dict__", None), dict):  # list[int] has list's, in a new wrapper every time
         pairs += parts(vars(value))
     pairs += [(in_slot, (member, value)) for member in slots_of(kind)]
     for base in _BASES:
-        if isinstance(value, base):  # its own way of reading may be anything
+        if isinstance(value, base):  # a subclass may override how it is read
             pairs += [(base.__iter__, value), *([(dict.values, value)] if base is dict else [])]
     return pairs
 
@@ -118,14 +118,14 @@ SORTS: dict[Any, Read] = {
 
 
 def contents(value: Any) -> list[Any]:
-    """Return all that is in a value, one level deep."""
+    """Return everything in a value, one level deep."""
     return [item for read, source in parts(value) for item in read(source) if item is not MISSING]
 
 
 class Snapshot:
-    """What was read of a model. Finding out that all of it is unchanged takes a fraction of reading it again.
+    """A record of what was read from a model. Checking that it is unchanged takes a fraction of reading it again.
 
-    Whatever was read is referred to, so that no other object gets its id.
+    Everything read is referenced, so that no other object gets its id.
     """
 
     def __init__(self) -> None:
@@ -136,11 +136,11 @@ class Snapshot:
         self._states: list[tuple[Callable[[], Any], Any]] = []
 
     def items(self, read: Read, source: Any) -> list[Any]:
-        """Read a part of an object."""
+        """Read and record a part of an object."""
         sized = read is iter
         if (sized or read is VALUES) and not source:
             if sized:
-                self._empty.append(source)  # most of a module's attributes: no hooks
+                self._empty.append(source)  # most attributes of a module: no hooks
             return []
         items = list(read(source))
         sources, before = self._seen.setdefault(read, ([], []))
@@ -152,13 +152,13 @@ class Snapshot:
         return [item for item in items if item is not MISSING]
 
     def state(self, look: Callable[[], Any]) -> Any:
-        """Call a function whose result is compared by ``==``, for what has no parts (the state of a generator)."""
+        """Call a function and record its result, compared by ``==``: for objects without parts (generators)."""
         before = look()
         self._states.append((look, before))
         return before
 
     def is_current(self) -> bool:
-        """Return whether everything is as it was read."""
+        """Return whether everything is still as it was read."""
         try:
             return (
                 not any(self._empty)
@@ -166,7 +166,7 @@ class Snapshot:
                 and all(_same(chain.from_iterable(map(read, some)), seen) for read, (some, seen) in self._seen.items())
                 and all(look() == before for look, before in self._states)
             )
-        except Exception:  # what was read may be gone; reading it again reports that
+        except Exception:  # an object may be gone; reading the model again reports that
             return False
 
 
@@ -175,7 +175,7 @@ def _same(items: Iterable[Any], before: Iterable[Any]) -> bool:
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
-    """Return the model and all modules inside, each once; torch's own walk makes names, and takes thrice as long."""
+    """Return the model and its submodules, each once; ``modules()`` builds names and takes three times as long."""
     modules = {id(model): model}
     pending = [model]
     for module in pending:
@@ -190,57 +190,57 @@ _GLOBAL_HOOKS = tuple(name for name in vars(_hooks) if name.startswith("_global"
 
 
 def global_hooks() -> list[Any]:
-    """Return the hooks of all modules, whoever registered them."""
+    """Return the hooks that are registered for all modules of the process."""
     return [hook for name in _GLOBAL_HOOKS for hook in getattr(_hooks, name).values()]
 
 
 def is_foreign(kind: type) -> bool:
-    """Return whether a class is torch's, NumPy's or Python's own."""
+    """Return whether a class belongs to torch, NumPy or Python."""
     return is_library(kind.__module__)
 
 
 def is_library(module: Any) -> bool:
-    """Return whether a module, by name, is a part of torch, NumPy or Python."""
+    """Return whether the module of that name belongs to torch, NumPy or Python."""
     root = str(module).partition(".")[0]
     return root in ("torch", "numpy") or root in sys.stdlib_module_names
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value is an array or a number of NumPy's."""
+    """Return whether a value is a NumPy array or scalar."""
     return isinstance(value, (np.ndarray, np.generic))
 
 
 def draws_numbers(value: Any) -> bool:
-    """Return whether a value is a generator of random numbers, of Python's or NumPy's kind."""
+    """Return whether a value is a random number generator of Python or NumPy."""
     return type(value) is random.Random or str(type(value).__module__).startswith("numpy.random")
 
 
 def compiled_from(function: types.FunctionType) -> Any:
-    """Return what torch.compile made a function of; None of others, among them wrappers that copied its attributes."""
+    """Return the original of a compiled function; None for others, including wrappers that copied its attributes."""
     if not str(function.__globals__.get("__name__")).startswith("torch._dynamo"):
         return None
     return getattr(function, "_torchdynamo_orig_callable", None)
 
 
 def names_in(function: types.FunctionType) -> Iterable[str]:
-    """Return the global names in a function's code; none of torch's and Python's own functions."""
+    """Return the global names in a function's code; none for functions of torch, NumPy and Python."""
     return () if is_library(function.__globals__.get("__name__")) else _names(function.__code__)
 
 
 @functools.lru_cache(4096)
 def _names(code: types.CodeType) -> frozenset[str]:
-    # co_names holds names of attributes, too.
+    # co_names also contains names of attributes.
     names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (_names(const) for const in code.co_consts if isinstance(const, types.CodeType))
     return frozenset(names).union(*inner)
 
 
 def filled_slots(value: Any) -> list[tuple[Any, Any]]:
-    """Return what is in an object's ``__slots__``, and the slots."""
+    """Return the filled ``__slots__`` of an object, each with its value."""
     return [(slot, item) for slot in slots_of(type(value)) for item in in_slot((slot, value)) if item is not MISSING]
 
 
 def slots_of(kind: type) -> list[Any]:
-    """Return the ``__slots__`` of a class and its bases, except for torch's and Python's own."""
+    """Return the ``__slots__`` of a class and its bases, except for those of torch, NumPy and Python."""
     members = [member for base in kind.__mro__ for member in vars(base).values()]
     return [m for m in members if type(m) is types.MemberDescriptorType and not is_foreign(m.__objclass__)]

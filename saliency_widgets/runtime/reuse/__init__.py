@@ -1,1 +1,1 @@
-"""What gives the same numbers sooner: fused layers, recorded graphs, CUDA graphs."""
+"""Faster computations of the same numbers: fused layers, recorded graphs, CUDA graphs."""

@@ -1,4 +1,4 @@
-"""Passes recorded as CUDA graphs: one launch instead of one for each operation, which is what small passes wait for."""
+"""Passes recorded as CUDA graphs: one launch instead of one per operation, which dominates the time of small passes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from saliency_widgets.runtime.autograd import both_finite
 from saliency_widgets.runtime.model.isolation import is_training
 from saliency_widgets.runtime.passes import Gradient, Passes
 
-_STABLE = 3  # the pass of a shape that is recorded
-_MOST = 4  # shapes: each keeps the memory of a pass
-_WARM = 3  # passes before recording, in which libraries choose their ways
+_STABLE = 3  # the pass at which a shape is recorded
+_MOST = 4  # shapes: each occupies the memory of a pass
+_WARM = 3  # passes before recording, in which libraries choose their algorithms
 _OFF = 1e-3
 
 
 class Replay:
-    """A forward and a backward pass of one shape, recorded; the score between them is computed as ever.
+    """A recorded forward and backward pass of one shape; the score between them is computed as usual.
 
     Args:
-        run: From rows to class scores, shape (N, K), without looking at numbers on the host.
-        rows: Some.
+        run: Computes class scores, shape (N, K), from rows, without reading values on the host.
+        rows: Example rows.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> None:
@@ -39,7 +39,7 @@ class Replay:
                 torch.autograd.grad(output.sum(), self._rows)
         torch.cuda.current_stream(rows.device).wait_stream(side)
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # Not for the whole process: the caller may be training in another cell.
+        # Capture only restricts this thread, because the caller may be training in another cell.
         with torch.cuda.graph(self._forward, stream=side, capture_error_mode="thread_local"):
             self._output = run(self._rows)
         self._cotangent = torch.zeros_like(self._output)
@@ -48,7 +48,7 @@ class Replay:
             (self._gradient,) = torch.autograd.grad(self._output, self._rows, self._cotangent)
 
     def __call__(self, rows: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The gradients of the scores, of the rows' shape, and the scores, shape (N,)."""
+        """Return the gradients of the scores, with the shape of the rows, and the scores, shape (N,)."""
         with torch.no_grad():
             self._rows.copy_(rows)
         self._forward.replay()
@@ -63,11 +63,11 @@ class Replay:
 class Replays:
     """The recorded passes of one version of a model.
 
-    A shape is recorded when it comes for the third time, and used only if it then gives what the pass itself gives.
-    What can't be recorded (control flow that looks at numbers, random numbers) is computed as ever.
+    A shape is recorded at its third pass, and the recording is used only if it reproduces the result of that pass.
+    Passes that can't be recorded (control flow that depends on values, random numbers) are computed as usual.
 
     Attributes:
-        record: Makes a recording; another one in tests.
+        record: Makes a recording; replaced in tests.
     """
 
     record: Callable[[Callable[[Tensor], Tensor], Tensor], Callable] = Replay
@@ -77,12 +77,12 @@ class Replays:
         self._made: dict[Hashable, Callable | None] = {}
 
     def gradient(self, passes: Passes, rows: Tensor, compute: Callable[[], Gradient]) -> Gradient:
-        """Gradients and scores of some rows.
+        """Return the gradients and scores of some rows.
 
         Args:
-            passes: Those of the rows.
+            passes: The passes of these rows.
             rows: The rows.
-            compute: Computes the same without any recording.
+            compute: Computes the same without a recording.
         """
         key = tuple(rows.shape), rows.dtype, rows.device, passes.precision
         if passes.arguments is not None or passes.inspected or is_training(passes.model):
@@ -112,7 +112,7 @@ class Replays:
 
 
 def _never() -> None:
-    """A recording is not broken off."""
+    """Let a recording finish: the check that never cancels."""
 
 
 def _near(result: Tensor, expected: Tensor) -> bool:

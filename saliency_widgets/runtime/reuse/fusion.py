@@ -1,13 +1,13 @@
-r"""The same numbers sooner: a BatchNorm folded into the convolution before it, and channels laid out last.
+r"""Compute the same numbers faster: fold a BatchNorm into the convolution before it, and lay out channels last.
 
-What can be folded is told by watching a pass, not by names: a convolution's result that goes into one BatchNorm in
-eval mode, and nowhere else. For y = g (Wx + b - m) / sqrt(v + e) + h, with the BatchNorm's statistics m, v, its weight
-g and bias h:
+Foldable pairs are identified by watching a pass, not by names: the result of a convolution goes into one BatchNorm in
+eval mode and nowhere else. For y = g (Wx + b - m) / sqrt(v + e) + h, with the convolution's W and b and the BatchNorm's
+statistics m, v, weight g, bias h and eps e:
 
 .. math:: W' = W g / \sqrt{v + e}, \qquad b' = (b - m) g / \sqrt{v + e} + h
 
-so that W'x + b' = y, exactly but for rounding. The folded weights are private copies; the caller's model has no part
-in it, and what was tuned is used only where it gives the model's own scores.
+so that W'x + b' = y, up to rounding. The folded weights are private copies, so the caller's model is unchanged, and
+the tuned weights are used only if they reproduce the model's own scores.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from saliency_widgets.runtime.model.walker import global_hooks, modules_of
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 _NORMED = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-# They tell of a tensor's form, not of its numbers.
+# They read a tensor's form, not its values.
 _FORM = (Tensor.dim, Tensor.size, Tensor.numel, Tensor.ndimension, Tensor.is_floating_point, Tensor.__len__)
 _TYPES = (torch.float32, torch.float64)
-# Of scores, relative to the largest: rounding, and no more.
+# The largest difference of scores, relative to the largest score, that counts as rounding.
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a copy computes with, instead of the caller's weights.
+    """The weights and the layout that a copy computes with instead of the caller's.
 
     Attributes:
-        weights: By the id of the caller's weight, which is held so that no other gets its id.
-        biases: Of folded convolutions, by path.
-        folded: The paths of the BatchNorms that pass on what they get.
-        hidden: The modules whose output is another one now: the folded convolutions, and what ends with them.
-        channels_last: Whether images are laid out so.
-        changed: Whose numbers are other ones, by the id of the caller's weight.
+        weights: Maps ids of the caller's weights to the weight (so that its id isn't reused) and its replacement.
+        biases: The biases of folded convolutions, by path.
+        folded: The paths of the folded BatchNorms, which return their input.
+        hidden: The paths of modules with a changed output: folded convolutions, and modules that end with them.
+        channels_last: Whether images are laid out with channels last.
+        changed: The ids of the caller's weights whose replacements have other values.
     """
 
     weights: dict[int, tuple[nn.Parameter, nn.Parameter]] = field(default_factory=dict)
@@ -56,30 +56,30 @@ class Tuned:
     changed: frozenset[int] = frozenset()
 
     def __bool__(self) -> bool:
-        """Whether there is anything to it."""
+        """Return whether anything is tuned."""
         return bool(self.folded) or self.channels_last
 
     def without_layout(self) -> Tuned:
-        """The folds alone."""
+        """Return the folds without the channels-last layout."""
         folds = {key: (original, nn.Parameter(w.detach().contiguous(), requires_grad=False))
                  for key, (original, w) in self.weights.items() if key in self.changed}  # fmt: skip
         return replace(self, weights=folds, channels_last=False)
 
     def shows(self, layer: str) -> bool:
-        """Whether a place inside the model gives what it gives in the caller's: see :mod:`~.hooks`."""
+        """Return whether a layer's output is the same as in the caller's model; for layer names see :mod:`~.hooks`."""
         return not self.folded or (layer not in self.hidden and " #" not in layer)
 
     def weight(self, weight: nn.Parameter) -> nn.Parameter | None:
-        """What stands for a weight of the caller's, if anything does."""
+        """Return the replacement of one of the caller's weights, or None."""
         entry = self.weights.get(id(weight))
         return entry[1] if entry is not None and entry[0] is weight else None
 
     def put_into(self, model_copy: nn.Module) -> None:
-        """Put the weights and folded biases into a copy, and let its folded BatchNorms pass on what they get."""
+        """Put the weights and folded biases into a copy, and let its folded BatchNorms return their input."""
         freeze(model_copy, self.weight)
         if not self.folded:
             return
-        modules = dict(model_copy.named_modules())  # torch's get_submodule asks much for each
+        modules = dict(model_copy.named_modules())  # faster than get_submodule for each path
         for path, bias in self.biases.items():
             modules[path]._parameters["bias"] = bias
         for path in self.folded:
@@ -91,7 +91,7 @@ def _same(x: Tensor) -> Tensor:
 
 
 def agree(scores: Tensor, expected: Tensor) -> bool:
-    """Whether scores are the same but for rounding."""
+    """Return whether scores are the same up to rounding."""
     if scores.shape != expected.shape or scores.dtype not in TOLERANCE:
         return False
     finite = expected.isfinite()
@@ -102,10 +102,10 @@ def agree(scores: Tensor, expected: Tensor) -> bool:
 
 
 class Observed(TorchFunctionMode):
-    """Watches one pass of a copy for what can be folded.
+    """Watches one pass of a copy for layers that can be folded.
 
     Args:
-        model_copy: What runs; it keeps the hooks.
+        model_copy: The copy that runs; the hooks are left on it.
     """
 
     def __init__(self, model_copy: nn.Module) -> None:
@@ -125,7 +125,7 @@ class Observed(TorchFunctionMode):
         self._ends += [(path, tensor) for tensor in _tensors((output,))]
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Count who takes what; everything goes its way."""
+        """Count the uses of each tensor, and record convolutions and BatchNorms; calls run unchanged."""
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") == "__get__" or func in _FORM:
             return func(*args, **kwargs)
@@ -137,14 +137,14 @@ class Observed(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _CONVOLUTIONS and len(args) > 2:
             self._made.append((result, *args[1:3]))
-            self._uses[id(result)] = 0  # whoever had this id before is gone
+            self._uses[id(result)] = 0  # a tensor that had this id before is gone
         return result
 
     def tuned(self, output: Any, original: nn.Module, *, channels_last: bool) -> Tuned:
-        """What to compute with.
+        """Return the weights and the layout to compute with.
 
         Args:
-            output: What the pass returned.
+            output: The output of the pass.
             original: The caller's model, whose weights the copy shares.
             channels_last: Whether to lay out channels last.
         """
@@ -174,7 +174,7 @@ class Observed(TorchFunctionMode):
         return Tuned(weights, biases, tuple(folded), frozenset(hidden), channels_last, changed)
 
     def _pairs(self, output: Any) -> Iterator[tuple[str, str, Tensor]]:
-        """The paths of a convolution and of the BatchNorm that alone takes its result; and that result."""
+        """Yield the paths of a convolution and of the BatchNorm that alone uses its result, and that result."""
         names = {id(m._parameters["weight"]): p for p, m in self._model.named_modules() if _is_plain(m)}
         norms = {id(m.running_mean): p for p, m in self._model.named_modules() if _is_norm(m)}
         returned = {id(tensor) for tensor in _tensors((output,))}
@@ -191,7 +191,7 @@ class Observed(TorchFunctionMode):
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether somebody looks into the model: what is folded would show another output there."""
+    """Return whether any hooks see the model's layers: folded layers would show them another output."""
     return bool(global_hooks()) or any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for m in modules_of(model)
@@ -204,7 +204,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether all it does is normalize: a subclass may have an activation inside."""
+    """Return whether a module only normalizes; a subclass may contain an activation."""
     if not isinstance(module, _BatchNorm) or type(module).forward is not _BatchNorm.forward:
         return False
     return "forward" not in vars(module) and module.running_mean is not None and module.running_mean.dtype in _TYPES

@@ -1,8 +1,8 @@
-"""Passes of the inputs whose graph is kept: another class, or another layer, is a backward pass only.
+"""Passes of the inputs with a stored autograd graph, so that another class or layer takes only a backward pass.
 
-The first image shall be there soon. For the inputs, the pass is recorded without its layers, as telling them apart
-takes a sixth of it; for the first layer that is asked for, from that layer on, which takes little more than a forward
-pass. Who asks for a second layer looks around: then the whole pass is recorded with all its layers, and serves all.
+The first image should appear soon. For the inputs, a pass is recorded without its layers, because recording them takes
+a sixth of its time. For the first layer requested, a pass is recorded from that layer on, which takes little more than
+a forward pass. More requests usually follow a second one: the whole pass is then recorded and serves all layers.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ T = TypeVar("T")
 
 
 class Store(Protocol):
-    """What was computed before, for one question; see :class:`saliency_widgets.session.cache.Scope`."""
+    """Results stored for one request; see :class:`saliency_widgets.session.cache.Scope`."""
 
     def get(self, key: Hashable) -> Any:
-        """What is kept under the key; None where nothing is."""
+        """Return the value stored under the key, or None."""
         ...
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep it, if there is room."""
+        """Store a value, if there is room."""
         ...
 
 
 def once(store: Store | None, key: Hashable, work: Callable[[], T]) -> T:
-    """What the work gives: kept from before, or done now and kept."""
+    """Return the stored result, or compute and store it."""
     if store is None:
         return work()
     result = store.get(key)
@@ -51,14 +51,14 @@ def once(store: Store | None, key: Hashable, work: Callable[[], T]) -> T:
 Graded = tuple[Tensor, Tensor, Tensor]
 """A tensor of a pass, the gradient of the score with respect to it, and the scores."""
 SPATIAL = "spatial layers"
-"""What the layers are kept under that were found by looking for them, beside the passes."""
+"""The key of the spatial layers, which are stored together with the passes."""
 _WHOLE = "graph"
 _REQUESTED = "how many layers were requested"
-_OURS = -1  # the key of a hook: torch's own count from 0
+_OURS = -1  # the key of a hook: torch's own keys count up from 0
 
 
 def of_inputs(passes: Passes, graphs: Store | None) -> Graded | None:
-    """The inputs and their gradient, from a recorded pass; None where there can be none.
+    """Return the inputs, their gradient and the scores from a recorded pass; None if it can't be recorded.
 
     Args:
         passes: The model and its inputs.
@@ -75,12 +75,12 @@ def of_inputs(passes: Passes, graphs: Store | None) -> Graded | None:
 
 
 def layer_gradient(passes: Passes, layer: str, graphs: Store | None) -> tuple[Tensor, Tensor, Tensor, int]:
-    """The output of a layer, the gradient of the score with respect to it, the scores, and how often it ran.
+    """Return a layer's output, the gradient of the score with respect to it, the scores, and how often it ran.
 
     Args:
         passes: The model and its inputs.
-        layer: Where: see :mod:`~saliency_widgets.runtime.layers.hooks`.
-        graphs: The recorded passes; without them, or where none fits, it is a pass: see :meth:`.Passes.layer_gradient`.
+        layer: The layer's name: see :mod:`~saliency_widgets.runtime.layers.hooks`.
+        graphs: The recorded passes; if none can be used, a separate pass is run: see :meth:`.Passes.layer_gradient`.
     """
     recorded = None if graphs is None or not _recordable(passes) else _of_layer(passes, layer, graphs)
     return passes.layer_gradient(layer) if recorded is None else (*recorded[0], recorded[1])
@@ -98,7 +98,7 @@ def _of_layer(passes: Passes, layer: str, graphs: Store) -> tuple[Graded, int] |
         if whole is None and tail is None:
             count = graphs.get(_REQUESTED) or 0
             graphs.put(_REQUESTED, count + 1)
-            if shown and count == 1:  # once: it may be too large to be stored
+            if shown and count == 1:  # only once, as it may be too large to be stored
                 whole = _record(passes, layered=True)
                 graphs.put(_WHOLE, whole)
         run = None if whole is None else whole.layer(layer, dependent=dependent)
@@ -121,7 +121,7 @@ def _unless_wrong(compute: Callable[[], T]) -> T | None:
     except (Cancelled, Unread):
         raise
     except Exception:
-        return None  # a pass of its own says what is wrong, and needs less memory
+        return None  # a separate pass reports the problem, and needs less memory
 
 
 def _graded(passes: Passes, recording: Recording | Tail, leaf: Tensor, what: str) -> Graded:
@@ -142,7 +142,7 @@ def _record(passes: Passes, *, layered: bool) -> Recording:
 
 def _record_from(passes: Passes, layer: str, graphs: Store, dependent: bool) -> Tail:
     inputs = passes.inputs.detach().requires_grad_(dependent)
-    # What runs between two runs of the layer needs no graph, where it is known that there will be another.
+    # Code between two runs of the layer needs no graph, if it is known that another run follows.
     spatial = (graphs.get(SPATIAL) or {}).get(layer)
     skipped = 0 if spatial is None else spatial.runs - 1
     with passes.isolated(tuned=True) as model, Tap(model, layer, dependent=dependent, skipped=skipped) as tap:
@@ -151,17 +151,17 @@ def _record_from(passes: Passes, layer: str, graphs: Store, dependent: bool) -> 
 
 
 class Recording:
-    """A pass with its graph.
+    """A recorded pass with its autograd graph.
 
     Args:
-        model: A copy of the model, in which nothing but the inputs needs a gradient; it keeps the hooks.
+        model: A copy of the model in which only the inputs require a gradient; the hooks are left on it.
         leaf: The inputs.
-        layered: Whether the outputs of its layers are told apart.
+        layered: Whether the outputs of the layers are recorded.
 
     Attributes:
         leaf: The inputs.
-        layered: Whether it tells of layers.
-        output: What the model returned; set when it has.
+        layered: Whether the outputs of the layers are recorded.
+        output: The model's output; set after the pass.
     """
 
     def __init__(self, model: nn.Module, leaf: Tensor, *, layered: bool) -> None:
@@ -169,7 +169,7 @@ class Recording:
         self.output: Any = None
         self._layers: dict[str, list[tuple[Tensor | None, int]]] = {}
         for path, module in hookable(model) if layered else ():
-            # As register_forward_hook does, which takes as long as a layer.
+            # Does the same as register_forward_hook, which takes as long as a layer.
             module._forward_hooks[_OURS] = functools.partial(self._seen, path)
 
     def _seen(self, path: str, _module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -178,17 +178,17 @@ class Recording:
         if tensor is None or not tensor.requires_grad:
             runs.append((tensor, 0 if tensor is None else tensor._version))
             return None
-        # What goes on is another tensor: the gradient is that of what the layer returned, as in a pass that is cut
-        # there, and not of what goes around it (an identity, an activation in place beside a shortcut).
-        instead = torch.ops.aten.alias(tensor)  # view_as would give it other strides, and its gradient another layout
+        # The pass continues with another tensor, so that the gradient is that of the layer's output, as in a pass that
+        # is cut there, without the paths around it (an identity, an in-place activation next to a shortcut).
+        instead = torch.ops.aten.alias(tensor)  # view_as would change the strides, and the layout of the gradient
         runs.append((instead, instead._version))
         return exchanged(output, tensor, instead)
 
     def layer(self, path: str, *, dependent: bool) -> tuple[Tensor, int] | None:
-        """A layer's output of its last run, and how often it ran; None where that can't be told from here.
+        """Return the output of a layer's last run and how often it ran; None if the recording doesn't contain them.
 
         Args:
-            path: Which layer.
+            path: The layer's path.
             dependent: Whether only runs that depend on the explained input count.
         """
         runs = self._layers.get(path, [])
@@ -197,24 +197,24 @@ class Recording:
         if not runs:
             return None
         tensor, version = runs[-1]
-        # Written to since (an activation in place), it is another layer's by now.
+        # A tensor that was modified since (an in-place activation) is the output of another layer by now.
         if tensor is None or not tensor.requires_grad or tensor._version != version or tensor.is_leaf:
             return None
         return tensor, len(runs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that the graph holds on to."""
+        """The number of bytes that the graph holds."""
         seen = [tensor for runs in self._layers.values() for tensor, _ in runs if tensor is not None]
         return _held(self.output, seen)
 
 
 class Tail:
-    """A pass with its graph from one layer on.
+    """A recorded pass with its autograd graph from one layer on.
 
     Args:
-        leaf: The layer's output, of its last run.
-        output: What the model returned.
+        leaf: The output of the layer's last run.
+        output: The model's output.
         runs: How often the layer ran.
     """
 
@@ -223,12 +223,12 @@ class Tail:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that the graph holds on to."""
+        """The number of bytes that the graph holds."""
         return _held(self.output, [self.leaf])
 
 
 def nodes_of(tensors: list[Tensor]) -> Iterator[Any]:
-    """All nodes of the graph behind some tensors, each once."""
+    """Yield all nodes of the graph behind some tensors, each once."""
     ahead, seen = [tensor.grad_fn for tensor in tensors], set()
     while ahead:
         node = ahead.pop()
@@ -262,7 +262,7 @@ def _saved(node: Any) -> list[Tensor]:
     for name in _names(type(node)):
         try:
             value = getattr(node, name)
-        except RuntimeError:  # freed, or written to since
+        except RuntimeError:  # freed, or modified in place since
             continue
         tensors += value if isinstance(value, (tuple, list)) else (value,)
     return [item for item in tensors if isinstance(item, Tensor)]
@@ -270,7 +270,7 @@ def _saved(node: Any) -> list[Tensor]:
 
 @functools.cache
 def _names(kind: type) -> tuple[str, ...]:
-    """Under which names a node of a graph holds tensors."""
+    """Return the attributes in which a class of graph nodes holds tensors."""
     return tuple(name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
 
 

@@ -1,4 +1,4 @@
-"""A model's scores, and what gives the same scores sooner: see :mod:`~.fusion`."""
+"""A model's class scores, and a faster computation of the same scores: see :mod:`~.fusion`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from saliency_widgets.runtime.reuse.fusion import TOLERANCE, Observed, Tuned, ag
 
 @dataclass(frozen=True)
 class Survey:
-    """What one look at a model told.
+    """The result of :func:`survey`.
 
     Attributes:
         logits: The class scores of the inputs, shape (B, K), on the host.
-        notes: What to know of how they were found.
-        squashed: Whether they are probabilities: several that are positive and sum to 1, or one that a sigmoid gave.
-        tuned: What gives them sooner; None where nothing does.
-        refused: Why it, or a part of it, is not used; empty where all is.
+        notes: Notes on how the class scores were read from the output.
+        squashed: Whether they are probabilities: several that are not negative and sum to 1, or one from a sigmoid.
+        tuned: A faster computation of the same scores, or None.
+        refused: Why the faster computation, or a part of it, is not used; empty if all of it is.
     """
 
     logits: Tensor
@@ -38,7 +38,7 @@ class Survey:
 
 
 def output_shape(passes: Passes) -> tuple[int, ...]:
-    """The shape of the scores as the model returns them for the inputs, (B, ...).
+    """Return the shape of the scores as the model returns them for the inputs, (B, ...).
 
     Raises:
         TypeError: The model's output holds no tensor.
@@ -60,7 +60,7 @@ def output_shape(passes: Passes) -> tuple[int, ...]:
 
 
 def survey(passes: Passes, *, fold: bool) -> Survey:
-    """Look at a model.
+    """Compute a model's class scores, and look for a faster computation of the same scores.
 
     Args:
         passes: The model and its inputs.
@@ -94,13 +94,13 @@ def survey(passes: Passes, *, fold: bool) -> Survey:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Whether class scores, shape (B, K, ...), are positive and sum to 1."""
+    """Return whether class scores, shape (B, K, ...), are not negative and sum to 1 over the classes."""
     return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < _OFF).all())
 
 
 _OFF = 1e-3
 _SIGMOIDS = (torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, F.sigmoid, torch.special.expit)
-_SAME = (  # they give the numbers that they get, but for a bound
+_SAME = (  # they leave values unchanged, except for clamping them
     Tensor.view, Tensor.reshape, torch.reshape, Tensor.squeeze, torch.squeeze, Tensor.unsqueeze, torch.unsqueeze,
     Tensor.flatten, torch.flatten, Tensor.float, Tensor.double, Tensor.to, Tensor.clone, Tensor.contiguous,
     Tensor.__getitem__, Tensor.clamp, torch.clamp,
@@ -108,14 +108,14 @@ _SAME = (  # they give the numbers that they get, but for a bound
 
 
 class Ends(TorchFunctionMode):
-    """Watches whether a sigmoid makes what a model returns."""
+    """Watches whether a model's output comes from a sigmoid."""
 
     def __init__(self) -> None:
         super().__init__()
         self._made: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Keep the results of the last sigmoids, whatever reshaped them."""
+        """Remember the latest results of sigmoids, also after reshaping."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func in _SIGMOIDS or (func in _SAME and self.in_sigmoid(args[0] if args else kwargs.get("input"))):
@@ -123,14 +123,14 @@ class Ends(TorchFunctionMode):
         return result
 
     def in_sigmoid(self, scores: Any) -> bool:
-        """Whether a sigmoid made these numbers."""
+        """Return whether these scores come from a sigmoid."""
         return any(scores is tensor for tensor in self._made)
 
 
 def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None, str]:
-    """What was tuned, if it gives the model's own scores; and what doesn't, and why."""
+    """Return the part of the tuning that reproduces the model's own scores, and why the rest doesn't."""
     if logits.dtype not in TOLERANCE:
-        return None, ""  # of scores with three digits nothing can be told
+        return None, ""  # scores with three digits are too coarse to compare
     rows = range(min(passes.batch, passes.memory.limit or passes.batch))
     again = replace(passes, tuned=tuned)
     try:
@@ -142,8 +142,8 @@ def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None,
     except Cancelled:
         raise
     except Exception as error:
-        # Code that doesn't take channels laid out last (.view of what came from a convolution), or sees the fold: what
-        # is wrong with the model itself was told by its own pass.
+        # The code doesn't accept channels laid out last (.view of a convolution's result), or reads a folded layer.
+        # Errors of the model itself were already reported by its own pass.
         why = str(error).partition(". Check that")[0].removeprefix("model: ")
     if tuned.channels_last and tuned.folded:
         faster, further = _proven(passes, tuned.without_layout(), logits)

@@ -1,1 +1,1 @@
-"""Shared by all views: the base explorer, controls, the heatmap view, frames, lifetimes."""
+"""Code shared by all views: controls, the heatmap view, charts, frame streaming and widget lifetimes."""

@@ -1,4 +1,4 @@
-"""Attributions of a row as ranked bars."""
+"""Ranked bars of the attributions of a row."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from saliency_widgets.widgets.base.text import RichText
 _NAME, _VALUE = 24, 10  # characters
 _ROW, _EDGES = 24, 28  # pixels
 _REST = "#9a9a9a"
-_ALL_TICKS = 100_000  # a tick for each position, however many there are
+_ALL_TICKS = 100_000  # larger than any number of bars, so that every bar has a tick
 
 
 class FeatureBars:
-    """Features with their values, largest attribution first; the rest is summed.
+    """A bar chart of features, largest attribution first; the features without a bar are summed in one.
 
     Args:
         names: The names of the table's columns.
         on_choose: Called with the index of the column whose bar was clicked.
         top: The initial number of bars.
-        signed: Whether the values are signed and can be added up; then the other features are summed in one more bar.
+        signed: Whether the values are signed and can be added up. If so, one more bar sums the other features.
 
     Attributes:
         widget: The chart, with the slider for the number of bars.
-        labels: The labels of the bars, from the top.
-        controls: The widgets that the user operates.
+        labels: The labels of the bars, from top to bottom.
+        controls: The interactive widgets.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FeatureBars:
         scales = {"x": self._position, "y": self._size}
         common = {"x": [], "y": [], "scales": scales, "orientation": "horizontal"}
         self._bars = Bars(padding=0.3, colors=[ACCENT], **common)
-        # The whole row takes the click: a small bar is hard to hit.
+        # The whole row is clickable, because a small bar is hard to hit.
         self._rows = Bars(padding=0.0, opacities=[0.0], colors=[ACCENT], **common)
         self._rows.on_element_click(lambda _bars, event: self._on_click(clicked_index(event)))
         swapped = {"x": self._size, "y": self._position}
@@ -77,7 +77,7 @@ class FeatureBars:
         self._marker_marks = Scatter(
             x=[], y=[], scales=swapped, colors=["transparent"], stroke=INK, marker="diamond", default_size=60
         )
-        # Without a line: the clickable rows draw one where they begin.
+        # The axis has no line, because the clickable rows draw one at their start.
         self._names_axis = Axis(
             scale=self._position, orientation="vertical", grid_lines="none", tick_style=TICKS, color="transparent",
             num_ticks=_ALL_TICKS,
@@ -101,12 +101,12 @@ class FeatureBars:
 
     @property
     def top(self) -> Control:
-        """The control of the number of bars."""
+        """The control for the number of bars."""
         return self._top
 
     @property
     def shown(self) -> list[tuple[str, float, str, str]]:
-        """The bars from the top: label, size, size as text, and color."""
+        """The bars from top to bottom, each as label, size, size as text, and color."""
         with self._drawing:
             bars = list(zip(self.labels, map(float, self._bars.y), self._bars.colors, strict=True))
         return [(label, size, size_text(size, signed=self._signed), color) for label, size, color in bars]
@@ -119,13 +119,13 @@ class FeatureBars:
         markers: np.ndarray | None = None,
         final: bool,
     ) -> None:
-        """Show the attributions of a row; may be called from any thread.
+        """Show the attributions of a row. Can be called from any thread.
 
         Args:
             values: The attributions, shape (C,).
-            texts: The row's values as text, by column; None for attributions over many rows.
-            markers: Values of markers on the bars, shape (C,); by default the markers stay.
-            final: Whether they are finished; until then the order of the bars stays the same.
+            texts: The row's values as text, by column. Default: the previous texts, initially empty.
+            markers: Values of the markers on the bars, shape (C,). Default: the previous markers.
+            final: Whether the attributions are finished. Until then, the order of the bars does not change.
         """
         with self._drawing:
             if final or len(self._order) != len(values):
@@ -136,7 +136,7 @@ class FeatureBars:
             self._draw()
 
     def show_markers(self, values: np.ndarray | None) -> None:
-        """Show a marker on each bar at these values, shape (C,); None removes the markers."""
+        """Show a marker on each bar at the given value, shape (C,); None removes the markers."""
         with self._drawing:
             if values is None and self._markers is None:
                 return
@@ -156,7 +156,7 @@ class FeatureBars:
             self._on_choose(self._order[index])
 
     def _draw(self) -> None:
-        with self._drawing:  # called by the worker, by a test for its markers, and by the slider
+        with self._drawing:  # called by the worker, by trust tests and by the slider
             if self._order:
                 self._draw_bars()
 
@@ -171,20 +171,20 @@ class FeatureBars:
             labels.append(f"{len(rest)} others, summed")
             sizes.append(float(self._values[rest].sum()))
             colors.append(_REST)
-        # A number is placed beyond the bar and its marker.
+        # The number is placed past the end of the bar and its marker.
         ends = [*sizes]
         for k, mark in enumerate(marks):
             ends[k] = max(sizes[k], mark) if sizes[k] >= 0 else min(sizes[k], mark)
         low, high = _limits([*ends, *marks])
         self._across.tick_values = round_ticks(low, high)
         self.labels = labels
-        # Positions are numbered from the bottom and labeled by the axis: every bar has a position on the scale.
+        # Positions count from the bottom and the axis labels them, so every bar has a position of the scale.
         positions = [str(k) for k in reversed(range(len(labels)))]
         if len(positions) > len(self._position.domain):
             self._position.domain = positions[::-1]
         self._names_axis.tick_labels = dict(zip(positions, labels, strict=True))
-        # bqplot moves ticks in a transition, which overwrites newer labels with those from when it was scheduled.
-        # Changing the tick count, to no visible effect, schedules one more transition with the new labels.
+        # bqplot moves ticks in a transition, which overwrites newer labels with those from the time it was scheduled.
+        # Changing the tick count has no visible effect, but schedules another transition with the new labels.
         self._names_axis.num_ticks = _ALL_TICKS + (self._names_axis.num_ticks == _ALL_TICKS)
         self._figure.layout.height = f"{self._height()}px"
         with self._size.hold_sync():
@@ -201,7 +201,7 @@ class FeatureBars:
 
 
 def top_of(columns: int) -> Param:
-    """Return the parameter for the number of bars of a table with this many columns."""
+    """Return the parameter for the number of bars, for a table with this many columns."""
     return Param(
         "top",
         default=min(10, columns),
@@ -221,14 +221,14 @@ def label_of(name: str, value: str) -> str:
 
 
 def size_text(size: float, *, signed: bool = False) -> str:
-    """Format a number with three digits, thousands in full."""
+    """Format a number with three significant digits, or from 1000 to 1e7 rounded to an integer."""
     text = f"{abs(size):,.0f}" if 1000 <= abs(size) < 1e7 else f"{abs(size):.3g}"
     sign = "" if float(text.replace(",", "")) == 0 else "−" if size < 0 else "+" if signed else ""
     return sign + text
 
 
 def value_text(value: Any) -> str:
-    """Format a value of the row in few characters."""
+    """Format a value of the row as a short text."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         text = str(value)
         return text if len(text) <= _VALUE else text[: _VALUE - 1] + "…"
@@ -236,7 +236,7 @@ def value_text(value: Any) -> str:
 
 
 def _limits(sizes: Sequence[float]) -> tuple[float, float]:
-    """Return limits with room for the bars and their numbers."""
+    """Return axis limits that leave room for the bars and their numbers."""
     low, high = min(0.0, *sizes, 0.0), max(0.0, *sizes, 0.0)
     span = (high - low) or 1.0
     return low - span * (0.2 if low < 0 else 0.03), high + span * (0.2 if high > 0 else 0.03)

@@ -1,4 +1,4 @@
-"""Charts shared by all widgets: readable in light and dark themes, and the same size with and without data."""
+"""Charts for all widgets: readable in light and dark themes, with a size that does not depend on the data."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def chart(
 
     Args:
         marks: The bqplot marks.
-        x: The horizontal scale. It needs limits: bqplot fails on a chart without any.
-        y: The vertical scale, likewise.
+        x: The horizontal scale. It must have limits, because bqplot fails on a chart without them.
+        y: The vertical scale. It must have limits too.
         x_label: Label of the horizontal axis.
-        y_label: Label of the vertical axis. If empty, the axis is left out.
+        y_label: Label of the vertical axis. If empty, the axis is omitted.
         x_ticks: Tick positions of the horizontal axis. If empty, bqplot chooses them.
         y_ticks: Tick positions of the vertical axis.
         height: Height in pixels.
@@ -55,7 +55,7 @@ def chart(
 
 
 def make_figure(marks: Sequence[Any], axes: Sequence[Axis], height: int, margins: dict[str, int]) -> Figure:
-    """Create a figure of this height in pixels from marks and axes."""
+    """Create a figure with the given marks, axes, height and margins in pixels."""
     return Figure(
         marks=list(marks),
         axes=list(axes),
@@ -74,7 +74,7 @@ def _tick_options(ticks: Sequence[float]) -> dict[str, Any]:
 
 
 def widen_scale(scale: LinearScale, *arrays: Any, low: float = 0.0, high: float = 1.0) -> None:
-    """Set the limits of a scale to include these values and the range from ``low`` to ``high``."""
+    """Set the limits of a scale to include the finite values and the range from ``low`` to ``high``."""
     values = np.concatenate([np.ravel(np.asarray(array, dtype=np.float64)) for array in arrays] or [np.zeros(0)])
     values = values[np.isfinite(values)]
     with scale.hold_sync():
@@ -89,7 +89,7 @@ def draw(mark: Any, x: Any, y: Any, **traits: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> np.ndarray:
-    """Return at most six round numbers within these limits."""
+    """Return at most six round numbers between the limits."""
     rough = (high - low) / 5
     unit = 10.0 ** np.floor(np.log10(rough))
     step = next(unit * k for k in (1, 2, 2.5, 5, 10) if unit * k >= rough * 0.999)
@@ -108,13 +108,13 @@ def result_line(*parts: str, strong: bool = False) -> Markup:
 
 
 def error_line(text: str) -> Markup:
-    """Format an error, which a screen reader announces at once."""
+    """Format an error, which a screen reader announces immediately."""
     line = "border-left:3px solid var(--jp-error-color1, #d32f2f)"
     return element("div", text, role="alert", style=f"line-height:1.35;padding:4px 8px;overflow-wrap:anywhere;{line}")
 
 
 def thumbnail(values: np.ndarray, caption: str) -> Markup:
-    """Render a small map of absolute values with its caption, as HTML; the largest values are white."""
+    """Render the absolute values of a map as a small captioned image in HTML; the largest values are white."""
     magnitudes = np.abs(values.astype(np.float64))
     limit = float(np.percentile(magnitudes, 99)) or 1.0
     source = base64.b64encode(png_bytes((np.clip(magnitudes / limit, 0, 1) * 255).astype(np.uint8))).decode()

@@ -1,4 +1,4 @@
-"""Controls made from parameters: the mapping from parameter kinds to widgets."""
+"""Controls for parameters: the mapping from parameter kinds to widgets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from saliency_widgets.params import Param
 from saliency_widgets.widgets.base.text import describe
 
 LABEL_WIDTH = "104px"
-AUTO = "auto"  # stands for None, which a selection slider takes as "nothing selected"
+AUTO = "auto"  # represents None, which a selection slider treats as "nothing selected"
 
 
 class Menu(w.Dropdown):
-    """A menu that always has a selection: a message from the page that clears it is rejected."""
+    """A menu that always has a selection; messages from the page that would clear it are rejected."""
 
     index = traitlets.Int().tag(sync=True)
 
@@ -28,11 +28,11 @@ class Control:
     Args:
         param: The parameter.
         value: The initial value. Default: the parameter's default.
-        options: For layers: label -> module path.
+        options: Menu options as label -> value, such as layer label -> module path. Default: the parameter's.
 
     Attributes:
         param: The parameter.
-        widget: The widget that is displayed.
+        widget: The displayed widget.
     """
 
     def __init__(self, param: Param, value: Any = None, *, options: Mapping[str, Any] | None = None) -> None:
@@ -48,20 +48,20 @@ class Control:
         self.widget.add_class("sw-control")
         self.widget.add_class(f"sw-control-{param.name}")
         if param.unit.isalpha():
-            self.widget.add_class(f"sw-unit-{param.unit}")  # a screen reader announces it after the value
+            self.widget.add_class(f"sw-unit-{param.unit}")  # a screen reader announces the unit after the value
         self._holder = self.widget  # the widget that holds the value
         self._exact = value if param.kind == "float" else None
 
     @property
     def leaves(self) -> list[Any]:
-        """The widgets that the user operates."""
+        """The interactive widgets."""
         return [self._holder]
 
     @property
     def value(self) -> Any:
         """The parameter's value."""
         value = self._holder.value
-        if isinstance(self._holder, w.FloatSlider):  # the browser sends back a value that differs in the last bits
+        if isinstance(self._holder, w.FloatSlider):  # the browser returns a value that differs in the last bits
             near = self._exact is not None and abs(value - self._exact) <= 1e-12 * (self._holder.max - self._holder.min)
             return self._exact if near else float(f"{value:.12g}")
         if isinstance(value, _ObjectOption):
@@ -72,16 +72,16 @@ class Control:
     def value(self, value: Any) -> None:
         if hasattr(self._holder, "options"):
             value = _option_for(self._holder, self.param, value)
-        if isinstance(self._holder, (w.FloatSlider, w.IntSlider)):  # which would clamp the value
+        if isinstance(self._holder, (w.FloatSlider, w.IntSlider)):  # these clamp values to their limits
             self._holder.min, self._holder.max = _limits_with(self._holder.min, self._holder.max, value)
         if isinstance(self._holder, w.FloatSlider):
             self._exact = value
             if _between_steps(self._holder, value):
-                self._holder.step = _finer(self._holder)  # sent before the value, which would be rounded to a step
+                self._holder.step = _finer(self._holder)  # sent before the value, which the page would round
         self._holder.value = value
 
     def observe(self, callback: Callable[[], None]) -> None:
-        """Call back when the value changes, from the page or from Python."""
+        """Call ``callback`` when the value changes, on the page or from Python."""
         for leaf in self.leaves:
             leaf.observe(lambda _change: callback(), names="value")
 
@@ -93,16 +93,16 @@ class Control:
 
 
 class _ObjectOption:
-    """A tensor, an array or a function as a menu option. A menu compares its options: these by identity."""
+    """A menu option that holds a tensor, an array or a function, so that the menu compares it by identity."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def _option_for(widget: Any, param: Param, value: Any) -> Any:
-    """Return the option for a value; a value set from Python is added to the menu."""
+    """Return the menu option for a value; a value that is missing from the menu is added to it."""
     pairs = list(widget.options)
-    if value is None:  # automatic: an option of its own, or the first one
+    if value is None:  # automatic: the option "auto", or the first option
         return AUTO if param.scale == "log2" else pairs[0][1]
     named = isinstance(value, (str, int))
     for _, option in pairs:
@@ -136,7 +136,7 @@ def _slider(param: Param, value: Any, _: dict) -> Any:
 
 
 def _between_steps(slider: Any, value: float) -> bool:
-    """Return whether the slider in the browser would round the value to a step and send that back."""
+    """Return whether the slider in the browser would round the value to a step and send back the rounded value."""
     steps = (value - slider.min) / slider.step
     return abs(steps - round(steps)) > 1e-6
 

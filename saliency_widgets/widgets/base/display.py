@@ -1,4 +1,4 @@
-"""Display settings: a model without a view, shared by all views that should look alike and linked in the browser."""
+"""Display settings: a widget model without a view, shared by views that should look alike and linked in the browser."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DISPLAY_NAMES = tuple(_PARAMS)
 
 
 def display_traits(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as the front end reads them: choices by index, pairs as lists."""
+    """Convert settings to their form in the front end: choices as indices, pairs as lists."""
     return {name: _to_trait(_PARAMS[name], value) for name, value in settings.items()}
 
 
 def display_settings(traits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as Python has them: choices by name, pairs as tuples."""
+    """Convert settings to their form in Python: choices as names, pairs as tuples."""
     return {name: _from_trait(_PARAMS[name], value) for name, value in traits.items()}
 
 
@@ -38,10 +38,10 @@ _Settings = type("_Settings", (traitlets.HasTraits,), {name: _trait(param) for n
 
 
 class DisplaySettings(anywidget.AnyWidget, _Settings):
-    """The settings of ``render.DISPLAY``, a trait each; choices are stored by index.
+    """The settings of ``render.DISPLAY``, each as a trait; choices are stored by index.
 
-    In the browser the traits follow their controls: changing them needs no kernel, and a move sends only the control's
-    message.
+    In the browser the traits follow their controls, so changing a setting needs no kernel, and moving a control sends
+    only the control's message.
     """
 
     _esm = bundle("display.js")
@@ -65,18 +65,18 @@ class DisplaySettings(anywidget.AnyWidget, _Settings):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings by name; choices are given by name, not by index."""
+        """The settings by name; choices are names, not indices."""
         return display_settings({name: getattr(self, name) for name in DISPLAY_NAMES})
 
     def set(self, name: str, value: Any) -> None:
-        """Set one setting by name and move its control; a choice is passed by name."""
+        """Set one setting and move its control; pass a choice as its name."""
         value = _PARAMS[name].check(value)
         if name in self._controls:
             self._controls[name].value = value
         setattr(self, name, _to_trait(_PARAMS[name], value))
 
     def controls(self) -> dict[str, Control]:
-        """Create a control for each setting; the settings follow the controls."""
+        """Create a control for each setting and make the settings follow the controls."""
         controls = {name: Control(param, value=self.settings[name]) for name, param in _PARAMS.items()}
         for control in controls.values():
             control.observe(lambda control=control: self._follow(control))
@@ -85,13 +85,13 @@ class DisplaySettings(anywidget.AnyWidget, _Settings):
         return controls
 
     def _follow(self, control: Control) -> None:
-        """Take over a control's value without sending it: the page has it already, or a newer one."""
+        """Copy a control's value to its setting without sending it, because the page has this value or a newer one."""
         name, value = control.param.name, _to_trait(control.param, control.value)
         with self._moving, self._lock_property(**{name: value}):
             setattr(self, name, value)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply a message from the page, but not while another thread follows a control."""
+        """Apply a message from the page while no other thread copies a control's value."""
         with self._moving:
             super().set_state(sync_data)
 

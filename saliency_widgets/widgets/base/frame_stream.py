@@ -1,7 +1,7 @@
-"""Views that stream the frames of a map, no faster than the page paints them.
+"""Views that stream the frames of a map no faster than the page paints them.
 
-Lock order: a view's ``_pace``, then the waiter's condition. The waiter releases its condition before it calls a view,
-and it is joined while neither is held.
+Lock order: a view's ``_pace``, then the waiter's condition. The waiter releases its condition before it calls a view.
+Its thread is joined while neither lock is held.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ipywidgets import Widget
 
 from saliency_widgets.widgets.base.inbox import whole_number
 
-# Seconds. A closed page never acknowledges: after this time the next frame is sent anyway.
+# Seconds after which the next frame is sent without an acknowledgement, which a closed page never sends.
 _ACKNOWLEDGEMENT_TIMEOUT = 2.0
 
 
 class Waiting(Protocol):
-    """An object that the waiter calls when its time has come."""
+    """An object that the waiter calls at a requested time."""
 
     def overdue(self) -> None:
-        """Called on the waiter's thread."""
+        """Continue after the timeout; called on the waiter's thread."""
         ...
 
 
 class _Waiter:
-    """Resumes views whose page doesn't respond, in one thread that runs only while a frame is pending."""
+    """A timer that resumes views whose page does not respond, on a thread that runs only while a frame is pending."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
@@ -40,7 +40,7 @@ class _Waiter:
         self._thread: threading.Thread | None = None
 
     def expect(self, view: Waiting, due: float) -> None:
-        """Call the view at this time of the monotonic clock unless it is forgotten first."""
+        """Call the view at a time of the monotonic clock, unless it is dropped before that."""
         with self._state:
             self._due[view] = due
             if self._thread is None:
@@ -51,12 +51,12 @@ class _Waiter:
                 self._state.notify_all()
 
     def forget(self, view: Waiting) -> None:
-        """Drop a view whose page has responded. The thread sleeps on, and ends if no frame follows."""
+        """Drop a view whose page has responded. The thread ends after its sleep if no view is left."""
         with self._state:
             self._due.pop(view, None)
 
     def dismiss(self, view: FrameStream) -> None:
-        """Drop a closed view. If no other view waits, the thread has ended when this returns."""
+        """Drop a closed view. If no other view is waiting, end the thread and join it."""
         with self._state:
             self._due.pop(view, None)
             if self._due:
@@ -83,7 +83,7 @@ class _Waiter:
                 del self._due[view]
             try:
                 view.overdue()
-            except Exception:  # one failing view must not hold up the others
+            except Exception:  # a failing view must not block the others
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
             del view
 
@@ -92,7 +92,7 @@ WAITER = _Waiter()
 
 
 class FrameStream(anywidget.AnyWidget):
-    """An image and the frames of a map over it. One worker writes at a time; the front end writes only view counts.
+    """An image with the frames of a map over it. One worker writes at a time; the front end writes only view counts.
 
     Args:
         image: The model's input as PNG bytes.
@@ -106,35 +106,35 @@ class FrameStream(anywidget.AnyWidget):
     def __init__(self, image: bytes = b"", **traits: Any) -> None:
         self._pace = threading.RLock()
         self._in_flight: tuple[int, int] | None = None
-        self._due = 0.0  # when the frame in flight counts as painted, acknowledged or not
+        self._due = 0.0  # when the frame in flight counts as painted even without an acknowledgement
         self._pending: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None
         self._acknowledged = False
         super().__init__(image=image, **traits)
         self.on_msg(self._on_message)
 
     def __repr__(self) -> str:
-        """Show the title and the state, without bytes or code."""
+        """Return the title and the state, without bytes or code."""
         return f"{type(self).__name__}({self.status.get('title', '')!r}, {self.status.get('state', 'idle')})"
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply a message from the page, but not while the worker writes."""
+        """Apply a message from the page while the worker is not writing."""
         with self._pace:
             super().set_state(sync_data)
 
     def send_state(self, key: Any = None) -> None:
-        """Send the current traits, but not while the worker writes the next frame, which would overtake this one."""
+        """Send the current traits while the worker is not writing, so that a newer frame is not overtaken."""
         with self._pace:
             super().send_state(key)
 
     def offer(self, frame: Mapping[str, Any] | None, status: Mapping[str, Any]) -> None:
-        """Show a frame and a status once the last frame has been painted; the newest offer wins.
+        """Show a frame and a status once the last frame has been painted; a newer offer replaces a pending one.
 
         Args:
-            frame: The map, see ``js/src/core/frame.ts``; None leaves the image as it is.
-            status: Progress, readings, errors, and the code of the map; see :func:`messages.status`.
+            frame: The map, see ``js/src/core/frame.ts``. None changes only the status.
+            status: Progress, readings, errors and the code of the map, see :func:`messages.status`.
         """
         with self._pace:
-            # If no page ever responded (a script, nbconvert), a finished frame must not wait for one.
+            # Without a page that responds (in a script or nbconvert), a finished frame is sent immediately.
             finished = frame is not None and frame.get("final") and not self._acknowledged
             if frame is None and self._pending is not None:
                 frame = self._pending[0]
@@ -146,7 +146,7 @@ class FrameStream(anywidget.AnyWidget):
             WAITER.expect(self, self._due)
 
     def flush(self) -> None:
-        """Send the pending frame at once, painted or not, for a page that is being stored or not open."""
+        """Send the pending frame immediately, for a page that is being stored or not open."""
         with self._pace:
             pending = self._pending
             self._forget()
@@ -154,7 +154,6 @@ class FrameStream(anywidget.AnyWidget):
                 self._publish(*pending)
 
     def _forget(self) -> None:
-        """Drop the pending frame."""
         self._pending = None
         WAITER.forget(self)
 
@@ -175,9 +174,9 @@ class FrameStream(anywidget.AnyWidget):
             self.flush()
 
     def overdue(self) -> None:
-        """Continue without a response, as if the frame had been painted."""
+        """Continue as if the frame had been painted, if it is still overdue."""
         with self._pace:
-            if self._in_flight is not None and time.monotonic() >= self._due:  # else one was sent meanwhile
+            if self._in_flight is not None and time.monotonic() >= self._due:  # else a newer frame was sent
                 self._painted(self._in_flight)
 
     def _on_message(self, _widget: Widget, content: Any, buffers: Any) -> None:  # noqa: ARG002
@@ -188,7 +187,7 @@ class FrameStream(anywidget.AnyWidget):
                 self._painted((generation, index))
 
     def retire(self) -> None:
-        """Stop sending."""
+        """Drop the pending frame and stop waiting for the page."""
         with self._pace:
             self._pending = None
         WAITER.dismiss(self)
@@ -199,6 +198,6 @@ class FrameStream(anywidget.AnyWidget):
         super().close()
 
     def __del__(self) -> None:
-        # Only its comm: the garbage collector runs on any thread and must not wait for a lock. The waiter refers to
-        # the views that wait, so none of them is collected.
+        # Close only the comm: the garbage collector runs on any thread and must not wait for a lock. A waiting view
+        # is never collected, because the waiter refers to it.
         Widget.close(self)

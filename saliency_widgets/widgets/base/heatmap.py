@@ -17,15 +17,15 @@ from saliency_widgets.widgets.bundle import BundledView
 
 
 class HeatmapView(BundledView, FrameStream):
-    """Shows frames over an image. One worker writes at a time; the front end writes only view counts.
+    """A view of frames over an image. One worker writes at a time; the front end writes only view counts.
 
     Args:
-        image: The model's input as PNG bytes. None if it is no image: progress, readings, the check-up and errors are
-            shown without one.
-        display: The display settings, shared by views that should look alike. None without an image.
+        image: The model's input as PNG bytes. None if it is not an image; the view then shows only progress, readings,
+            the check-up and errors.
+        display: The display settings, shared by views that should look alike; None without an image.
         on_stop: Called when the user presses Stop.
-        controls: The controls next to the view; their comms are opened once the view is on a page.
-        layers: Canvases that are drawn on top.
+        controls: The controls next to the view. Their comms are opened once the view is on a page.
+        layers: Canvases drawn on top of the map.
     """
 
     kind = traitlets.Unicode("heatmap").tag(sync=True)
@@ -55,30 +55,30 @@ class HeatmapView(BundledView, FrameStream):
 
     @property
     def code(self) -> str:
-        """The code that the copy button copies. It is part of the status, so it always belongs to the shown map."""
+        """The code for the copy button. It is part of the status, so it always belongs to the displayed map."""
         return self.status.get("code", "")
 
     def show_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
-        """Show the check-up's findings at once; may be called repeatedly and from any thread.
+        """Show the check-up's findings immediately. Can be called repeatedly and from any thread.
 
         Args:
-            findings: The findings, most severe first, see :func:`messages.findings_of`; may be empty.
+            findings: The findings, most severe first, see :func:`messages.findings_of`. Can be empty.
         """
         with self._pace, self.hold_sync():
             self.findings = [dict(finding) for finding in findings]
             self.checked = True
 
     def add_controls(self, *controls: Widget) -> None:
-        """Open the comms of further controls."""
+        """Add controls, whose comms are opened, and remove closed ones."""
         with self._pace:
             self.controls = [*(control for control in self.controls if control.comm is not None), *controls]
 
     def on_region(self, marked: Callable[[np.ndarray], None]) -> None:
-        """While ``marking``, call back with a boolean mask (H, W) whenever the user marks a region."""
+        """Call ``marked`` with a boolean mask (H, W) whenever the user marks a region while ``marking`` is on."""
         self._marked = marked
 
     def mark(self, mask: np.ndarray) -> None:
-        """Mark a region from Python, a boolean mask (H, W), without calling back."""
+        """Mark a region, a boolean mask (H, W), without calling the callback of :meth:`on_region`."""
         height, width = mask.shape
         with self._pace:
             self.region = {"width": width, "height": height, "bits": np.packbits(mask).tobytes()}
@@ -100,7 +100,7 @@ class HeatmapView(BundledView, FrameStream):
                 self._marked(bits[: height * width].reshape(height, width).astype(bool))
 
     def retire(self) -> None:
-        """Stop sending, and drop the callbacks."""
+        """Drop the pending frame and the callbacks."""
         super().retire()
         self._on_stop = None
         self._marked = lambda _mask: None

@@ -1,4 +1,4 @@
-"""The kernel's interrupt stops background computations, as it stops a running cell."""
+"""Background computations that stop when the kernel is interrupted, like a running cell."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 
 class Stoppable(Protocol):
-    """A widget that computes."""
+    """A widget with a background computation."""
 
     def stop(self) -> None:
-        """Stop the computation; results so far stay."""
+        """Stop the computation and keep the results so far."""
         ...
 
 
@@ -21,9 +21,9 @@ _WIDGETS: weakref.WeakSet[Stoppable] = weakref.WeakSet()
 
 
 def stop_on_interrupt(widget: Stoppable) -> None:
-    """Make the kernel's interrupt stop this widget's computation.
+    """Stop this widget's computation when the kernel is interrupted.
 
-    An interrupt is a cell that ends with KeyboardInterrupt or, if no cell runs, a signal that ipykernel ignores.
+    An interrupt is a cell that ends with KeyboardInterrupt or, if no cell is running, a signal that ipykernel ignores.
     """
     _WIDGETS.add(widget)
     ipython: Any = sys.modules.get("IPython")
@@ -32,13 +32,13 @@ def stop_on_interrupt(widget: Stoppable) -> None:
         return
     shell.events.register("post_run_cell", _after_cell)
     kernel: Any = getattr(shell, "kernel", None)
-    # ipykernel restores this handler when the cell is done.
+    # ipykernel restores this handler at the end of the cell.
     if getattr(kernel, "saved_sigint_handler", None) is signal.SIG_IGN:
         kernel.saved_sigint_handler = _stop_all
 
 
 def _after_cell(result: Any) -> None:
-    # A cell that awaits ends with CancelledError.
+    # An interrupted cell that awaits ends with CancelledError.
     if result is None or isinstance(result.error_in_exec, (KeyboardInterrupt, asyncio.CancelledError)):
         _stop_all()
 

@@ -1,4 +1,4 @@
-"""What an explorer shows of one kind of input: a subclass of :class:`KindView` for each, in the kind's folder."""
+"""The part of an explorer that depends on the kind of input; each kind's folder has a subclass of :class:`KindView`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from saliency_widgets.widgets.trust import TrustPanel
 
 
 class Explored(Protocol):
-    """What the parts of an explorer see of it.
+    """The interface of an explorer for its parts.
 
     Attributes:
         problem: The model and the input.
         session: Computes the requests.
         request: The newest request.
         arguments: The caller's arguments that are not in ``problem.options``.
-        is_open: Whether it was not closed.
+        is_open: Whether the explorer is open.
     """
 
     problem: Problem
@@ -48,26 +48,26 @@ class Explored(Protocol):
     def to_code(self) -> str: ...  # noqa: D102
 
     def submit(self, request: Request | None = None) -> None:
-        """Submit a request, by default that of the controls."""
+        """Submit a request. Default: the request of the controls."""
         ...
 
     def refuse(self, error: Exception) -> None:
-        """Show why the input can't be used; the map stays."""
+        """Show why a value can't be used; the map stays."""
         ...
 
     def status_of(self, event: Event, shown: Event, requested: str, sign: str | None = None) -> dict[str, Any]:
-        """The status line of an event."""
+        """Return the status for an event."""
         ...
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What an explorer starts with, besides the problem; see :func:`.explore`.
+    """The initial settings of an explorer in addition to the problem, see :func:`.explore`.
 
     Attributes:
         executor: "thread" or "inline".
-        panel: Arguments of the panel: method, target, score and more methods.
-        params: Parameters of the initial method, and display settings.
+        panel: The arguments of the panel: method, target, score and more methods.
+        params: The parameters of the initial method, and display settings.
         labels: The labels of the background's rows.
     """
 
@@ -78,22 +78,22 @@ class Setup:
 
 
 class KindView:
-    """The controls, the drawing and the trust tests of one kind of input.
+    """The controls, the display and the trust tests for one kind of input.
 
     Args:
         problem: The model and the input.
-        setup: The initial settings, all of which are checked here.
+        setup: The initial settings. The constructor checks all of them.
 
     Attributes:
         panel: The controls.
-        view: Shows progress, readings and errors, and the map if there is one.
-        trust: The tests of the attribution that is shown.
-        reduction: How values are reduced for the tests.
+        view: The view of progress, readings and errors, and of the map if the input is an image.
+        trust: The tests of the displayed attribution.
+        reduction: The reduction of the values for the trust tests.
     """
 
     noun: ClassVar[str] = "an input"
     outdated: ClassVar[str] = ""
-    """The note for predictions of another model or input."""
+    """The note shown when the predictions belong to an earlier model or input."""
     panel: Any  # of a subclass of Panel
     view: HeatmapView
     trust: TrustPanel
@@ -102,45 +102,45 @@ class KindView:
         self.problem, self.setup = problem, setup
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
-        """Make the widgets, with :attr:`view` and :attr:`trust`, and return the explorer's children."""
+        """Create the widgets, among them :attr:`view` and :attr:`trust`, and return the explorer's children."""
         raise NotImplementedError
 
     @property
     def reduction(self) -> Reduction:
-        """How values are reduced for the trust tests."""
+        """The reduction of the values for the trust tests."""
         return Reduction("signed")
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The display settings that :meth:`.Explorer.update` takes, besides those of the panel."""
+        """The display settings that :meth:`.Explorer.update` accepts in addition to the panel's settings."""
         return {}
 
     @property
     def look(self) -> dict[str, Any] | None:
-        """How the values are rendered, for the code."""
+        """The settings that determine how the values are rendered, for the code to copy; None without a map."""
         return None
 
     @property
     def drawn(self) -> dict[w.Widget, bytes]:
-        """What was drawn over the map, as PNG bytes."""
+        """The drawings over the map as PNG bytes, by canvas."""
         return {}
 
     @property
     def sign(self) -> str | None:
-        """How the map's sign is shown; None if there is no choice."""
+        """The selected sign of the map; None if it can't be selected."""
         return None
 
     def show(self, event: Event) -> None:
-        """Show the values of an event, before its status; called on the worker's thread."""
+        """Show the values of an event; called on the worker's thread, before the status is shown."""
 
     def finish(self) -> None:
-        """React to a finished map; called after its status is shown."""
+        """Handle a finished map; called after its status is shown."""
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for maps besides that of the controls."""
+        """Wait for the maps other than the one that the controls request."""
 
     def comments(self) -> list[str]:
-        """Lines above the code: what it can't say."""
+        """Return comments to put above the code, about settings that it can't express."""
         return []
 
     def checkup_version(self, version: tuple) -> Any:
@@ -148,28 +148,28 @@ class KindView:
         return version
 
     def relevant(self, findings: Sequence[Finding]) -> Sequence[Finding]:
-        """Select the findings of the check-up that concern the methods of the menu."""
+        """Return the findings of the check-up that concern methods in the menu."""
         return findings
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
-        """Return an image and a text for readers without a kernel.
+        """Return an image and a text to display without a kernel.
 
         Args:
-            lines: Returns the texts around the map, with further settings by name.
+            lines: Returns the texts around the map; its keyword arguments are display settings to list.
         """
         raise NotImplementedError
 
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
-        """Return the traits that a snapshot shows, besides those of :attr:`view`."""
+        """Return the traits that a snapshot depends on, by widget, in addition to those of :attr:`view`."""
         return {}
 
     @property
     def stored(self) -> Any:
-        """What a state holds of the input, besides what the model sees."""
+        """The input to store in a state in addition to the model's input tensor; None if the tensor suffices."""
         return None
 
     def restore(self, stored: Any) -> Callable[[], object]:  # noqa: ARG002
-        """Show the input of a state; return what undoes that."""
+        """Show the input of a state and return a function that undoes it."""
         return lambda: None
 
     @classmethod
@@ -179,22 +179,22 @@ class KindView:
         inputs: Any,
         further: Mapping[str, Any],  # noqa: ARG003
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the input of a state, and the arguments of :func:`.explore` besides its controls.
+        """Return the input of a state, and arguments of :func:`.explore` other than the controls.
 
         Args:
             state: The state.
-            inputs: What the caller passes instead of the state's; None for those.
-            further: The caller's arguments.
+            inputs: The caller's inputs, which replace those of the state; None to use those of the state.
+            further: The caller's other arguments.
 
         Raises:
-            ValueError: An argument is missing that a state can't hold.
+            ValueError: An argument that a state can't store is missing.
         """
         return state["inputs"] if inputs is None else inputs, {}
 
     def close(self) -> None:
-        """End workers besides those of the session and the tests."""
+        """End the workers other than those of the session and the tests."""
 
-    # ---- what only some kinds have
+    # ---- features of only some kinds
 
     @property
     def row(self) -> Any:

@@ -1,7 +1,8 @@
 """Widget lifetimes: model, cache and threads are released once no page shows a widget and no name refers to it.
 
-ipywidgets refers to every widget ever created, and so would hold every model ever explored. Here its references are
-weak. A displayed widget is held until its last view on a page is closed, for example when its cell runs again.
+ipywidgets holds a reference to every widget ever created, and so would keep every explored model alive. This module
+makes those references weak and keeps a displayed widget alive until its last view on a page is closed, for example when
+its cell runs again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ R = TypeVar("R")
 
 _OUTPUT = re.compile(r"_{1,3}|_\d+")  # IPython's names for cell outputs
 
-_SHOWN: set[w.Widget] = set()  # on a page, or displayed and about to be
+_SHOWN: set[w.Widget] = set()  # on a page, or displayed and not yet on the page
 _OPEN: weakref.WeakSet[w.Widget] = weakref.WeakSet()
-_survivors = 0  # unshown widgets that survived the last collection
+_survivors = 0  # number of unshown widgets after the last collection
 
 
 def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
-    """Wrap a bound method without keeping its object alive; once the object is gone, the call returns None."""
+    """Wrap a bound method without keeping its object alive. Calls return None once the object is collected."""
     reference = weakref.WeakMethod(method)  # type: ignore[arg-type]
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -39,13 +40,13 @@ def weakly(method: Callable[P, R]) -> Callable[P, R | None]:
 
 
 class _Registry(MutableMapping[str, w.Widget]):
-    """ipywidgets' references to open widgets, some of them weak; lookups return the widgets themselves.
+    """The references of ipywidgets to open widgets, some of them weak; lookups return the widgets themselves.
 
-    A page may name any widget as the value of a trait, which then has to hold it. Iteration is over copies, as widgets
-    are added and collected meanwhile.
+    A page can send the id of any widget as the value of a trait, which must then refer to the widget, not a proxy.
+    Iteration uses copies, because widgets can be added and collected during it.
 
     Args:
-        references: The original dictionary, which other modules may have imported.
+        references: The original dictionary. It stays in use, because other modules may have imported it.
     """
 
     def __init__(self, references: MutableMapping[str, w.Widget]) -> None:
@@ -73,7 +74,7 @@ class _Registry(MutableMapping[str, w.Widget]):
         return len(self._references)
 
     def pop(self, model_id: str, *default: Any) -> Any:
-        """Remove an entry without dereferencing it: a widget that is being collected removes itself."""
+        """Remove an entry without dereferencing it, as a widget does while it is being collected."""
         return self._references.pop(model_id, *default)
 
     def values(self) -> Any:
@@ -87,9 +88,9 @@ registry._instances = _Registry(registry._instances)
 
 
 def refer_weakly(widget: w.Widget) -> None:
-    """Make the references of ipywidgets and the kernel to an open widget weak.
+    """Make the references that ipywidgets and the kernel hold to an open widget weak.
 
-    The widget's comm is closed when it is collected.
+    The widget's comm is closed when the widget is collected.
     """
     if widget.comm is not None:
         registry._instances[widget.model_id] = weakref.proxy(widget)
@@ -97,20 +98,20 @@ def refer_weakly(widget: w.Widget) -> None:
 
 
 class Showable(w.Widget):
-    """A widget that is held while a page shows it, and otherwise only by its references."""
+    """A widget that stays alive while a page shows it, and otherwise only while something refers to it."""
 
     def _open_lifetime(self, *views: w.Widget) -> None:
-        """Hold this widget while it or one of these parts is on a page."""
+        """Keep this widget alive while it or one of the parts ``views`` is on a page."""
         collect_unshown()
         _OPEN.add(self)
         changed = weakly(self._count_views)
         for view in (self, *views):
-            view._view_count = 0  # makes pages count their views of it
+            view._view_count = 0  # makes pages count their views of the widget
             view.observe(lambda _change: changed(), names="_view_count")
         self._counted = views
         shell: Any = get_ipython()
         if shell is not None:
-            shell.events.register("post_run_cell", collect_unshown)  # once, however often
+            shell.events.register("post_run_cell", collect_unshown)  # has no effect if registered already
 
     def _count_views(self) -> None:
         if any(view._view_count for view in (self, *self._counted)):
@@ -131,18 +132,18 @@ class Showable(w.Widget):
         super().close()
 
     def __del__(self) -> None:
-        # Only its comm: the garbage collector runs on any thread, whatever locks it holds, and must not wait. Workers
-        # end by themselves, and all parts close their comms.
+        # Close only the comm: the garbage collector can run on any thread, with any locks held, and must not wait.
+        # Finalizers end the workers, and all parts close their own comms.
         w.Widget.close(self)
 
 
 def collect_unshown(*_result: Any) -> None:
-    """Collect garbage if there are more unshown widgets than after the last collection.
+    """Collect garbage if the number of unshown widgets has grown since the last collection.
 
     Called before a widget is created and after each cell.
     """
     global _survivors
-    few = 8  # above, only when they grew by a quarter: creating many one by one must not take quadratic time
+    few = 8  # above this, collect only after growth by a quarter, so that creating many widgets takes linear time
     if _unshown() > (_survivors if _survivors < few else _survivors * 5 // 4):
         gc.collect()
         _survivors = _unshown()
@@ -153,7 +154,7 @@ def _unshown() -> int:
 
 
 def _collect_soon() -> None:
-    """Collect once this message is handled: a model is too large to wait for Python's next full collection."""
+    """Collect once this message is handled, because models are too large to wait for Python's next full collection."""
     try:
         asyncio.get_running_loop().call_soon(gc.collect)
     except RuntimeError:  # no kernel
@@ -161,7 +162,7 @@ def _collect_soon() -> None:
 
 
 def _forget_output(widget: w.Widget) -> None:
-    """Remove IPython's references to a cell's output (``Out[n]``, ``_n`` and ``_``) once the output is gone."""
+    """Remove IPython's references (``Out[n]``, ``_n`` and ``_``) to a cell output that is no longer displayed."""
     shell: Any = get_ipython()
     if shell is None:
         return

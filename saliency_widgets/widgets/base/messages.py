@@ -1,4 +1,4 @@
-"""Converts the engine's events to the messages of the heatmap view."""
+"""Conversion of a session's events to messages for the heatmap view."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.evaluation.metrics import error_share, missing_share
 from saliency_widgets.session import Event
 
-_LONGEST = 2000  # characters of an error message on a page
+_LONGEST = 2000  # characters of an error message shown on a page
 
 
 def frame_of(event: Event) -> dict[str, Any] | None:
-    """Convert an event's frame for the front end, see ``js/src/core/frame.ts``."""
+    """Convert an event's frame for the front end, see ``js/src/core/frame.ts``; None if the event has no frame."""
     if event.frame is None:
         return None
     stamp = {"generation": event.generation, "index": event.index, "final": event.state != "running"}
@@ -60,12 +60,12 @@ def status_of(
     Args:
         event: The worker's event.
         title: Title of the displayed map.
-        requested: Title of the current request.
-        method: Title of the displayed map's method, which selects the findings that concern it.
-        code: Python code that reproduces the displayed map; empty while it is not finished.
+        requested: Title of the newest request.
+        method: Title of the displayed map's method, which selects the findings about that method.
+        code: Python code that reproduces the displayed map; empty until the map is finished.
         remark: A short text next to the progress, such as "4 rows a pass: memory ran out at 8".
-        notes: Notes in addition to the map's.
-        sign: How the map's sign is shown. Default: the method's choice.
+        notes: Notes to show before those of the map.
+        sign: The displayed sign of the map. Default: the method's default sign.
     """
     attribution = event.attribution
     return status(
@@ -89,7 +89,7 @@ def status_of(
 
 
 def _notes(attribution: Attribution, sign: str | None) -> list[str]:
-    """Return the map's notes, with the note on empty maps for the sign that is shown, not for the default one."""
+    """Return the map's notes, with the note about empty maps computed for the displayed sign, not the default one."""
     if sign in (None, attribution.default_sign) or not attribution.complete:
         return list(attribution.notes)
     _, (usual, now) = emptiness(attribution.values[:1], attribution.default_sign, sign or "")
@@ -97,7 +97,7 @@ def _notes(attribution: Attribution, sign: str | None) -> list[str]:
 
 
 def status(**fields: Any) -> dict[str, Any]:
-    """Fill up a status with defaults."""
+    """Return a status with defaults for the missing fields."""
     empty: dict[str, Any] = {
         "generation": 0,
         "state": "idle",
@@ -125,7 +125,7 @@ def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> lis
 
     Args:
         findings: The findings.
-        title_of: Method name -> title; a method without a title keeps its name.
+        title_of: Method name -> title. A method without a title is shown by its name.
     """
     return [
         {
@@ -140,7 +140,7 @@ def findings_of(findings: Iterable[Finding], title_of: Mapping[str, str]) -> lis
 
 
 def error_text(error: Exception) -> str:
-    """Return an error's message, truncated: a tensor in an f-string can make it millions of characters long."""
+    """Return an error's message, truncated, because a tensor in an f-string can make it millions of characters long."""
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… (truncated: {len(text)} characters)"
 
@@ -163,7 +163,7 @@ def describe_error(error: Exception, requested: str) -> dict[str, str]:
 
 
 def readings(attribution: Attribution) -> list[dict[str, str]]:
-    """Format the numbers that are shown next to the map."""
+    """Format the numbers to show next to the map, each as label, value and help."""
     lines, numbers = [], _numbers(attribution)
     if attribution.score is not None:
         scale = attribution.settings["score"].replace("_", " ")
@@ -222,7 +222,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
 
 
 def _numbers(attribution: Attribution) -> dict[str, float]:
-    """The numbers that are shown, in one copy from where they are."""
+    """Return the displayed numbers, copied from the device in one transfer."""
     scalars = {name: getattr(attribution, name) for name in ("score", "delta", "agreement", "map_error")}
     numbers = {name: value[0] for name, value in scalars.items() if value is not None}
     if attribution.delta is not None:
@@ -234,7 +234,7 @@ def _numbers(attribution: Attribution) -> dict[str, float]:
 
 
 def _unit_name(unit: str, total: int) -> str:
-    """Return the unit in singular or plural: "1 of 1 pass", "17 of 50 samples"."""
+    """Return the unit in the singular or plural, as in "1 of 1 pass" and "17 of 50 samples"."""
     if total != 1:
         return unit
     return unit.removesuffix("es" if unit.endswith("sses") else "s")

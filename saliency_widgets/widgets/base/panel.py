@@ -43,7 +43,7 @@ class Panel:
     """
 
     accepted: tuple[str, ...] = ("method", "methods", "target", "labels", "score", *OPTIONS)
-    """What ``sw.explore`` takes besides the parameters of a method."""
+    """The arguments of ``sw.explore`` other than the parameters of a method."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Panel:
         more: Iterable[Any] = (),
     ) -> None:
         self._problem = problem
-        # The methods of the menu by name, and the method= argument of sw.attribute for each: its name if that suffices.
+        # The methods of the menu by name, and for each the method= argument of sw.attribute: its name if that suffices.
         self._methods: dict[str, Method] = {name: entry for name, entry in methods().items() if self._fits(entry)}
         self._method_arguments: dict[str, Any] = {name: name for name in self._methods}
         first = self._add_method(method)
@@ -72,7 +72,7 @@ class Panel:
         except (TypeError, ValueError):
             if isinstance(self._target, int):
                 raise
-            logits = None  # a function or an index needs no classes
+            logits = None  # a function or an index tuple as target needs no classes
         self._classes = 0 if logits is None else len(logits)
         self._moved: Callable[[], None] = lambda: None
         self._wrong: Callable[[Exception], None] = lambda _error: None
@@ -96,7 +96,7 @@ class Panel:
         if logits is not None and self._has_bars(len(logits)):
             self._bars = PredictionBars(min(_TOP, len(logits)), self._on_bar)
         self._values = None if self._bars is None else RichText().add_class("sw-values")
-        self._predicted = logits  # what the bars show, or the values
+        self._predicted = logits  # the logits shown as bars or as values
         self._show_predicted()
         self._search = ClassSearch(problem.class_names, self._on_search)
         self._choose(self._target)
@@ -105,7 +105,7 @@ class Panel:
         self._show_parameters()
 
     def _make_shared(self, first: Method) -> None:
-        """Create the controls common to all methods, after all arguments were checked."""
+        """Create the controls common to all methods; called after all arguments are checked."""
 
     # ---- requests
 
@@ -114,7 +114,7 @@ class Panel:
         return True
 
     def _has_bars(self, classes: int) -> bool:  # noqa: ARG002
-        """Return whether the predictions of this many classes are shown as bars."""
+        """Return whether the predictions for this number of classes are displayed."""
         return True
 
     def _control(self, param: Param, value: Any) -> Control:
@@ -126,7 +126,7 @@ class Panel:
         return {SCORE.name: self._score}
 
     def _add_method(self, method: Any) -> Method:
-        """Add a method to the menu if it is new; methods with the same title are numbered."""
+        """Add a method to the menu if it is new, and number it if another method has the same title."""
         if isinstance(method, str) and method in self._methods:
             return self._methods[method]
         entry = get_method(method)
@@ -143,14 +143,14 @@ class Panel:
         return entry
 
     def request(self, changes: Mapping[str, Any] | None = None) -> Request:
-        """Return the request that the controls stand for.
+        """Return the request for the current state of the controls.
 
         Args:
-            changes: Overrides: "method" by its name in the menu, "target", "score", parameters.
+            changes: Overrides of that state: "method" by its name in the menu, "target", "score", parameters.
 
         Raises:
-            TypeError: A value of the wrong type.
-            ValueError: A value out of range.
+            TypeError: A value has the wrong type.
+            ValueError: A value is out of range.
         """
         chosen = {**self.selection, **(changes or {})}
         entry = self._methods[chosen["method"]]
@@ -160,7 +160,7 @@ class Panel:
 
     @property
     def selection(self) -> dict[str, Any]:
-        """The selection besides parameters: "method" by its name in the menu, "target", "score"."""
+        """The selected "method" (by its name in the menu), "target" and "score", without parameters."""
         return {"method": self._method.value, "target": self._target, "score": self._score.value}
 
     @property
@@ -169,7 +169,7 @@ class Panel:
         return self._methods
 
     def control(self, param: Param) -> Control:
-        """Return the control of a parameter, of one method or common to all."""
+        """Return the control of a parameter, either of some methods or common to all."""
         return self._params[param] if param in self._params else self._shared[param.name]
 
     @property
@@ -182,7 +182,7 @@ class Panel:
 
     @property
     def outdated(self) -> bool:
-        """Whether the displayed predictions are those of an earlier model or input."""
+        """Whether the displayed predictions belong to an earlier model or input."""
         newest = self._problem.predicted
         if newest is None or self._predicted is None:
             return False
@@ -190,7 +190,7 @@ class Panel:
 
     @property
     def titles(self) -> dict[str, str]:
-        """The methods of the menu: name -> title."""
+        """The titles of the methods of the menu, by name."""
         return {name: entry.title for name, entry in self._methods.items()}
 
     @property
@@ -205,7 +205,7 @@ class Panel:
 
     @property
     def controls(self) -> list[w.Widget]:
-        """All widgets that send requests to the kernel."""
+        """All widgets that send messages to the kernel."""
         moved = [self._method, *self._shared.values(), *self._params.values()]
         bars = [] if self._bars is None else [self._bars.widget.marks[-1]]
         return [*(leaf for control in moved for leaf in control.leaves), self._search.widget, self._again, *bars]
@@ -213,12 +213,12 @@ class Panel:
     # ---- changes
 
     def observe(self, moved: Callable[[], None], wrong: Callable[[Exception], None], again: Callable[[], None]) -> None:
-        """Call back when a control is moved.
+        """Set the callbacks of the controls.
 
         Args:
-            moved: Called when the request has changed.
-            wrong: Called with the error if a typed value can't be used; nothing has moved.
-            again: Called when all is to be computed again.
+            moved: Called when the request changes.
+            wrong: Called with the error when a typed value can't be used. Nothing has changed then.
+            again: Called when the user presses Recompute.
         """
 
         def move() -> None:
@@ -234,7 +234,7 @@ class Panel:
             control.observe(move)
 
     def update(self, settings: Mapping[str, Any]) -> None:
-        """Move controls by name; all names and values are checked before anything moves."""
+        """Move controls by name, after checking all names and values."""
         settings = dict(settings)
         name = settings.pop("method", self._method.value)
         if isinstance(name, str) and name not in self._methods:
@@ -291,7 +291,7 @@ class Panel:
 
     @property
     def _task(self) -> Task:
-        """What the model returns, on the chosen scale."""
+        """The task of the model on the selected scale of the score."""
         return self._problem.task(self._score.value)
 
     def _show_predicted(self) -> None:
@@ -315,7 +315,7 @@ class Panel:
         try:
             return None if self._bars is None else self._problem.logits[0]
         except (TypeError, ValueError):
-            return None  # the model fails: the request that follows reports it
+            return None  # the model failed; the following request reports the error
 
     def _on_bar(self, index: int) -> None:
         self._choose(index)
@@ -348,7 +348,7 @@ class Panel:
         common = [c.widget for p, c in self._params.items() if not p.advanced]
         rare = [c.widget for p, c in self._params.items() if p.advanced] + [self._score.widget, self._again]
         more = w.Accordion(children=[w.VBox(rare)], titles=["More settings"], selected_index=None)
-        more.add_class("sw-fold")  # the page makes it a button for keyboards and screen readers
+        more.add_class("sw-fold")  # the page makes its header a button for keyboards and screen readers
         target = self._target_section()
         sections = [
             *([section("Target", target)] if target else []),

@@ -1,4 +1,4 @@
-"""The parts of a widget, so that all of them are closed."""
+"""Functions that list and close the parts of a widget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYOUT = {
     "width": "100%",
     "overflow": "visible",
 }
-"""Of a widget whose parts stand side by side while there is room."""
+"""The layout of a widget whose parts are next to each other if they fit."""
 
 
 def close_whole(widget: w.Widget) -> None:
@@ -27,9 +27,9 @@ def close_whole(widget: w.Widget) -> None:
 
 
 def parts_of(widget: w.Widget, parts: list[w.Widget]) -> list[w.Widget]:
-    """Append a widget's parts (children, layouts, styles) recursively, without the widget itself, and return them."""
+    """Append a widget's parts (children, layouts, styles) to ``parts``, recursively, and return the list."""
     for name in widget.keys:
-        if name == "_canvas_manager":  # all canvases of the kernel share it
+        if name == "_canvas_manager":  # shared by all canvases of the kernel
             continue
         for item in widgets_in(getattr(widget, name)):
             if not any(item is part for part in parts):
@@ -39,6 +39,6 @@ def parts_of(widget: w.Widget, parts: list[w.Widget]) -> list[w.Widget]:
 
 
 def widgets_in(value: Any) -> Iterator[w.Widget]:
-    """Return the widgets in a trait's value: one, or a list or a mapping of them."""
+    """Return the widgets in a trait's value: a widget, or a list or a mapping of widgets."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
     return (item for item in items if isinstance(item, w.Widget))

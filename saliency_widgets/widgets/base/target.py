@@ -1,4 +1,4 @@
-"""Choosing a target: the model's predictions as clickable bars, and a search among all classes."""
+"""Controls for the target: the model's predictions as clickable bars, and a search field for all classes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from saliency_widgets.widgets.base.inbox import clicked_index
 
 _CHOSEN, _OTHER = "#f37726", "#6b9bc8"
 _LABEL = 19
-_LISTED = 30_000  # classes: a larger menu is slow in the page, and typed names are looked up without it
+_LISTED = 30_000  # classes: larger menus are slow on the page, and typed names are matched without a menu
 _INDEXED = re.compile(r" \((\d{1,9})\)$", re.ASCII)
-_ROOM = 1.25  # end of the scale: a bar of 100 % still has its number next to it
+_ROOM = 1.25  # end of the scale, which leaves room for the number next to a bar of 100 %
 
 
 class PredictionBars:
-    """The most probable classes as horizontal bars; a click selects one.
+    """A chart of the most probable classes as horizontal bars; a click selects a class.
 
     Args:
-        count: How many there is room for.
+        count: The number of bars that the chart has room for.
         on_choose: Called with the index of the clicked class.
 
     Attributes:
@@ -50,7 +50,7 @@ class PredictionBars:
             orientation="horizontal",
             padding=0.3,
         )
-        # Improbable classes have bars of no width: the whole row takes the click.
+        # The whole row is clickable, because the bars of improbable classes have no width.
         self._rows = Bars(
             x=[],
             y=[],
@@ -82,7 +82,7 @@ class PredictionBars:
             padding_x=0,
             padding_y=0,
             animation_duration=0,
-            display_toolbar=False,  # covers the bars; its "Reset" fails in bqplot 0.13.1 if nothing was moved
+            display_toolbar=False,  # it covers the bars, and its "Reset" fails in bqplot 0.13.1 if nothing was moved
         )
         self.widget.add_class("sw-predictions")
 
@@ -105,11 +105,11 @@ class PredictionBars:
 
 
 class ClassSearch:
-    """A field for the name or the index of a class; names are completed as they are typed.
+    """A text field for the name or the index of a class, which completes names while the user types.
 
     Args:
-        names: Of the classes; None where they have none.
-        on_search: Called with the class that was chosen, the number or index that was typed, or other text.
+        names: The class names; None if the classes have no names.
+        on_search: Called with the index of a selected class, a typed number or index tuple, or other typed text.
 
     Attributes:
         widget: The field.
@@ -133,7 +133,7 @@ class ClassSearch:
         self.widget.observe(self._on_value, names="value")
 
     def show(self, target: Any) -> None:
-        """Show a target, without searching for it; nothing for a function."""
+        """Show a target without calling ``on_search``; a function is shown as an empty field."""
         self._showing = True
         try:
             self.widget.value = self._label(target)
@@ -160,7 +160,7 @@ class ClassSearch:
 
 
 def _number(text: str) -> int | tuple[int, ...] | str:
-    """Parse a typed class number or index ("3" or "1, 0, 1"); return other text unchanged."""
+    """Parse a typed class index or index tuple ("3" or "1, 0, 1"); return other text unchanged."""
     parts = [part.strip() for part in text.strip("() ").split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 9 for part in parts):
         return text
@@ -168,12 +168,12 @@ def _number(text: str) -> int | tuple[int, ...] | str:
 
 
 def labels_of(names: Sequence[str], indices: Sequence[int]) -> list[str]:
-    """Return the labels of the bars, shortened to fit and distinct."""
+    """Return distinct labels for the bars, shortened to fit."""
     return _distinct([name if len(name) <= _LABEL else name[: _LABEL - 1] + "…" for name in names], indices)
 
 
 def _distinct(labels: list[str], indices: Sequence[int]) -> list[str]:
-    """Make labels unique, as an ordinal scale requires: two cranes get their class indices."""
+    """Add the class index to equal labels, such as the two cranes of ImageNet; an ordinal scale needs unique labels."""
     return [
         f"{label[: _LABEL - 5]} {index}" if labels.count(label) > 1 else label
         for label, index in zip(labels, indices, strict=True)

@@ -37,7 +37,7 @@ from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOu
 
 
 class Comparison(WithStaticOutput, Showable, w.Box):
-    """Maps side by side: see :func:`compare` for the arguments.
+    """A widget that shows maps side by side. See :func:`compare` for the arguments.
 
     Attributes:
         panel: The controls.
@@ -133,16 +133,16 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         """Wait for the displayed maps.
 
         Args:
-            timeout: Maximum time to wait, in seconds.
-            progress: Whether a progress bar is shown.
+            timeout: The maximum time to wait, in seconds.
+            progress: Whether to show a progress bar.
 
         Returns:
-            The finished attributions, by (row, column); :attr:`errors` holds the others.
+            The finished attributions, by (row label, column label). For failed maps see :attr:`errors`.
 
         Raises:
             TimeoutError: The maps were not finished in time; the computation continues.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped, and :meth:`go` resumes it.
-            TypeError, ValueError: The error of the first map, if none could be computed.
+            TypeError, ValueError: The error of the first map, if every map failed.
             ValueError: The comparison is closed.
         """
         timeout, progress = TIMEOUT.check(timeout), check_switch("progress", progress)
@@ -152,7 +152,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         except KeyboardInterrupt:
             self.stop()
             raise
-        self._writes.send()  # a notebook that is stored now holds the finished maps
+        self._writes.send()  # a notebook saved now contains the finished maps
         self._update_static()
         if self._shown and len(self.errors) == len(self._shown):
             raise_again(next(iter(self.errors.values())))
@@ -163,21 +163,21 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         self._show()
 
     def stop(self) -> None:
-        """Stop; finished maps stay. :meth:`go` computes the rest."""
+        """Stop the computation; finished maps stay, and :meth:`go` computes the rest."""
         self._maps.stop()
 
     def go(self) -> None:
-        """Resume after a stop."""
+        """Resume the computation after a stop."""
         self._maps.go()
 
     def show(self, **choices: Any) -> None:
-        """Select the variant of axes that are neither rows nor columns: ``comparison.show(models="new")``.
+        """Select variants of the axes that are neither rows nor columns: ``comparison.show(models="new")``.
 
         Args:
-            **choices: "methods", "settings", "models", "classes" or "inputs": a label of the menu, or its index.
+            **choices: The label or index of a variant, for "methods", "settings", "models", "classes" or "inputs".
 
         Raises:
-            ValueError: There is no such menu or variant, or the comparison is closed. Nothing is moved then.
+            ValueError: A menu or variant doesn't exist, or the comparison is closed. The selection stays as it was.
         """
         self._check_open()
         self._pivot.choose(choices)
@@ -185,17 +185,17 @@ class Comparison(WithStaticOutput, Showable, w.Box):
     def difference(self, a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
         """Return the map of one cell minus the map of another, as the grid shows it.
 
-        Maps of different methods have different units: each is divided by its upper clip value first.
+        Maps that are not comparable, such as those of different methods, are first divided by their upper clip values.
 
         Args:
-            a: (row, column) of a cell, by label.
-            b: (row, column) of the cell whose map is subtracted.
+            a: The (row label, column label) of a cell.
+            b: The (row label, column label) of the cell whose map is subtracted.
 
         Returns:
-            Signed values, shape (H, W), exact to 16 bits of each map's range.
+            The signed difference, shape (H, W), exact to 16 bits of each map's range.
 
         Raises:
-            ValueError: There is no such cell, or the two maps differ in size.
+            ValueError: A cell doesn't exist, or the two maps differ in size.
             RuntimeError: One of the maps is not finished.
         """
         cells = [self._find_cell(argument, name) for argument, name in (("a", a), ("b", b))]
@@ -217,21 +217,21 @@ class Comparison(WithStaticOutput, Showable, w.Box):
     ) -> Saved:
         """Write the grid as one HTML file that opens from disk, without a kernel, a server or network access.
 
-        Display settings, scales, pixel values and differences work on it; cells don't open an explorer. Waits for the
-        displayed maps.
+        Display settings, scales, pixel values and differences work on the page; cells don't open an explorer. The call
+        waits for the displayed maps.
 
         Args:
-            path: The file; an existing one is replaced once all is written.
+            path: The file; an existing file is replaced only after everything is written.
             title: The heading.
-            max_bytes: Maximum size of the file; see :meth:`page_size`.
-            progress: Whether a progress bar is shown.
+            max_bytes: The maximum size of the file; see :meth:`page_size`.
+            progress: Whether to show a progress bar.
 
         Returns:
-            Path, size and number of maps.
+            The path, the size and the number of maps.
 
         Raises:
-            ValueError: The file would be larger, or no map could be computed. Nothing is written.
-            TypeError, ValueError, OSError: The file can't be written there, see :func:`~.files.resolve_target`.
+            ValueError: The file would be larger than ``max_bytes``, or no map could be computed. Nothing is written.
+            TypeError, ValueError, OSError: The file can't be written to this path, see :func:`~.files.resolve_target`.
         """
         resolve_target(path)
         title = titled(title, "Saliency maps side by side")
@@ -250,7 +250,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     @property
     def _saved(self) -> dict[Widget, dict[str, Any]]:
-        """The traits that differ on a saved page."""
+        """The traits that have other values on a saved page."""
         return {self.view: {"controls": [], "opened": {}}}
 
     @property
@@ -343,35 +343,35 @@ def compare(  # noqa: PLR0913
 ) -> Comparison:
     """Compare saliency maps side by side, with any two of methods, settings, classes, models and inputs as the axes.
 
-    The other axes get a menu. Maps appear as they are computed, the visible ones first. All share the display
+    Each other axis has a menu. Maps appear as they are computed, visible ones first. All maps share the display
     settings, and comparable maps (same method, same score) share a color scale until they are unlocked.
 
     Args:
         model: A ``torch.nn.Module``, or several: a mapping from names to models, or a list.
-        inputs: One image as for :func:`explore`, or several: a list, a tensor with a row for each, or a mapping from
-            names to images.
+        inputs: One image as for :func:`explore`, or several: a list, a tensor with one row per image, or a mapping
+            from names to images.
         methods: As for :func:`attribute`, or several: a list, or a mapping from names to methods.
         settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
-            values by name, of which all combinations are shown: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.
-        classes: What is explained: a class index or name, a function, None for each input's top prediction, or a list
-            of these, in which a tuple is an index into one sample's output.
+            values by parameter, all combined: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.
+        classes: The explained class: an index or name, a function, None for each input's top prediction, or a list of
+            these, in which a tuple is an index into one sample's output.
         rows: The axis of the rows: "methods", "settings", "models", "classes" or "inputs". Chosen by default.
         columns: The axis of the columns.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
         sign: The sign of all maps. Default: each method's default.
-        channels: Likewise.
+        channels: The channel reduction of all maps.
         scale: "shared": comparable maps share one color scale; "separate": each is clipped at its own percentiles.
-        limit: Maximum number of maps; the error for more maps estimates the time they would take.
-        **params: Parameters of the methods, applied to all methods that have them; and display settings such as
-            "opacity", "clip" and "colormap". An option is a mapping from model names where the models differ.
+        limit: The maximum number of maps; the error for exceeding it estimates the computation time.
+        **params: Method parameters, applied to all methods that have them, and display settings such as "opacity",
+            "clip" and "colormap". If the models need different options, pass a mapping from model names to values.
 
     Returns:
-        The comparison, a widget: displayed by the last line of a cell, with an image and a text for readers without a
-        kernel (see :func:`~saliency_widgets.static_output`). ``.wait()`` returns the attributions.
+        The comparison, a widget. As the last line of a cell it is displayed, with an image and a text for readers
+        without a kernel (see :func:`~saliency_widgets.static_output`). ``.wait()`` returns the attributions.
 
     Raises:
-        TypeError: An argument of the wrong type, or a parameter that no method here has.
+        TypeError: An argument of the wrong type, or a parameter that none of the methods has.
         ValueError: An argument out of range, an argument that does not fit one of the models, or too many maps.
     """
     options, params = split_options(params, _OPTIONS)

@@ -20,8 +20,8 @@ class DetailPane:
     """A pane below a grid that holds one explorer at a time.
 
     Args:
-        comparison: The maps of the grid.
-        view: The grid, which says what is opened.
+        comparison: The comparison that the grid shows.
+        view: The grid, which reports the opened map or an error.
         executor: The explorer's executor.
 
     Attributes:
@@ -30,16 +30,16 @@ class DetailPane:
 
     def __init__(self, comparison: Comparison, view: GridView, executor: str) -> None:
         self._comparison, self._view, self._executor = comparison, view, executor
-        # The page hides the pane only when it is empty: bqplot needs a size to draw into until the explorer is gone.
+        # The page hides only an empty pane, because bqplot needs a size to draw into until the explorer is closed.
         self.widget = w.VBox(layout={"flex": "1 1 100%", "overflow": "visible"}).add_class("sw-beneath")
         self._explorer: Explorer | None = None
 
     def open(self, cell: Cell, **settings: Any) -> None:
-        """Open the map of a cell in an explorer, instead of the one before.
+        """Open the map of a cell in an explorer, replacing the previous explorer.
 
         Args:
             cell: The cell.
-            **settings: How the map is reduced and displayed.
+            **settings: The reduction and display settings.
         """
         comparison = self._comparison
         if comparison.contrast is not None:
@@ -66,7 +66,7 @@ class DetailPane:
         self._view.set_traits(opened={"words": words, "mark": mark})
 
     def _show(self, explorer: Explorer, name: str) -> str:
-        """Replace the explorer. Returns the CSS class by which the page finds it."""
+        """Replace the explorer and return the CSS class by which the page locates it."""
         old, previous = self.widget.children[:1], self._explorer
         mark = f"sw-opened-{explorer.model_id}"
         shut = w.Button(description="Close the explorer")

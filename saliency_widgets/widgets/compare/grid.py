@@ -1,4 +1,4 @@
-"""The grid view, maps side by side with shared display settings, and its cells, one model without a view per map."""
+"""The grid view, which shows maps side by side with shared display settings, and its cells, one model per map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saliency_widgets.widgets.bundle import BundledView
 
 
 class MapCell(FrameStream):
-    """One map of a grid.
+    """One map of a grid, a widget model without a view.
 
     Args:
         image: The model's input as PNG bytes.
@@ -35,16 +35,16 @@ class MapCell(FrameStream):
 
 
 class GridView(BundledView):
-    """Shows cells row by row. The front end writes ``scale``, ``unlocked`` and ``pair`` when the user changes them.
+    """A grid of cells, row by row. The front end writes ``scale``, ``unlocked`` and ``pair`` on user input.
 
     Args:
         display: The display settings of all cells.
-        on_message: Called with the page's messages: {"type": "stop"}, "go", "open" (with a cell) or "visible" (with the
-            visible cells).
+        on_message: Called with messages from the front end: {"type": "stop"}, "go", "open" (with a cell's index) or
+            "visible" (with the indices of the visible cells).
 
     Attributes:
         scale: "shared": locked cells of one group share a color scale; "separate": each has its own percentiles.
-        unlocked: Indices of the cells with their own scale nevertheless.
+        unlocked: Indices of the cells excluded from the shared scale.
         pair: Indices of the two cells whose difference is shown; -1 for none.
     """
 
@@ -72,12 +72,12 @@ class GridView(BundledView):
         return f"GridView({len(self.rows)} x {len(self.columns)} maps)"
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply a message from the page, but not while the worker writes."""
+        """Apply a message from the front end, but not while the worker is writing."""
         with self._writing:
             super().set_state(sync_data)
 
     def with_controls(self, column: w.Box) -> tuple[Widget, Widget]:
-        """Lay out the grid and a column of controls side by side, or one below the other if there is no room."""
+        """Lay out the grid and a column of controls side by side, or stacked if there is no room."""
         self.layout.flex, self.layout.min_width = "4 1 420px", "260px"
         column.layout.flex, column.layout.min_width, column.layout.max_width = "1 1 270px", "260px", "460px"
         return self, column.add_class("sw-panel")
@@ -89,7 +89,7 @@ class GridView(BundledView):
             self.rows, self.columns, self.cells = list(rows), list(columns), list(cells)
 
     def set_traits(self, **traits: Any) -> None:
-        """Set traits; may be called from any thread."""
+        """Set traits. May be called from any thread."""
         with self._writing, self.hold_sync():
             for name, value in traits.items():
                 setattr(self, name, value)

@@ -34,12 +34,12 @@ class Wanted:
 
     Attributes:
         problem: The model and the input.
-        request: The request.
+        request: The request for the map.
         name: The map's unique name.
-        group: Maps of one group have comparable values.
-        model: Name of the model, if there are several.
-        notes: Notes in addition to the map's.
-        owner: The owner of the cached maps that it may use. Default: the problem's.
+        group: The name of the group; maps of one group have comparable values.
+        model: The name of the model, if there are several.
+        notes: Notes to show in addition to the map's own.
+        owner: The owner of the cached maps that may be reused. Default: the owner of the problem.
         reduction: The map's reduction, which overrides :meth:`Maps.reduce`.
     """
 
@@ -63,14 +63,14 @@ class _Entry:
 
 
 class Maps:
-    """The requested maps in a grid.
+    """A grid of requested maps, and the queue that computes them.
 
     Args:
         display: The display settings of all cells.
         executor: "thread" or "inline".
         on_open: Called with the key of the clicked cell.
         on_done: Called with the key of each finished map, on the worker's thread.
-        check_up: Whether the models are checked when the worker is idle.
+        check_up: Whether to check the models while the worker is idle.
 
     Attributes:
         view: The grid.
@@ -98,7 +98,7 @@ class Maps:
         idle = check_up_when_idle(
             weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
         )
-        # What only draws a map again, waits for no map that is computed.
+        # Redrawing has its own queue, so that it doesn't wait for maps being computed.
         self._jobs, self._drawing = Jobs(executor, idle=idle if check_up else None), Jobs(executor)
         for jobs in (self._jobs, self._drawing):
             weakref.finalize(self, jobs.ending.end).atexit = False
@@ -112,10 +112,10 @@ class Maps:
         """Show these maps row by row, and compute the missing ones.
 
         Args:
-            rows: Labels of the rows.
-            columns: Labels of the columns.
+            rows: The labels of the rows.
+            columns: The labels of the columns.
             wanted: The maps by key.
-            again: Whether finished maps are requested again; that is free unless the model or the inputs have changed.
+            again: Whether to request finished maps again, which is free unless the model or the inputs have changed.
         """
         for key, want in wanted.items():
             entry = self._entries.get(key)
@@ -126,7 +126,7 @@ class Maps:
                 entry.cell.name = want.name
         for key in self._shown:
             if key not in wanted and self._entries[key].state in ("waiting", "running"):
-                self._stop(self._entries[key])  # hidden; requested again when it is shown again
+                self._stop(self._entries[key])  # hidden; requested again when shown again
         self._shown = list(wanted)
         self._reduce()
         self.view.lay(rows, columns, [self._entries[key].cell for key in wanted])
@@ -171,8 +171,8 @@ class Maps:
         """Wait until every displayed map is finished, failed or stopped.
 
         Raises:
-            RuntimeError: Called on the worker's thread, in an observer.
-            TimeoutError: They were not finished in time.
+            RuntimeError: Called on the worker's thread, for example in an observer.
+            TimeoutError: The maps were not finished in time.
         """
         for jobs in (self._jobs, self._drawing):
             jobs.prepare_wait()
@@ -190,10 +190,10 @@ class Maps:
             entry = self._entries[key]
             if not entry.session.wait(None if until is None else max(0.0, until - time.perf_counter())):
                 raise TimeoutError(f"{entry.wanted.name} was not drawn within {timeout} seconds.")
-            entry.cell.flush()  # a notebook that is stored now holds the finished maps
+            entry.cell.flush()  # a notebook saved now contains the finished maps
 
     def stop(self) -> None:
-        """Stop; finished maps stay, and :meth:`go` computes the rest."""
+        """Stop the computation; finished maps stay, and :meth:`go` computes the rest."""
         self._stopped = True
         for entry in self._entries.values():
             if entry.state in ("waiting", "running"):
@@ -201,7 +201,7 @@ class Maps:
         self._progress()
 
     def go(self) -> None:
-        """Resume after a stop."""
+        """Resume the computation after a stop."""
         self._stopped = False
         self._submit()
 
@@ -235,7 +235,7 @@ class Maps:
         close_whole(entry.cell)
 
     def _reduce(self) -> None:
-        """Apply the reductions to the displayed maps; the others follow when they are shown."""
+        """Apply the reductions to the displayed maps; other maps are reduced when they are shown."""
         for key in self._shown:
             entry = self._entries[key]
             entry.session.reduce(self._reduction_of(entry.wanted))
@@ -250,7 +250,7 @@ class Maps:
     def _image(self, problem: Problem) -> bytes:
         """Return the model's current input as PNG."""
         prepared, png = self._images.get(problem, (None, b""))
-        if prepared is not problem.prepared:  # the first time, or the inputs were changed in place
+        if prepared is not problem.prepared:  # the first call, or the inputs were changed in place
             assert problem.prepared.images is not None
             png = png_bytes(problem.prepared.images[0])
             self._images[problem] = problem.prepared, png
@@ -279,7 +279,7 @@ class Maps:
             entry.session.submit(entry.wanted.request)
 
     def _submit_lost(self) -> None:
-        """Submit the requests of waiting maps that an interrupt kept from being submitted."""
+        """Submit the requests of waiting maps whose submission was interrupted."""
         for key in self._shown:
             entry = self._entries[key]
             if entry.state == "waiting" and not (entry.session.busy or self._closed):
@@ -295,7 +295,7 @@ class Maps:
         pace = dict(event.newest.params).get(CHUNK_SIZE.name)
         if entry.requested.with_chunk_size(pace).key != event.newest.key:
             return  # another map was requested meanwhile
-        drawn = event.state == "error"  # even if drawing fails; in other states that leads to an error event next
+        drawn = event.state == "error"  # even if drawing fails; in other states a failure causes an error event
         try:
             self._draw(entry, event)
             if event.state == "done":
@@ -306,7 +306,7 @@ class Maps:
                 self._settle(entry, event.state)
 
     def _settle(self, entry: _Entry, state: str) -> None:
-        with self._changed:  # last and at once: everything is shown when a waiting thread wakes up
+        with self._changed:  # last and in one step, so that a waiting thread wakes up after everything is shown
             if not (entry.state == "stopped" and state == "running"):
                 entry.state = state
             if state != "running":
@@ -352,7 +352,7 @@ class Maps:
     # ---- check-ups when idle
 
     def _due_checkups(self) -> list[Due]:
-        """Return the check-ups of displayed models whose current version had none."""
+        """Return the pending check-ups: displayed models whose current version hasn't been checked."""
         methods, due = tuple(self._methods()), []
         for name, want in self._models().items():
             version = want.problem.version(), methods

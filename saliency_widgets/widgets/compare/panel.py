@@ -1,4 +1,4 @@
-"""The controls of a comparison: axes, layers, reduction and display; and the predictions."""
+"""The control panel of a comparison: axes, predictions, layers, reduction and display settings."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CUT = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:no
 
 
 class ComparisonPanel:
-    """Menus, predictions, layers, reduction and display.
+    """The control panel of a comparison.
 
     Args:
-        comparison: What is compared.
-        pivot: The choice of the axes and variants.
+        comparison: The compared models, inputs, methods and settings.
+        pivot: The selected axes and variants.
         display: The display settings of all maps.
-        sign: The sign of all maps. Default: each method's own.
+        sign: The sign of all maps. Default: each method's default.
         channels: The channel reduction of all maps.
-        reduced: Called with sign (None for each method's own) and channels, now and whenever they change.
-        moved: Called when other maps are requested.
+        reduced: Called with sign (None for each method's default) and channels, immediately and whenever they change.
+        moved: Called when the user selects another layer, which requires other maps.
 
     Attributes:
         widget: The column of controls.
@@ -80,7 +80,7 @@ class ComparisonPanel:
 
     @property
     def controls(self) -> list[w.Widget]:
-        """All widgets that send requests to the kernel; the display settings don't."""
+        """The widgets that send requests to the kernel, that is, all but the display settings."""
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
         return [*menus, *self.sign.leaves, *self.channels.leaves]
 
@@ -94,7 +94,7 @@ class ComparisonPanel:
         self.predict(cells)
 
     def predict(self, cells: Sequence[Cell]) -> None:
-        """Show each model's predictions for each displayed input, as far as computed."""
+        """Show the predictions computed so far, for each displayed model and input."""
         axes, problems = self._comparison.axes, {}
         for models, inputs in dict.fromkeys((cell.models, cell.inputs) for cell in cells):
             indices = (("inputs", inputs), ("models", models))
@@ -136,11 +136,11 @@ class ComparisonPanel:
 
 
 def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:
-    """Format each model's predictions for each input, as far as computed, as HTML.
+    """Format the predictions computed so far as HTML, for each model and input.
 
     Args:
-        problems: Heading -> problem.
-        score: The scale: values are shown as they are, classes with their probabilities.
+        problems: The problems by heading.
+        score: The score, which decides whether values or class probabilities are shown.
     """
     lines = []
     for name, problem in problems.items():

@@ -1,4 +1,4 @@
-"""Maps pinned in an explorer, side by side with the explorer's display settings."""
+"""Maps pinned in an explorer, shown side by side with the explorer's display settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pins:
         session: The explorer's session, whose finished maps are reused.
         display: The explorer's display settings.
         executor: "thread" or "inline".
-        pinned: Called when the user pins the displayed map.
+        pinned: Called when the user clicks the button that pins the displayed map.
         wanted: Called with the request and the reduction of a pinned map that the user clicks.
 
     Attributes:
@@ -66,14 +66,14 @@ class Pins:
         return [want.request for want in self._pins.values()]
 
     def pin(self, request: Request, reduction: Reduction) -> None:
-        """Append a map to the pinned ones."""
+        """Append a map to the pinned maps."""
         with self._pinning:
             self._add(request, reduction)
 
     def _add(self, request: Request, reduction: Reduction) -> None:
         problem = self._session.problem
         key = (problem.version(), request.key, reduction)
-        if key in self._keys.values():  # already pinned; after training the model it is another map
+        if key in self._keys.values():  # already pinned; after training, the same request gives a different map
             return
         first = f"{next(self._numbers)} {get_method(request.method).title}"
         name = " · ".join(
@@ -107,7 +107,7 @@ class Pins:
         """Wait until every pinned map is finished, failed or stopped.
 
         Raises:
-            TimeoutError: They were not finished in time.
+            TimeoutError: The maps were not finished in time.
         """
         if self._maps is not None:
             self._maps.wait(timeout)

@@ -21,7 +21,7 @@ def menu(title: str, options: Any, value: Any, name: str) -> Menu:
 
 
 class Pivot:
-    """Which axes are rows and columns, and which variant of the others is shown.
+    """The axes shown as rows and columns, and the selected variant of every other axis.
 
     Args:
         axes: The axes of the comparison, by name.
@@ -33,7 +33,7 @@ class Pivot:
         rows: The axis of the rows.
         columns: The axis of the columns.
         menus: A menu for each axis with several variants.
-        turning: Menus for the axes of the rows and columns, if there is a choice.
+        turning: Menus that select the axes of the rows and columns, if several axes vary.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Pivot:
 
     @property
     def choosable(self) -> list[str]:
-        """The axes with a menu of variants: neither rows nor columns."""
+        """The axes with a visible menu of variants: all that are neither rows nor columns."""
         return [name for name in self.menus if name not in (self.rows, self.columns)]
 
     @property
     def headings(self) -> tuple[list[str], list[str]]:
-        """The labels of the rows and of the columns; empty for a single one."""
+        """The labels of rows and columns; an axis with one variant has an empty label, unless there is only one map."""
         rows, columns = self._axes[self.rows], self._axes[self.columns]
         single = len(rows) == len(columns) == 1
         return (
@@ -71,7 +71,7 @@ class Pivot:
         )
 
     def cells(self) -> list[Cell]:
-        """Return the displayed cells, row by row."""
+        """Update which menus are visible, and return the displayed cells row by row."""
         for name, variants in self.menus.items():
             variants.layout.display = "none" if name in (self.rows, self.columns) else None
         chosen = {name: variants.value for name, variants in self.menus.items()}
@@ -87,10 +87,10 @@ class Pivot:
         return row, column
 
     def choose(self, choices: Mapping[str, Any]) -> None:
-        """Move menus, by label or index.
+        """Select variants in the menus, by label or index.
 
         Raises:
-            ValueError: There is no such menu or variant. Nothing is moved then.
+            ValueError: A menu or variant doesn't exist. The selection stays as it was.
         """
         indices = {}
         names = self.choosable
@@ -110,13 +110,13 @@ class Pivot:
         if rows.value == columns.value:  # swap the two
             other = columns if change["owner"] is rows else rows
             other.value = change["old"]
-            return  # setting it has called back
+            return  # setting the value has already called this method again
         self.rows, self.columns = str(rows.value), str(columns.value)
         self._moved()
 
 
 def _chosen(varied: list[str], rows: str | None, columns: str | None) -> tuple[str, str]:
-    """Return the axes of the rows and columns: the requested ones, or the first that vary."""
+    """Return the axes of the rows and columns: the requested ones, else the first that vary."""
     for name, axis in (("rows", rows), ("columns", columns)):
         if axis is not None:
             check_choice(name, axis, list(TITLES))

@@ -1,4 +1,4 @@
-"""A grid of finished maps with shared display settings; nothing is computed."""
+"""A grid of finished maps with shared display settings, without any computation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from saliency_widgets.widgets.image.png import png_bytes
 
 
 class StillMaps:
-    """Finished maps in a grid; all of them have comparable values.
+    """A grid of finished maps whose values are all comparable.
 
     Args:
         display: The display settings of all cells.
-        rows: Labels of the rows.
-        columns: Labels of the columns.
-        names: Unique names of the cells, row by row.
-        group: The name of the values' scale.
+        rows: The labels of the rows.
+        columns: The labels of the columns.
+        names: The unique names of the cells, row by row.
+        group: The name of the scale that the values share.
         signed: Whether the maps keep their sign.
         on_open: Called with the index of the clicked cell.
 
@@ -51,11 +51,11 @@ class StillMaps:
         self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
 
     def show(self, image: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
-        """Show these maps, row by row.
+        """Show maps, row by row.
 
         Args:
             image: The image below the maps, uint8 (H, W, 3).
-            maps: For each cell the values, shape (H, W), or the reason why there are none.
+            maps: The values of each cell, shape (H, W), or the reason why they are missing.
         """
         png = b"" if image is None else png_bytes(image)
         generation = next(self._generations)
@@ -65,7 +65,7 @@ class StillMaps:
                 frame = self._frame(values, generation)
             except ValueError as error:
                 status |= {"state": "error", "message": messages.error_text(error)}
-                frame = {}  # views then show only the image
+                frame = {}  # views show only the image
             with cell.hold_sync():
                 cell.image, cell.status, cell.frame = png, status, frame
 

@@ -1,1 +1,1 @@
-"""What leaves the notebook: pages without a kernel, image files, stored states, static output."""
+"""Output that outlives the kernel: saved pages, image files, stored states and static output."""

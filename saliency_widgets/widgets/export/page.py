@@ -1,7 +1,7 @@
 """A view as one HTML file that opens from disk, without a kernel, a server or network access.
 
-The page holds the state of the view and of every model of this package that it refers to, and the front end, whose
-``js/src/page`` replaces the kernel. Recorded settings are stored as the changed traits at each index of their axes.
+The page holds the state of the view and of every model of this package that it refers to, and the front end, in
+which ``js/src/page`` replaces the kernel. Recorded settings are stored as the changed traits for each combination.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Axis:
     """A setting that can be changed on the page.
 
     Attributes:
-        name: Its name in code.
-        label: Its label on the page.
-        help: One sentence.
-        labels: The labels of its values.
+        name: The name in code.
+        label: The label on the page.
+        help: A description of one sentence.
+        labels: The labels of the values.
         begin: The index of the value with which the page opens.
-        ordered: Whether it is a slider instead of a menu.
-        only: Another axis and the indices on it at which this one applies. Default: it always applies.
+        ordered: Whether the control is a slider instead of a menu.
+        only: The name of another axis, and the indices on it at which this axis applies. Default: always.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Recording:
-    """The settings that can be changed on a page, and what it then shows.
+    """The settings that can be changed on a page, and the resulting traits.
 
     Attributes:
         axes: The settings.
-        states: The changed traits by the index on each axis, None for an axis that doesn't apply.
-        targets: The class that is explained at each index of the axis "target", or the one of all maps.
+        states: The changed traits, by the index on each axis, which is None for an axis that doesn't apply.
+        targets: The explained class at each index of the axis "target"; without that axis, the class of all maps.
     """
 
     axes: tuple[Axis, ...] = ()
@@ -82,8 +82,8 @@ class Saved:
 
     Attributes:
         path: The file.
-        bytes: Its size.
-        maps: The number of maps in it.
+        bytes: The size of the file.
+        maps: The number of maps on the page.
     """
 
     path: Path
@@ -91,12 +91,12 @@ class Saved:
     maps: int
 
     def __str__(self) -> str:
-        """In one line."""
+        """Describe the page in one line."""
         return f"{self.path}: {count(self.maps, 'map')}, {size_text(self.bytes)}"
 
 
 LARGEST = 50_000_000
-"""Bytes: a browser opens that without a pause, and most mail systems accept it."""
+"""The default size limit in bytes: a browser opens such a page without a pause, and most mail systems accept it."""
 
 
 MAX_BYTES = Param("max_bytes", LARGEST, low=1, kind="int", maximum=math.inf, help="The maximum size of the file.")
@@ -117,20 +117,20 @@ def write_page(
     max_bytes: int = LARGEST,
     **about: Any,
 ) -> Saved:
-    """Write a view as one HTML file; an existing file is replaced once all is written.
+    """Write a view as one HTML file; an existing file is replaced only after everything is written.
 
     Args:
         path: The file.
         view: A widget of this package, whose state is in its synced traits.
         title: The heading.
-        provenance: One line below it.
-        maps: The number of maps in it.
+        provenance: A line at the end of the page.
+        maps: The number of maps on the page.
         max_bytes: The maximum size of the file.
         **about: Further arguments of :func:`page`.
 
     Raises:
-        ValueError: The page is larger. Nothing is written.
-        TypeError, ValueError, OSError: The file can't be written there. An existing file stays.
+        ValueError: The page is larger than ``max_bytes``. Nothing is written.
+        TypeError, ValueError, OSError: The file can't be written to this path. An existing file stays.
     """
     max_bytes = MAX_BYTES.check(max_bytes)
     text = page(view, title=title, provenance=provenance, **about).encode()
@@ -152,18 +152,18 @@ def page(
     overrides: Patch | None = None,
     images: Mapping[Widget, bytes] | None = None,
 ) -> str:
-    """Return the page as text.
+    """Return the HTML of the page.
 
     Widgets of this package that the view's traits refer to, as "IPY_MODEL_<id>" or "anywidget:<id>", are included
-    recursively, and canvases as the images passed for them. Controls and layouts are left out.
+    recursively; canvases are replaced by the images passed for them. Controls and layouts are omitted.
 
     Args:
         view: A widget of this package, whose state is in its synced traits.
         title: The heading.
-        provenance: One line below it.
+        provenance: A line at the end of the page.
         recording: The settings that can be changed on the page.
-        predictions: Index, name and probability of classes, most probable first.
-        overrides: Traits that differ on the page.
+        predictions: The index, name and probability of each class, most probable first.
+        overrides: Trait values that replace the widgets' own on the page.
         images: The drawings on canvases, as PNG bytes.
     """
     recording = recording or Recording()
@@ -190,7 +190,7 @@ def page(
 
 
 def packed_size(codes: np.ndarray) -> int:
-    """Return the bytes that one more map like this takes in a page."""
+    """Return the number of bytes by which another map of this kind enlarges a page."""
     _, packed = render.pack_codes(codes)
     return len(zlib.compress(packed)) * 4 // 3
 
@@ -206,7 +206,7 @@ def count(number: int, what: str) -> str:
 
 
 class _Models:
-    """The models of a page by index, and the bytes in their traits, each stored once."""
+    """The models of a page by index, and the blocks of bytes in their traits, each stored once."""
 
     def __init__(self, overrides: Patch, images: Mapping[Widget, bytes]) -> None:
         self.traits: list[Any] = []
@@ -219,11 +219,11 @@ class _Models:
         self._bytes: list[bytes] = []
 
     def index_of(self, widget: Widget) -> int:
-        """Return the index of a model; a new one is added with everything that it refers to."""
+        """Return the index of a model, adding a new model with everything it refers to."""
         if widget.model_id in self._indices:
             return self._indices[widget.model_id]
         index_of = self._indices[widget.model_id] = len(self.traits)
-        self.traits.append({})  # before what it refers to, which may refer to it
+        self.traits.append({})  # before its references, which may refer back to it
         if isinstance(widget, Canvas):
             drawn = {"width": widget.width, "height": widget.height}
             self.traits[index_of] = drawn
@@ -252,7 +252,7 @@ class _Models:
         if isinstance(value, (list, tuple)):
             return [self.plain(item) for item in value]
         if isinstance(value, float) and not math.isfinite(value):
-            return None  # JSON has no such number
+            return None  # JSON has no NaN or infinity
         return value
 
     def _reference(self, text: str) -> str:
@@ -263,7 +263,7 @@ class _Models:
         return f"{match[1]}{self.index_of(model)}"
 
     def _block(self, content: bytes, width: int = 0) -> int:
-        """Return the index of a block of bytes; with a width, they are a map's codes."""
+        """Return the index of a block of bytes; with a width, the bytes are a map's codes."""
         if content not in self._blocks:
             self._blocks[content] = len(self._stored)
             packing, packed = "raw", content
@@ -274,14 +274,14 @@ class _Models:
         return self._blocks[content]
 
     def archive(self, contents: Mapping[str, Any]) -> str:
-        """Pack everything in one deflated block, as base64: the size of the JSON, the JSON, the blocks."""
+        """Deflate the size of the JSON, the JSON and the blocks together, and encode the result as base64."""
         text = json.dumps({**contents, "bytes": self._stored}, allow_nan=False, separators=(",", ":")).encode()
         whole = b"".join([len(text).to_bytes(4, "little"), text, *self._bytes])
         return base64.b64encode(zlib.compress(whole)).decode()
 
 
 def _is_state(name: str) -> bool:
-    """Return whether a trait belongs to the view and not to Jupyter's layout and bookkeeping."""
+    """Return whether a trait belongs to the view rather than to Jupyter's layout and bookkeeping."""
     return not name.startswith("_") and name not in ("layout", "root", "tabbable", "tooltip")
 
 
@@ -297,7 +297,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _document(title: str, provenance: str, archive: str) -> str:
-    # Escape what would end the element early: in strings of JavaScript and CSS the meaning is the same.
+    # Escape text that would end the element early; in JavaScript and CSS strings the meaning is the same.
     script, style = (_ENDING.sub(r"<\\\1", bundle(f"page.{kind}").strip()) for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Nothing may be fetched, and no other script may run.

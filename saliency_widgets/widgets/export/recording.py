@@ -21,7 +21,7 @@ from saliency_widgets.widgets.image.panel import ImagePanel
 
 METHOD, TARGET = "method", "target"
 HANDFUL = 5
-_MOST = 10_000  # maps of a page, whatever the limit is
+_MOST = 10_000  # maps of a page, regardless of the limit
 _SHARED = (SCORE, SIGN, CHANNEL)
 _BACKWARD = 3.0  # a gradient takes about as long as three forward passes
 
@@ -31,10 +31,10 @@ class PageSize:
     """The estimated size of a page.
 
     Attributes:
-        maps: Number of maps.
-        bytes: Approximate size of the file.
-        seconds: Approximate time to compute the missing maps; None if nothing was measured.
-        new: Number of missing maps.
+        maps: The number of maps.
+        bytes: The approximate size of the file.
+        seconds: The approximate time to compute the missing maps; None if no time was measured.
+        new: The number of missing maps.
     """
 
     maps: int
@@ -43,7 +43,7 @@ class PageSize:
     new: int
 
     def __str__(self) -> str:
-        """In one line."""
+        """Describe the size in one line."""
         if not self.new:
             return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}, computed already"
         time = "" if self.seconds is None else f", about {_duration(self.seconds)} to compute"
@@ -56,8 +56,8 @@ class Recorded:
 
     Attributes:
         name: "method", "target", "score", a parameter, "sign" or "channels".
-        values: Its values: methods by their name in the menu, classes as indices.
-        axis: Its control on the page.
+        values: The recorded values: methods by their name in the menu, classes as indices.
+        axis: The setting's control on the page.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Entry:
-    """One map of the page: the request and the reduction."""
+    """One map of the page, as its request and reduction."""
 
     request: Request
     reduction: Reduction
@@ -79,7 +79,7 @@ class Plan:
 
     Attributes:
         recorded: The settings with their values.
-        entries: The maps by their index on each axis, None for an axis that doesn't apply.
+        entries: The maps, by the index on each axis, which is None for an axis that doesn't apply.
         begin: The indices with which the page opens.
     """
 
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def targets(self) -> tuple[int | None, ...]:
-        """The class at each index of the axis of targets; without such an axis, the class of all maps."""
+        """The class at each index of the axis "target"; without that axis, the class of all maps."""
         targets = next((one.values for one in self.recorded if one.name == TARGET), None)
         targets = (next(iter(self.entries.values())).request.target,) if targets is None else targets
         return tuple(target if isinstance(target, int) else None for target in targets)
@@ -106,12 +106,12 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
     Args:
         panel: The controls, which hold the settings that aren't recorded.
         problem: The model and the input.
-        record: Setting -> list of values, or True for a few values.
-        pace: Rows of one pass, if the controls don't set it.
+        record: For each setting a list of values, or True for a few values.
+        pace: The number of rows per pass, if the controls don't set it.
 
     Raises:
-        TypeError: ``record`` is no mapping, a setting is unknown, or a value is of the wrong type.
-        ValueError: A value is out of range or repeated, or there are none or too many.
+        TypeError: ``record`` is not a mapping, a setting is unknown, or a value is of the wrong type.
+        ValueError: A value is out of range or repeated, a list is empty, or there are too many values or maps.
     """
     chosen = {name: values for name, values in check_mapping("record", record).items() if values is not False}
     recorded = tuple(_Reader(panel, problem).read(chosen))
@@ -122,7 +122,7 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
 
 
 def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
-    """Return the recordable settings of the displayed method: name -> number of values that True stands for."""
+    """Return the recordable settings of the displayed method, with the number of values that True stands for."""
     reader = _Reader(panel, problem)
     counts = {TARGET: len(reader.top_targets())}
     counts |= {param.name: len(reader.handful(param)) for param in reader.params() if not param.advanced}
@@ -130,7 +130,7 @@ def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
 
 
 def offered(panel: ImagePanel) -> dict[str, Param]:
-    """Return every setting that :func:`recordable` may name, for any method."""
+    """Return every setting that :func:`recordable` may return for any method."""
     params = {param.name: param for entry in panel.menu.values() for param in entry.params}
     return {TARGET: Param(TARGET, None, help="The class that is explained."), **params, **{p.name: p for p in _SHARED}}
 
@@ -141,9 +141,9 @@ def estimate(plan: Plan, problem: Problem, there: Callable[[Request], bool], bas
     Args:
         plan: The recorded settings and maps.
         problem: The model and the input.
-        there: Returns whether the map of a request exists already.
-        base: Bytes of the page with one map.
-        each: Bytes of each further map.
+        there: A function that returns whether the map of a request is already available.
+        base: The size in bytes of the page with one map.
+        each: The size in bytes of each further map.
     """
     new = [request for request in plan.requests if not there(request)]
     work: dict[tuple, float] = {}  # requests that differ only in the number of passes share passes
@@ -167,14 +167,14 @@ def _duration(seconds: float) -> str:
 
 
 class _Reader:
-    """Reads the ``record`` argument."""
+    """A reader of the ``record`` argument."""
 
     def __init__(self, panel: ImagePanel, problem: Problem) -> None:
         self._panel, self._problem = panel, problem
         self._methods: list[Method] = [panel.menu[panel.selection[METHOD]]]
 
     def params(self) -> list[Param]:
-        """Return the recordable parameters of the recorded methods, without method and target."""
+        """Return the recordable parameters of the recorded methods, and the score, sign and channels."""
         params = dict.fromkeys(param for entry in self._methods for param in entry.params)
         return [*params, *_SHARED]
 
@@ -189,7 +189,7 @@ class _Reader:
                 raise TypeError(unknown("record", name, [METHOD, TARGET, *by_name]) + self._whose(name))
         chosen = {name: self._values(by_name[name][0], values) for name, values in record.items()}
         grid = read_grid("record", chosen, by_name) if chosen else Grid()
-        # Settings whose maps continue each other, or need no computation, change fastest.
+        # Settings whose maps continue one another, or need no computation, vary fastest.
         order = sorted(grid, key=lambda name: (name in (SIGN.name, CHANNEL.name), by_name[name][0].continued))
         for name in order:
             yield self._recorded(by_name[name], grid[name])
@@ -223,7 +223,7 @@ class _Reader:
         return Recorded(TARGET, tuple(indices), Axis(TARGET, "Target", "The class that is explained.", labels, begin))
 
     def top_targets(self) -> list[int]:
-        """Return the most probable classes and the one that is explained."""
+        """Return the most probable classes and the explained class."""
         shown, top = self._panel.selection[TARGET], [index for index, _, _ in self._panel.predictions]
         return top if shown in top or not isinstance(shown, int) else [shown, *top]
 
@@ -263,7 +263,7 @@ def _numbers(param: Param, control: Control) -> tuple[Any, ...]:
     if now is None:  # automatic
         return (None,)
     if param.kind == "int" and (param.scale == "log2" or param.continued):
-        # The work grows with it: never more than the user has chosen.
+        # The cost grows with the value, so never exceed the user's choice.
         halves = [int(now) >> k for k in range(HANDFUL)]
         return tuple(sorted({value for value in halves if value >= max(1, low or 1)}))
     if param.kind == "int":
@@ -275,7 +275,7 @@ def _numbers(param: Param, control: Control) -> tuple[Any, ...]:
 
 
 def _spread(options: list[Any], now: Any, most: int) -> tuple[Any, ...]:
-    """Return at most ``most`` evenly spaced options, and the current one."""
+    """Return at most ``most`` evenly spaced options, plus the current one."""
     if len(options) > most:
         options = [options[round(k * (len(options) - 1) / (most - 1))] for k in range(most)]
     return tuple(options if any(option is now or option == now for option in options) else [now, *options])
@@ -304,7 +304,7 @@ def _label(param: Param, value: Any) -> str:
 
 
 def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, ...]:
-    """Return the indices, with None for axes that don't apply."""
+    """Return the indices, with None for each axis that doesn't apply."""
     where = {one.name: index for one, index in zip(recorded, at, strict=True)}
 
     def applies(axis: Axis) -> bool:

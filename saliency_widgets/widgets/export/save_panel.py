@@ -1,4 +1,4 @@
-"""The section that saves a page: the recorded settings, the estimated size, and the saving."""
+"""The panel that saves a page: the choice of recorded settings, the estimated size, and the save button."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAYS = (
 
 
 class SavePanel:
-    """Saves an image explorer as a page.
+    """A panel that saves an image explorer as a page.
 
     Args:
         explorer: The explorer.
@@ -44,7 +44,7 @@ class SavePanel:
         self._explorer = explorer
         self._making = threading.Lock()
         self._made = False
-        self._jobs = Jobs(executor, busy=lambda: explorer.session.busy)  # the map of a moved slider goes first
+        self._jobs = Jobs(executor, busy=lambda: explorer.session.busy)  # the explorer's own maps take precedence
         self._boxes: dict[str, w.Checkbox] = {}
         self._counts: dict[str, RichText] = {}
         self._rows: dict[str, w.HBox] = {}
@@ -56,7 +56,7 @@ class SavePanel:
 
     @property
     def opened(self) -> bool:
-        """Whether the panel is open."""
+        """Return whether the panel is open."""
         return self._fold.selected_index is not None
 
     @property
@@ -66,9 +66,9 @@ class SavePanel:
         return {name: True for name, box in self._boxes.items() if box.value and name in there}
 
     def show(self) -> None:
-        """Update the size if the panel is open; called when the map or the selection has changed."""
+        """Update the size if the panel is open. Called when the map or the selection has changed."""
         if self.opened and not self._jobs.ending.over:
-            with self._making:  # two threads come here when the panel is opened while a map is being finished
+            with self._making:  # two threads may run this if the panel is opened while a map finishes
                 if not self._made:
                     self._make()
                     self._made = True
@@ -82,7 +82,7 @@ class SavePanel:
         """Wait until nothing is being saved; return False on a timeout.
 
         Raises:
-            RuntimeError: Called on the worker's thread, in an observer.
+            RuntimeError: Called on the worker's thread, for example in an observer.
         """
         return self._jobs.wait(timeout, "page")
 
@@ -95,7 +95,7 @@ class SavePanel:
             box.observe(lambda _change: self.show(), names="value")
             self._boxes[name], self._counts[name] = box, RichText()
             self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
-        # Of fixed height: messages must not move the buttons.
+        # The height is fixed so that messages don't move the buttons.
         self._size, self._message = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
         self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})
         self._name = w.Text("saliency.html", description="File", continuous_update=False)

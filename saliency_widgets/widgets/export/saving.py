@@ -1,4 +1,4 @@
-"""Saves an image explorer as a page that needs no kernel."""
+"""Save an image explorer as a page that needs no kernel."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ LIMIT = 200
 
 
 class PageWriter:
-    """Records maps of an explorer and writes them as a page.
+    """A writer that records maps of an explorer and saves them as a page.
 
     Args:
         explorer: The explorer.
         record: See :meth:`Explorer.save_html`.
-        title: The heading. Default: names the model.
+        title: The heading. Default: a heading that names the model.
 
     Raises:
         RuntimeError: The displayed map is not finished.
@@ -58,7 +58,7 @@ class PageWriter:
         shown = self._session.last
         if explorer.attribution is None or shown is None or shown.frame is None or shown.request is None:
             raise RuntimeError("There is no finished map to save yet: call explorer.wait() first.")
-        # With the chunk size of the displayed map, so that the maps share samples.
+        # Use the chunk size of the displayed map, so that the maps share samples.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer.problem.rows
         self.plan: Plan = plan(explorer.panel, explorer.problem, record, pace)
         self._title = titled(title, f"Which pixels moved the output of {type(explorer.arguments['model']).__name__}")
@@ -67,15 +67,15 @@ class PageWriter:
     def size(self) -> PageSize:
         """The estimated size of the page, before anything is computed or written."""
         assert self._shown.frame is not None
-        each = packed_size(self._shown.frame.codes) + 700  # and its readings and code
+        each = packed_size(self._shown.frame.codes) + 700  # plus its readings and code
         base = len(self._page(Recording(), {}, self._shown.attribution))
         return estimate(self.plan, self._explorer.problem, self._there, base, each)
 
     def check(self, limit: int, largest: int = LARGEST) -> PageSize:
-        """Return the size if it is within the limits.
+        """Return the estimated size, and check that it is within the limits.
 
         Raises:
-            ValueError: The page would be larger than the limits.
+            ValueError: The page would exceed a limit.
         """
         limit, largest = MAPS.check(limit), MAX_BYTES.check(largest)
         size = self.size
@@ -101,7 +101,7 @@ class PageWriter:
         Args:
             path: The file.
             check: Called often; may raise to end the computation. Maps computed so far stay in the cache.
-            report: Called with the number of finished maps, the total, and what is computed next.
+            report: Called with the number of finished maps, the total, and a description of the next step.
         """
         resolve_target(path)  # before anything is computed
         explorer = self._explorer
@@ -172,12 +172,12 @@ class PageWriter:
 
 
 def provenance(model: nn.Module, settings: Mapping[str, Any], *more: str) -> str:
-    """Describe the origin of a page in one line: version, model, date, method and settings.
+    """Describe the origin of a page in one line: version, model, date and settings.
 
     Args:
         model: The caller's model.
         settings: The settings of the attribution with which the page opens.
-        *more: Further entries.
+        *more: Further parts of the line.
     """
     texts = [f"{name}={written(name, value)}" for name, value in settings.items() if value is not None]
     date = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")

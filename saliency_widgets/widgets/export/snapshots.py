@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 Draw = Callable[[float], Image.Image]
 
-_WIDE, _WIDEST = 900, 260  # pixels of a grid, and of one of its columns at most
-_GRAY = (128, 128, 128)  # background of a map without an image, as on the page
+_WIDE, _WIDEST = 900, 260  # widths in pixels, of a grid and at most of one of its columns
+_GRAY = (128, 128, 128)  # background of a map without an image, the same as on the page
 
 
 def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
-    """Return the grid and the lines below its maps.
+    """Return a snapshot of a grid and the lines below its maps.
 
     Args:
         view: The grid.
@@ -49,19 +49,19 @@ def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
 
 
 def of_sweep(result: Sweep, maps: GridView | None) -> Snapshot:
-    """Return the recommendation, the maps of the settings, and the table."""
+    """Return a snapshot of a sweep: the recommendation, the maps of the settings, and the table."""
     settings = {"method": result.method.name, **result.fixed}
     about = ", ".join(f"{name}={written(name, value)}" for name, value in settings.items())
     return Snapshot([result.words, *result.notes, about], None if maps is None else _grid(maps), result.summary)
 
 
 def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) -> Snapshot:
-    """Return the current step with its first shot.
+    """Return a snapshot of the current step and the shot that is shown first.
 
     Args:
         view: The lesson's view.
         names: The names of all steps.
-        current: The current step's.
+        current: The name of the current step.
         about: The provenance.
     """
     step, content = view.steps[view.step], view.content(current)
@@ -84,7 +84,7 @@ def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) 
 
 
 def lines_of(explorer: Explored, **look: Any) -> list[str]:
-    """Return the texts around a map, its provenance and its display settings."""
+    """Return the texts around an explorer's map, its provenance and its display settings."""
     status, shown = messages.status(**explorer.view.status), explorer.session.shown
     attribution = None if shown is None else shown.attribution
     settings = explorer.request.settings if attribution is None else attribution.settings
@@ -100,7 +100,7 @@ def lines_of(explorer: Explored, **look: Any) -> list[str]:
 
 
 def _progress(status: Mapping[str, Any]) -> str:
-    """Format the progress; empty if finished."""
+    """Format the progress as text, empty if finished."""
     if status.get("state", "idle") not in ("idle", "running", "stopped"):
         return ""
     words = "Stopped" if status.get("state") == "stopped" else "Still being computed"
@@ -108,7 +108,7 @@ def _progress(status: Mapping[str, Any]) -> str:
 
 
 def _grid(view: GridView) -> Draw | None:
-    """Return the maps of a grid with the color scales of the page, see ``js/src/grid/scales.ts``."""
+    """Return a function that draws a grid's maps with the color scales of the page, see ``js/src/grid/scales.ts``."""
     if not any(cell.frame for cell in view.cells):
         return None
     rows, columns, cells = view.rows, view.columns, list(view.cells)
@@ -134,7 +134,7 @@ def _grid(view: GridView) -> Draw | None:
 
 
 def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]]) -> Draw:
-    """Return the panels of a lesson, as ``js/src/lesson/panel.ts`` draws them, with images and maps from all steps."""
+    """Return a function that draws a lesson's panels as ``js/src/lesson/panel.ts`` does, with the maps of all steps."""
     images, maps = (
         {name: one for content in contents for name, one in content.get(kind, {}).items()}
         for kind in ("images", "maps")
@@ -170,7 +170,7 @@ def _panel(
 
 
 def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantized | None]:
-    """Scale an image and its map, if there is one, to this length of the longer side."""
+    """Scale an image and its map, if present, so that the longer side has this length."""
     size = raw.get("width", 1), raw.get("height", 1)
     image = Image.open(io.BytesIO(png)).convert("RGB") if png else Image.new("RGB", size, _GRAY)
     scale = side / max(image.size)

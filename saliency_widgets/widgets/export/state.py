@@ -1,4 +1,4 @@
-"""Save an explorer's state in two files and restore it: the controls, the attribution, the inputs."""
+"""Save an explorer's state (controls, attribution and inputs) in two files, and restore it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_widgets.runtime.model.stable_hash import signature
 if TYPE_CHECKING:
     from saliency_widgets.widgets.base.kind_view import Explored, KindView
 
-_ABOUT = ("explain", "fold", "precision")  # arguments besides the request
+_ABOUT = ("explain", "fold", "precision")  # arguments that aren't part of the request
 
 
 def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:
@@ -66,7 +66,7 @@ def load_state(explorer: Explored, path: str | os.PathLike[str]) -> None:
 def merge_arguments(
     kind: type[KindView], state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the inputs and the arguments that restore an explorer."""
+    """Return the inputs and the arguments with which to restore an explorer."""
     settings = state["attribution"].settings
     about = {name: settings[name] for name in _ABOUT if name in settings}
     if state["class_names"] is not None:
@@ -76,7 +76,7 @@ def merge_arguments(
 
 
 def fingerprint(model: nn.Module) -> str | None:
-    """Return a digest of a model's weights and code that is stable across processes; None if there is none."""
+    """Return a digest of a model's weights and code, stable across processes; None if it can't be computed."""
     try:
         return signature(model)
     except TypeError:

@@ -1,7 +1,7 @@
-"""The static output of a widget for readers without a kernel: an image and a text in its cell, below the widget.
+"""The static output of a widget, for readers without a kernel: an image and a text below the widget in its cell.
 
-By default, a stored notebook holds no widget state: when it is reopened, on GitHub, or on a page without network, only
-the static output is visible. While the widget is on the page, a style in the text hides both, and it also hides
+By default, a stored notebook contains no widget state. When it is reopened, on GitHub, or on a page without network,
+only the static output is visible. While the widget is on the page, a style in the text hides both, and it also hides
 JupyterLab's "model not found" message once the widget is gone.
 """
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST = 150_000  # bytes of the image and the text in a notebook
-_QUIET = 0.3  # seconds without a change before they are made
-_LINE, _TEXT = 400, 4000  # characters of a line and of the text
-_ROWS = 30  # of a table
+_QUIET = 0.3  # seconds without a change before the output is updated
+_LINE, _TEXT = 400, 4000  # maximum characters of a line and of the text
+_ROWS = 30  # maximum rows of a table
 
 # On pages of JupyterLab and nbconvert, a cell's output holds the widget, the image and the text, one after another.
 _OUTPUT = ".jp-OutputArea-child"
 _ALIVE = f"{_OUTPUT}:has(.widget-box)"  # every widget of this package is a box
 _STYLE = (
     f"{_ALIVE}+{_OUTPUT}:has(+{_OUTPUT} .sw-static),{_ALIVE}+*+{_OUTPUT}:has(.sw-static),"
-    # a widget whose model isn't found is a text without an element
+    # a widget whose model is missing is rendered as a text without an element
     f".jp-OutputArea:has(.sw-static)>{_OUTPUT}:has(>.jupyter-widgets):not(:has(>.jupyter-widgets>*)){{display:none}}"
 )
 
@@ -51,11 +51,11 @@ _enabled = True
 def static_output(on: bool) -> None:
     """Turn the static output of explorers, comparisons, lessons and sweeps on or off; it is on by default.
 
-    It is an image and a text, at most 150 kB, that a notebook shows when it is reopened without its widgets. It is
-    hidden while the widget is on the page.
+    The static output is an image and a text of at most 150 kB, which a notebook shows when it is reopened without its
+    widgets. It is hidden while the widget is on the page.
 
     Args:
-        on: Whether widgets leave a static output from now on. Existing output stays until its cell runs again.
+        on: Whether widgets produce static output from now on. Existing output stays until its cell runs again.
 
     Raises:
         TypeError: ``on`` is neither True nor False.
@@ -70,8 +70,8 @@ class Snapshot:
 
     Attributes:
         lines: The text; the first line is the title.
-        draw: Draws the image at a share of its usual size, at most 1; None if there is none yet.
-        table: A table below the text.
+        draw: A function that draws the image at a fraction (at most 1) of its usual size; None without an image.
+        table: The table below the text.
     """
 
     lines: Sequence[str]
@@ -80,16 +80,16 @@ class Snapshot:
 
 
 class WithStaticOutput(Widget):
-    """A widget that leaves a static output where IPython displays it, but not as a part of another widget."""
+    """A widget with static output wherever IPython displays it, except as part of another widget."""
 
     _static: StaticOutput | None = None
 
     def _snapshot(self) -> Snapshot:
-        """Return the current snapshot; called on any thread."""
+        """Return the current snapshot. Called on any thread."""
         raise NotImplementedError
 
     def _snapshot_sources(self) -> Mapping[Widget, Sequence[str]]:
-        """Return the widgets and traits whose changes make the static output outdated."""
+        """Return the widgets and traits on which the static output depends."""
         raise NotImplementedError
 
     def _ipython_display_(self) -> None:
@@ -102,7 +102,7 @@ class WithStaticOutput(Widget):
         self._static.send(update=False)
 
     def static_bundles(self) -> dict[str, dict[str, str]]:
-        """Return the current snapshot as mime bundles, see :func:`bundles`; never raises."""
+        """Return the current snapshot as mime bundles, see :func:`bundles`. Never raises."""
         try:
             return bundles(self._snapshot())
         except Exception as caught:  # the widget itself still works
@@ -110,7 +110,7 @@ class WithStaticOutput(Widget):
             return bundles(Snapshot([repr(self), f"No image could be made: {type(error).__name__}: {error}"]))
 
     def _update_static(self) -> None:
-        """Update the static output, with the messages of the running cell."""
+        """Update the static output if it is outdated, as part of the running cell's messages."""
         if self._static is not None and self._static.outdated:
             self._static.send()
 
@@ -119,8 +119,8 @@ class StaticOutput:
     """The static output of one widget, in all cells that display it.
 
     Args:
-        widget: The widget, which is held weakly.
-        sources: The traits that its snapshot shows, by widget.
+        widget: The widget, referenced weakly.
+        sources: The traits on which its snapshot depends, by widget.
     """
 
     def __init__(self, widget: WithStaticOutput, sources: Mapping[Widget, Sequence[str]]) -> None:
@@ -134,9 +134,9 @@ class StaticOutput:
 
     @property
     def outdated(self) -> bool:
-        """Whether something has changed since the main thread sent the output.
+        """Return whether a source has changed since the main thread last sent the output.
 
-        Messages that other threads send between two cells reach a page, but not ``nbconvert --execute``.
+        Messages that other threads send between two cells reach a live page, but not ``nbconvert --execute``.
         """
         return self._stored != self._newest
 
@@ -144,7 +144,7 @@ class StaticOutput:
         """Publish the current snapshot.
 
         Args:
-            update: Whether to update the existing outputs; otherwise new ones are added to the running cell.
+            update: Whether to update the existing outputs instead of adding new ones to the running cell.
         """
         with self._sending:
             frame_stream.WAITER.forget(self)
@@ -164,14 +164,14 @@ class StaticOutput:
         frame_stream.WAITER.expect(self, time.monotonic() + _QUIET)
 
     def overdue(self) -> None:
-        """Send once nothing has changed for a while; called on the waiter's thread, not the worker's."""
+        """Send the output after a period without changes. Called on the waiter's thread, not the worker's."""
         self.send()
 
 
 def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
     """Return the image and the text as two mime bundles of at most `LARGEST` bytes together.
 
-    They are two because pages show one format of each bundle: GitHub and others may drop an image inside HTML.
+    Two are needed because a page shows one format per bundle, and GitHub and others may drop an image inside HTML.
     """
     lines = whole("\n".join(_shortened(line, _LINE) for line in snapshot.lines if line))
     plain = _shortened(lines, _TEXT)
@@ -190,8 +190,8 @@ def bundles(snapshot: Snapshot) -> dict[str, dict[str, str]]:
 
 
 def _size(*texts: str) -> int:
-    """Return the bytes that texts take in a notebook, as JSON."""
-    # nbformat stores a list of lines, one per line, with the indent of a cell's output.
+    """Return the number of bytes that texts take as JSON in a notebook."""
+    # nbformat stores a text as a list of lines, each on its own line with the indent of a cell's output.
     stored = (json.dumps(text.splitlines(keepends=True), ensure_ascii=False, indent=8) for text in texts)
     return sum(len(one.encode()) for one in stored)
 
@@ -201,20 +201,20 @@ def _shortened(text: str, most: int) -> str:
 
 
 def fitting_png(draw: Callable[[float], Image.Image], room: int) -> bytes:
-    """Encode a drawing as PNG within a size: in 256 colors if needed, and smaller if that isn't enough.
+    """Encode a drawing as PNG within a size: in 256 colors if needed, and scaled down if that isn't enough.
 
     Args:
-        draw: Draws at a share of the usual size.
+        draw: A function that draws at a fraction of the usual size.
         room: The maximum size in bytes.
 
     Returns:
-        The file; empty if not even a tiny one fits.
+        The PNG file; empty if even a tiny image is too large.
     """
     share = 1.0
     while share > 0.02:
         image = draw(share)
         png = _png(image.quantize(256, Image.Quantize.FASTOCTREE))
-        # In full color it takes about three times as much: tried only if that is likely to fit.
+        # Full color takes about three times as many bytes, so try it only if it is likely to fit.
         if 4 * len(png) <= room and len(exact := _png(image)) <= room:
             return exact
         if len(png) <= room:

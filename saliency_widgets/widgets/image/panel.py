@@ -1,4 +1,4 @@
-"""The controls of the image explorer: the request and the display."""
+"""The controls of the image explorer, for the request and the display."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
 
 class ImagePanel(Panel):
-    """Method, target, the method's parameters, reduction and display.
+    """Controls for the method, the target, the method's parameters, the reduction and the display.
 
     Args:
         problem: The model and the input.
-        display: The display settings that the last section is linked to.
+        display: The display settings, linked to the controls of the last section.
         **arguments: See :class:`Panel`.
     """
 
@@ -42,11 +42,11 @@ class ImagePanel(Panel):
 
     @property
     def reduction(self) -> Reduction:
-        """How the values are reduced to a map."""
+        """The selected reduction of the values to a map."""
         return Reduction(self._sign.value, self._channels.value)
 
     def reduction_of(self, changes: Mapping[str, Any]) -> Reduction:
-        """Return the reduction for other settings: a method's default sign, unless the user has chosen one."""
+        """Return the reduction for changed settings, with the method's default sign unless the user has changed it."""
         shown = self.reduction
         sign = shown.sign
         if "method" in changes and sign == self.menu[self.selection["method"]].sign:
@@ -63,12 +63,12 @@ class ImagePanel(Panel):
 
     @property
     def controls(self) -> list[w.Widget]:
-        """All widgets that send requests to the kernel; the display settings don't."""
+        """All widgets that send messages to the kernel, without those of the display settings."""
         display = [leaf for control in self._display.values() for leaf in control.leaves]
         return [widget for widget in super().controls if not any(widget is leaf for leaf in display)]
 
     def on_reduction(self, reduced: Callable[[Reduction], None]) -> None:
-        """Call back now and whenever the reduction changes."""
+        """Call ``reduced`` now and whenever the reduction changes."""
 
         def reduce() -> None:
             self._show_parameters()
@@ -82,7 +82,7 @@ class ImagePanel(Panel):
         names = self._problem.baselines
         if param is BASELINE:
             return Control(param, value, options={name: name for name in names})
-        if param is BASELINES:  # an image has no background of other rows
+        if param is BASELINES:  # an image has no background rows
             drawn = [name for name in param.options() if name in names]
             return Control(param, value, options={name: name for name in drawn})
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
@@ -92,7 +92,7 @@ class ImagePanel(Panel):
         return {"auto · the last spatial layer": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:
-        # The method's default sign, unless the user has chosen another one for the last method.
+        # Switch to the new method's default sign, unless the user has changed the sign of the previous method.
         if self._sign.value == self._methods[self._shown].sign:
             self._sign.value = self._methods[self._method.value].sign
         super()._on_method()

@@ -1,4 +1,4 @@
-"""The view of images: an image with its saliency map on the left, live controls on the right."""
+"""The image explorer: an image with its saliency map on the left, live controls on the right."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
 from saliency_widgets.widgets.image.png import png_bytes
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
-_SIDE = 480  # pixels of the longer side of a map in a snapshot
+_SIDE = 480  # pixels on the longer side of a map in a snapshot
 
 
 class ImageView(KindView):
-    """Shows which pixels moved the model's output.
+    """The view of an image, which shows the pixels that the model's output depends on.
 
     Args:
         problem: The model and the image.
-        setup: The initial settings, display settings among its ``params``.
+        setup: The initial settings; its ``params`` include display settings.
 
     Attributes:
         panel: The controls.
         display: The display settings.
-        saving: The section that saves a page.
-        pins: The pinned maps, side by side.
+        saving: The controls that save a page.
+        pins: The pinned maps, next to each other.
         drawing: An ipycanvas ``Canvas`` over the map.
     """
 
@@ -83,7 +83,7 @@ class ImageView(KindView):
         self._prepared = problem.prepared
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
-        """Make the map, the pinned maps, the trust tests and the section that saves a page."""
+        """Create the map, the pinned maps, the trust tests and the controls that save a page."""
         self._explorer = explorer
         session, executor = explorer.session, self.setup.executor
         height, width = self.image.shape[:2]
@@ -95,11 +95,11 @@ class ImageView(KindView):
             controls=self.panel.controls,
             layers=(self.drawing,),
         )
-        # The panel's worker must not refer to the explorer.
+        # The trust panel's worker must not refer to the explorer.
         context = Context(self.problem.kind, self.view, self.problem.baselines)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 260px", "240px"
-        # The image's width at its maximum height (60vh, see shell/view.css), so that there is no empty margin.
+        # The width of the image at its maximum height (60vh, see shell/view.css), to avoid an empty margin.
         self.view.layout.max_width = f"max(320px, min(640px, {60 * width / height:.1f}vh))"
         self.panel.on_reduction(session.reduce)
         self.display.observe(lambda _change: self._on_clip(), names="clip")
@@ -111,7 +111,7 @@ class ImageView(KindView):
 
     @classmethod
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the tensor that the model saw, and black and white pixels, which without a transform nobody knows."""
+        """Return the model's input tensor, and the saved pixels of a named baseline if the transform is missing."""
         if inputs is not None or not state["attribution"].transformed:
             return super().arguments(state, inputs, further)
         warnings.warn(
@@ -126,25 +126,25 @@ class ImageView(KindView):
 
     @property
     def image(self) -> np.ndarray:
-        """The image of the displayed map; inputs changed in place are shown once their map is computed."""
+        """The displayed image; an input changed in place is displayed when the first result for it arrives."""
         assert self._prepared.images is not None
         return self._prepared.images[0]
 
     @property
     def annotations(self) -> Canvas:
-        """The canvas over the map."""
-        self.drawing.sync_image_data = True  # from now on there may be drawings to save
+        """The canvas over the map; reading this enables saving of the drawings."""
+        self.drawing.sync_image_data = True  # the page sends back drawings from now on
         return self.drawing
 
     @property
     def drawn(self) -> dict[w.Widget, bytes]:
-        """The annotations as PNG bytes, as last sent by the page."""
+        """The annotations as last sent by the page, as PNG bytes by canvas."""
         data = self.drawing.image_data
         return {self.drawing: bytes(data)} if data else {}
 
     @property
     def reduction(self) -> Reduction:
-        """How values are reduced to a map."""
+        """The selected reduction of the values to a map."""
         return self.panel.reduction
 
     @property
@@ -161,11 +161,11 @@ class ImageView(KindView):
 
     @property
     def sign(self) -> str | None:
-        """The chosen sign."""
+        """The selected sign."""
         return self.panel.reduction.sign
 
     def show(self, event: Event) -> None:
-        """Show another image if the inputs were changed in place."""
+        """Update the image if the input was changed in place."""
         fresh = event.attribution is not None and event.state in ("running", "done")
         if fresh and self.problem.prepared is not self._prepared:
             self._prepared = self.problem.prepared
@@ -186,12 +186,12 @@ class ImageView(KindView):
         self.pins.pin(self._explorer.request, self.panel.reduction)
 
     def _show_again(self, request: Request, reduction: Reduction) -> None:
-        """Move the controls to the settings of a pinned map that was clicked."""
+        """Move the controls to the settings of a clicked pinned map."""
         settings = {name: value for name, value in request.settings.items() if name != "contrast"}
         self._explorer.update(**settings, sign=reduction.sign, channels=reduction.channels)
 
     def save_png(self, path: Any, scale: float | None, caption: str) -> None:
-        """Write the overlay as shown."""
+        """Write the displayed overlay."""
         shown = self._explorer.session.shown
         if shown is None or shown.frame is None or shown.attribution is None or shown.request is None:
             raise RuntimeError("There is no map to save yet: call explorer.wait() first.")
@@ -211,7 +211,7 @@ class ImageView(KindView):
         return save_html(self._explorer, path, record, **options)
 
     def _on_clip(self) -> None:
-        """Update the code to copy when the clip range was moved in the browser."""
+        """Update the code to copy after a change of the clip range in the browser."""
         last = self._explorer.session.last
         if last is not None and last.state == "done":
             self.view.offer(None, self._explorer.status_of(last, last, ""))

@@ -1,4 +1,4 @@
-"""From an image to its saliency map, step by step."""
+"""The first steps of a lesson, from an image to its saliency map."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SIGNS = {"absolute": "size", "positive": "what raises the score", "negative": "
 
 
 def image(board: Board, page: Page, caption: str = "The image") -> dict:
-    """Return the model's input as a panel."""
+    """Return a panel with the model's input."""
     return page.image("input", caption, lambda: board.image)
 
 
 def strength(board: Board, page: Page, caption: str = "Gradient, strongest channel", **look: object) -> dict:
-    """Return the gradient, as the explorer shows it, as a panel."""
+    """Return a panel with the gradient as the explorer shows it."""
     return page.map("gradient max", caption, lambda: board.strength(board.gradient), **look)  # type: ignore[arg-type]
 
 
 def the_channel(board: Board) -> int:
-    """Return the channel that the next steps show: the one with the largest sum of absolute gradients."""
+    """Return the index of the channel that the steps show: the one with the largest sum of absolute gradients."""
     return int(board.gradient.values[0].abs().flatten(1).sum(1).argmax())
 
 

@@ -1,4 +1,4 @@
-"""Computes the steps of a lesson for one model, one image and one score."""
+"""The computations of a lesson, for one model, one image and one score."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LONGEST = 24  # characters of a class name, which appears on buttons
 
 GRADIENT = "gradient"
 STRENGTH = Reduction()
-"""The reduction from the step on channels on: the largest absolute value of each pixel."""
+"""The reduction used from the step "Channels" on: the largest absolute value of each pixel."""
 
 
 class Board:
-    """Computes what the steps need, each result once. Used by one thread.
+    """The results that the steps need, each computed once and cached. Used by a single thread.
 
     Args:
         problem: The model and the image.
@@ -45,7 +45,7 @@ class Board:
         seed: The seed of all noise.
 
     Attributes:
-        brought: Names of the images and maps of finished pages.
+        existing: The names of the images and maps of finished pages.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class Board:
 
     @property
     def baseline_name(self) -> str:
-        """The baseline, for display."""
+        """The display name of the baseline."""
         return repr(self.baseline) if isinstance(self.baseline, str) else "a custom one"
 
     def page(self, build: Callable[[Board, Page], None], method: str, check: Callable[[], None]) -> Iterator[Page]:
-        """Compute a step's page, in one piece.
+        """Compute the page of a step and yield it as the only result.
 
         Args:
-            build: Fills the page.
+            build: A function that fills the page.
             method: The method whose requirements the model must meet; may be empty.
-            check: May raise to end the computation.
+            check: A function, called often, that may raise an exception to end the computation.
 
         Raises:
             TypeError: The model or the target can't be explained.
@@ -94,7 +94,7 @@ class Board:
             )
 
     def _findings_on(self, method: str) -> list[str]:
-        """Return the check-up's findings on a method; raise if they make the map wrong."""
+        """Return the check-up's findings on a method; raise DoesNotApply if one makes the map wrong."""
         if not method:
             return []
         findings = self.once("check-up", lambda: list(check_up(self.problem, self.request(DEFAULT), self._check)))
@@ -117,7 +117,7 @@ class Board:
     # ---- requests
 
     def request(self, method: str, *, target: Any = None, **params: Any) -> Request:
-        """Return a request for the target or for another one."""
+        """Return a request for the lesson's target or for another target."""
         return Request.of(method, params, target=self.target if target is None else target, score=self.score)
 
     def estimates(self, method: str, **params: Any) -> Iterator[Attribution]:
@@ -170,12 +170,12 @@ class Board:
         return frame_of(attribution, STRENGTH)
 
     def map_of(self, attribution: Attribution) -> Tensor:
-        """Return the values of this map, shape (H, W)."""
+        """Return the values of :meth:`strength` without quantization, shape (H, W)."""
         height, width = attribution.input_shape[-2:]
         return STRENGTH(attribution.values, (height, width))[0]
 
     def channel(self, which: int, sign: str) -> Quantized:
-        """Return one channel of the gradient."""
+        """Return one channel of the gradient as a map."""
         attribution = self.gradient
         return frame_of(replace(attribution, values=attribution.values[:, which : which + 1]), Reduction(sign))
 
@@ -194,26 +194,26 @@ class Board:
 
     @property
     def target_name(self) -> str:
-        """The target, for display."""
+        """The display name of the target."""
         return "a custom target" if is_function(self.target) else self.name_of(self.target)
 
     @property
     def score_name(self) -> str:
-        """The explained score, for display: "probability of tabby"; "value" for a single value."""
+        """The display name of the explained score: "probability of tabby"; "value" for a single value."""
         return self.scale if self.target_name == self.scale else f"{self.scale} of {self.target_name}"
 
     def name_of(self, target: Any) -> str:
-        """Return a class name or an index, for display."""
+        """Return the display name of a class: its name or index, shortened."""
         name = self.problem.name_of(target, self.score, short=True)
         return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
     @property
     def scale(self) -> str:
-        """The name of the score."""
+        """The display name of the score's scale."""
         return self.score.replace("_", " ")
 
     def probable(self) -> Tensor | None:
-        """Return the probability of each class, shape (K,); None if the output holds no class scores."""
+        """Return the probability of each class, shape (K,); None if the output has no class scores."""
         if not self.problem.task(self.score).shares:
             return None
         try:
@@ -224,7 +224,7 @@ class Board:
             raise
 
     def others(self) -> list[int]:
-        """Return other classes to compare with: the most probable one besides the target, and the least probable."""
+        """Return other classes to compare with: the most probable and the least probable one, except the target."""
         shares = self.probable()
         if shares is None or not isinstance(self.target, int) or len(shares) < 2:
             return []
@@ -233,7 +233,7 @@ class Board:
 
 
 class DoesNotApply(ValueError):  # noqa: N818 - not an error, but a finding of the check-up
-    """A step has nothing to show for this model."""
+    """Raised if a step has nothing to show for this model."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.what)
@@ -263,5 +263,5 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Format a share in percent, small ones with one decimal."""
+    """Format a share as a percentage, with one decimal if it is below 10%."""
     return f"{share:.0%}" if abs(share) >= 0.0995 or share == 0 else f"{share:.1%}"

@@ -1,4 +1,4 @@
-"""``sw.lesson``: how a saliency map is computed and what to do about its weaknesses, for teaching."""
+"""``sw.lesson``: for teaching how a saliency map is computed and how to address its weaknesses."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ _LOOK = 0.1  # seconds between updates of the progress bar
 
 
 class Lesson(WithStaticOutput, Showable, w.VBox):
-    """The steps of a saliency map as a strip. See :func:`lesson` for the arguments.
+    """A widget that shows how a saliency map is computed, as a strip of steps. See :func:`lesson` for the arguments.
 
     Attributes:
         view: The strip and the current step.
-        explorer: The explorer that "Try it" moves; None until it is needed.
+        explorer: The explorer that "Try it" updates; None until it is needed.
     """
 
     _open = False
@@ -114,7 +114,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self._problem = problem
         settings["baseline"] = problem.baselines[0] if baseline is None else baseline
         self._board = Board(problem, target=target, **settings)
-        runner = self._board.runner()  # wrong arguments raise in this call
+        runner = self._board.runner()  # invalid arguments raise here, not on the worker's thread
         runner.baseline(settings["baseline"], settings["seed"])
         if is_function(target):
             runner.scores(runner.inputs)
@@ -150,7 +150,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
 
     @property
     def step(self) -> str:
-        """The name of the current step. Set it to go to another one."""
+        """The name of the current step. Set it to go to another step."""
         return self.steps[self.view.step]
 
     @step.setter
@@ -164,7 +164,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         """Wait until all steps are computed, with a progress bar.
 
         Args:
-            timeout: Maximum time to wait, in seconds.
+            timeout: The maximum time to wait, in seconds.
 
         Returns:
             The lesson itself.
@@ -173,7 +173,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             TimeoutError: The lesson was not finished in time.
             RuntimeError: The lesson was stopped, or it is closed.
             KeyboardInterrupt: The kernel was interrupted; the computation is stopped.
-            Exception: An unexpected error in a step. A step that doesn't apply to the model is no error.
+            Exception: An unexpected error in a step. A step that doesn't apply to the model is not an error.
         """
         timeout = TIMEOUT.check(timeout)
         try:
@@ -181,7 +181,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         except KeyboardInterrupt:
             self.stop()
             raise
-        self._writes.send()  # a notebook that is stored now holds the steps
+        self._writes.send()  # a notebook saved now contains the steps
         self._update_static()
         for error in self._failed.values():
             if not isinstance(error, (TypeError, ValueError)):
@@ -197,7 +197,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             while not done:
                 wait = _LOOK if left is None else min(_LOOK, left)
                 done = self._examiner.jobs.wait(wait)
-                if len(self._finished) > bar.n:  # tqdm also writes an update by zero
+                if len(self._finished) > bar.n:  # tqdm also redraws for an update of zero
                     bar.update(len(self._finished) - bar.n)
                 if left is not None and not done:
                     left -= wait
@@ -205,7 +205,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
                         raise TimeoutError(f"The lesson was not finished within {timeout} seconds.")
 
     def stop(self) -> None:
-        """Stop computing; finished steps stay."""
+        """Stop the computation; finished steps stay."""
         self._examiner.jobs.drop()
         if len(self._finished) == len(self._steps) or not self._open:
             return
@@ -224,20 +224,20 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
     def save_html(self, path: str | os.PathLike[str], *, title: str | None = None, max_bytes: int = LARGEST) -> Saved:
         """Write the lesson as one HTML file that opens from disk, without a kernel, a server or network access.
 
-        All steps, controls and keys work on it; only "Try it" is missing. Waits until all steps are computed, with a
-        progress bar.
+        All steps, controls and keys work on the page; only "Try it" is missing. The call waits until all steps are
+        computed, with a progress bar.
 
         Args:
-            path: The file; an existing one is replaced once all is written.
+            path: The file; an existing file is replaced only after everything is written.
             title: The heading. Default: the lesson's title.
-            max_bytes: Maximum size of the file; see :meth:`page_size`.
+            max_bytes: The maximum size of the file; see :meth:`page_size`.
 
         Returns:
-            Path, size and number of maps.
+            The path, the size and the number of maps.
 
         Raises:
-            ValueError: The file would be larger. Nothing is written.
-            TypeError, ValueError, OSError: The file can't be written there, see :func:`~.files.resolve_target`.
+            ValueError: The file would be larger than ``max_bytes``. Nothing is written.
+            TypeError, ValueError, OSError: The file can't be written to this path, see :func:`~.files.resolve_target`.
             RuntimeError: The lesson was stopped, or it is closed.
         """
         resolve_target(path)
@@ -255,7 +255,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         return provenance(self._model, {"target": self._board.target_name, "score": self._board.score})
 
     def close(self) -> None:
-        """End the computation and its thread, and remove the lesson from the page; an explorer passed to it stays."""
+        """End the computation and its thread, and remove the lesson from the page. An explorer passed to it stays."""
         if not self._open:
             return
         self._open = False
@@ -285,7 +285,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         return self.explorer is not None and self.explorer.session.busy
 
     def _on_result(self, result: CheckEvent) -> None:
-        """Show a step that is finished or has failed; called by the worker."""
+        """Show a step that has finished or failed; called on the worker's thread."""
         name = result.check.name
         if result.state == "running" or not self._open:
             return
@@ -356,11 +356,11 @@ def lesson(  # noqa: PLR0913
 ) -> Lesson:
     """Explain a saliency map step by step, for teaching: large type, arrow keys, full screen.
 
-    From the image to the overlay: the signed gradient, its absolute value, the reduction over channels, the color
-    scale. Then its weaknesses and remedies: noise and smoothing, saturation and the path of Integrated Gradients, the
-    caveat of Guided Backprop, Grad-CAM's layers. Each step has a control and names the explorer's control for the same
-    setting; "Try it" moves an explorer there. All numbers and maps are computed for this model by :func:`attribute`,
-    once and step by step, and are then stored in the page: changing steps and moving sliders need no kernel.
+    The first steps lead from the image to the overlay: the signed gradient, its absolute value, the reduction over
+    channels and the color scale. The others show weaknesses and remedies: noise and smoothing, saturation and the path
+    of Integrated Gradients, the caveat of Guided Backprop, and Grad-CAM's layers. Each step has a control and names the
+    explorer's control for the same setting; "Try it" applies that setting in an explorer. All numbers and maps are
+    computed once for this model, as in :func:`attribute`, and stored in the page: steps and sliders need no kernel.
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
@@ -372,16 +372,16 @@ def lesson(  # noqa: PLR0913
         n_samples: SmoothGrad's number of samples.
         seed: The seed of all noise.
         steps: Names of the steps to show. Default: all, see :attr:`Lesson.steps`.
-        explorer: The explorer that "Try it" moves. Default: a new one below the lesson.
+        explorer: The explorer that "Try it" updates. Default: a new one below the lesson.
         **options: "transform", "class_names" and "device", as for :func:`attribute`.
 
     Returns:
-        The lesson, a widget: displayed by the last line of a cell, with the current step as an image and a text for
-        readers without a kernel (see :func:`~saliency_widgets.static_output`).
+        The lesson, a widget. As the last line of a cell it is displayed, with the current step as an image and a text
+        for readers without a kernel (see :func:`~saliency_widgets.static_output`).
 
     Raises:
         TypeError: An argument of the wrong type.
-        ValueError: An argument out of range, an unknown step, an input that doesn't fit, or a model that failed.
+        ValueError: An argument out of range, an unknown step, an input that doesn't fit, or a model that fails.
     """
     return Lesson(
         model, image, target=target, score=score, baseline=baseline, noise_level=noise_level, n_samples=n_samples,

@@ -1,4 +1,4 @@
-"""The weaknesses of the plain gradient, and how other methods address them."""
+"""Further steps of a lesson: weaknesses of the plain gradient, and how other methods address them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from saliency_widgets.widgets.lesson.step import step
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 SEGMENTS = 12
-"""Segments of the path from the baseline to the image."""
+"""The number of segments of the path from the baseline to the image."""
 _FINER = 2  # points of the score's curve per segment
 _FEWEST, _MOST = 4, 64  # steps of Integrated Gradients per segment
 _LAYERS = 8
@@ -46,7 +46,7 @@ _LAYERS = 8
     settings={"method": "smoothgrad", "n_samples": 1, "sign": "absolute"},
 )
 def noise(board: Board, page: Page) -> None:
-    """Show the gradients of images with increasing noise: SmoothGrad with one sample."""
+    """Show the gradients of images with increasing noise, computed as SmoothGrad with one sample."""
     page.set_control(NOISE_LEVEL.title, slider=True, start=2)
     clean = board.map_of(board.gradient)
     without_noise = strength(board, page, "Gradient without noise")
@@ -142,7 +142,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
 
 
 def _risen(board: Board, at: int) -> tuple[float, float]:
-    """Return the score at a point and its share of the whole change; NaN if there is no change."""
+    """Return the score at a point, and its change as a share of the total change (NaN without a change)."""
     scores = _saturation(board).scores
     here, change = float(scores[at * _FINER] - scores[0]), float(scores[-1] - scores[0])
     return float(scores[at * _FINER]), here / change if change else float("nan")
@@ -194,7 +194,7 @@ def saturated(board: Board, page: Page) -> None:
     settings={"method": "integrated_gradients", "sign": "absolute"},
 )
 def path(board: Board, page: Page) -> None:
-    """Show the sum up to each point: Integrated Gradients over the segments, added up."""
+    """Show the sum up to each point, accumulated from Integrated Gradients over the segments."""
     page.set_control("Position on the path", slider=True, start=SEGMENTS)
     entry, runner = get_method("integrated_gradients"), board.runner()
     total = torch.zeros_like(runner.inputs)
@@ -206,7 +206,7 @@ def path(board: Board, page: Page) -> None:
         sums.append(total)
     height, width = runner.inputs.shape[-2:]
     maps = [STRENGTH(values, (height, width))[0] for values in sums]
-    high = max(float(values.max()) for values in maps)  # one scale, so that the map grows
+    high = max(float(values.max()) for values in maps)  # one scale for all points, so that the map visibly grows
     for at, (values, partial_sum) in enumerate(zip(maps, sums, strict=True)):
         score, _ = _risen(board, at)
         climbed = score - float(_saturation(board).scores[0])
@@ -224,7 +224,7 @@ def path(board: Board, page: Page) -> None:
 
 
 def _steps(board: Board) -> list[int]:
-    """Return the number of steps for each segment, in proportion to the change of the score."""
+    """Return the number of steps for each segment: about proportional to the score's change, a power of two."""
     scores = _saturation(board).scores.double()
     moved = scores.diff().abs().view(SEGMENTS, _FINER).sum(1)
     shares = (moved / moved.sum().clamp(min=1e-300)).tolist()
@@ -314,7 +314,7 @@ def layers(board: Board, page: Page) -> None:
         try:
             attribution = last if name == last.layer else board.attribution("grad_cam", layer=name)
         except ValueError:
-            continue  # the score doesn't depend on it
+            continue  # the score doesn't depend on this layer
         h, w = attribution.values.shape[-2:]
         frame = board.layer_frame(attribution, "positive")
         text = f"Layer {name}: {h} × {w} cells, each for {height / h:.3g} × {width / w:.3g} pixels of the image."
@@ -334,7 +334,7 @@ def _some_layers(board: Board, last: str) -> list[str]:
     modules = dict(board.problem.model.named_modules())
     names = [
         path for path in sizes
-        # Padding adds no information, and makes sizes that no layer has.
+        # Padding adds no information, and produces sizes that no layer has.
         if (path not in spatial or spatial[path].default) and not _is_padding(modules.get(path))
     ]  # fmt: skip
     names = names[: names.index(last) + 1] if last in names else [*names, last]

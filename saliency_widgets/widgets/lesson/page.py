@@ -19,16 +19,16 @@ _DISPLAY = render.check_display({})
 
 @dataclass
 class Page:
-    """The page of a step. One of its shots is visible, selected by the step's control.
+    """The page of a step. The step's control selects which of its shots is visible.
 
     Attributes:
-        existing: Names of the images and maps of earlier pages.
+        existing: The names of the images and maps of earlier pages.
         images: PNG files by name.
         maps: Maps by name, in the format of the front end.
         shots: The shots to choose from.
         settings: For each shot, the settings that "Try it" adds to those of the step.
         notes: Further notes.
-        label: The control's label; without one, there is only one shot.
+        label: The control's label; empty if there is only one shot.
         slider: Whether the control is a slider instead of a row of buttons.
         start: The shot that is shown first.
     """
@@ -70,21 +70,21 @@ class Page:
         """Add a shot.
 
         Args:
-            label: Its label at the control.
+            label: The shot's label in the control.
             *panels: The panels, side by side.
-            text: What was measured, in a sentence or two.
+            text: The measured values, in one or two sentences.
             **settings: The settings that "Try it" adds to those of the step.
         """
         self.shots.append({"label": label, "text": text, "panels": list(panels)})
         self.settings.append(settings)
 
     def image(self, name: str, caption: str, make: Callable[[], np.ndarray]) -> dict[str, Any]:
-        """Return an image panel; the image is made only if no page has it yet.
+        """Return an image panel; the image is created only if no page has it yet.
 
         Args:
             name: The image's name, unique in the lesson.
             caption: The caption below it.
-            make: Returns the image, uint8 (H, W, 3).
+            make: A function that returns the image, uint8 (H, W, 3).
         """
         if name not in self.existing and name not in self.images:
             self.images[name] = png_bytes(make())
@@ -101,15 +101,15 @@ class Page:
         clip: tuple[float, float] = _DISPLAY["clip"],
         scale: str = "",
     ) -> dict[str, Any]:
-        """Return a map panel; the map is made only if no page has it yet.
+        """Return a map panel; the map is created only if no page has it yet.
 
         Args:
             name: The map's name, unique in the lesson.
             caption: The caption below it.
-            make: Returns the map.
+            make: A function that returns the map.
             over: The name of the image below it. Default: none.
             opacity: The map's opacity. Default: the display's default over an image.
-            clip: Percentiles of the weakest and the strongest color.
+            clip: The percentiles of the weakest and the strongest color.
             scale: The name of the map whose color range is used. Default: its own.
         """
         if name not in self.existing and name not in self.maps:
@@ -125,7 +125,7 @@ class Page:
 
         Args:
             caption: The caption below them.
-            bars: Label and share, from 0 to 1, of each bar.
+            bars: The label and the share, from 0 to 1, of each bar.
             chosen: The index of the marked bar.
         """
         items = [{"label": label, "share": share} for label, share in bars]
@@ -140,11 +140,11 @@ class Page:
 
         Args:
             caption: The caption below it.
-            points: The points' x, ascending, and y values.
+            points: The x values in ascending order, and the y values.
             at: The marker's x value.
-            x_label: Label of the x axis.
-            y_label: Label of the y axis.
-            mark: An x value and its label.
+            x_label: The label of the x axis.
+            y_label: The label of the y axis.
+            mark: A marked x value and its label.
         """
         x, y = ([float(value) for value in values] for values in points)
         label = None if mark is None else {"at": float(mark[0]), "label": mark[1]}

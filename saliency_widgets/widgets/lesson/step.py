@@ -1,4 +1,4 @@
-"""The steps of a lesson: each a function that fills a page."""
+"""The steps of a lesson, each built by a function that fills a page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Step:
         control: The label of the explorer's control for the same setting.
         control_class: The CSS class of that control.
         settings: The explorer's settings for "Try it".
-        build: Fills the page.
+        build: A function that fills the page.
         method: The method whose requirements the model must meet; may be empty.
     """
 
@@ -43,7 +43,7 @@ def step(
     settings: Mapping[str, Any] | None = None,
     method: str = "",
 ) -> Callable[[Callable[[Board, Page], None]], Step]:
-    """Return a decorator that turns a function that fills a page into a step of the same name."""
+    """Return a decorator that turns a function filling a page into a step of the same name."""
 
     def wrap(build: Callable[[Board, Page], None]) -> Step:
         first, second = says

@@ -1,4 +1,4 @@
-"""The lesson's view; everything that it shows is in its traits, so it works in a page without a kernel."""
+"""The lesson's view. Its traits hold everything that it shows, so that it works on a page without a kernel."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class LessonView(BundledView):
         return f"LessonView({self.title!r}, {len(self.steps)} steps)"
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Apply a message from the page, but not while the worker writes."""
+        """Apply a message from the front end, but not while the worker is writing."""
         with self._lock:
             super().set_state(sync_data)
 
@@ -96,7 +96,7 @@ class LessonView(BundledView):
         """Go to a step."""
         with self._lock:
             self.step = index
-            self.send_state("step")  # the page may have moved on, in a message that is still under way
+            self.send_state("step")  # even if unchanged here: a step change from the page may be in transit
 
     def _on_message(self, _widget: Widget, content: Any, _buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None

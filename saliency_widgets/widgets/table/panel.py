@@ -1,4 +1,4 @@
-"""The controls of the table explorer: methods and baselines that apply to rows."""
+"""The controls of the table explorer, with the methods and baselines that apply to rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAMED = {
 
 
 class BaselineControl(Control):
-    """The baseline of a row: a statistic or a row of the background, or zero.
+    """A control for the baseline of a row: a statistic, noise or a row of the background, or zero.
 
     Args:
         table: The row and its background.
@@ -39,7 +39,7 @@ class BaselineControl(Control):
         options = _NAMED if background is not None else {"zero, as the model sees it": "zero"}
         super().__init__(BASELINE, value, options=options)
         self._background = background
-        self._rows: dict[int, Any] = {}  # the same object for the same row: it is part of the request
+        self._rows: dict[int, Any] = {}  # the same row must be the same object, as it is part of the request
         self._row = w.IntSlider(min=0, max=0 if background is None else len(background) - 1, description="Row")
         self._row.style.description_width = LABEL_WIDTH
         self._row.layout.width = "auto"
@@ -50,17 +50,17 @@ class BaselineControl(Control):
 
     @property
     def leaves(self) -> list[Any]:
-        """The menu and the slider of the row."""
+        """The menu and the slider for the row."""
         return [self._holder, self._row]
 
     @property
     def row(self) -> int | None:
-        """The number of the background's row; None for another baseline."""
+        """The index of the selected background row; None for another baseline."""
         return int(self._row.value) if self._holder.value == _ROW else None
 
     @property
     def value(self) -> Any:
-        """A name, a row of the background, or a value set from Python."""
+        """The baseline: a name, a row of the background, or a value set from Python."""
         if self.row is None:
             return super().value
         if self.row not in self._rows:
@@ -77,10 +77,10 @@ class BaselineControl(Control):
 
 
 def check_baseline(table: Table, value: Any) -> None:
-    """Check a pandas row that is passed as baseline.
+    """Check a pandas row that is passed as the baseline.
 
     Raises:
-        ValueError: It has other columns, unusable values, or more than one row.
+        ValueError: It has other columns or unusable values, or is not one row.
     """
     count = len(table.columns.encode(value, "baseline"))
     if count != 1:
@@ -88,7 +88,7 @@ def check_baseline(table: Table, value: Any) -> None:
 
 
 class TablePanel(Panel):
-    """Method, target and the method's parameters, for rows of a table.
+    """Controls for the method, the target and the method's parameters, for rows of a table.
 
     Args:
         problem: The model and the row.
@@ -105,19 +105,19 @@ class TablePanel(Panel):
 
     @property
     def baseline_row(self) -> int | None:
-        """The background row used as the chosen method's baseline; None for another baseline."""
+        """The index of the background row that is the baseline of the selected method; None for another baseline."""
         control = self._params.get(BASELINE)
         used = BASELINE in self._methods[self._method.value].params
         return control.row if used and isinstance(control, BaselineControl) else None
 
     def title_of(self, request: Request) -> str:
-        """Return the method, and the target if it has a name."""
+        """Return the method and target of a request; only the method for a single output without class names."""
         if self._problem.class_names is None and self._classes == 1:
             return get_method(request.method).title
         return super().title_of(request)
 
     def predicted(self, logits: Any) -> None:
-        """Show the model's prediction for the current row; touches only display widgets."""
+        """Show the model's predictions for the current row; changes only display widgets."""
         previous, self._predicted = self._predicted, logits
         if self._bars is not None and (previous is None or not torch.equal(previous, logits)):
             self._show_predicted()

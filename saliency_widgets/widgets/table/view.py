@@ -1,4 +1,4 @@
-"""The view of a row of a table: its attributions as ranked bars on the left, live controls on the right."""
+"""The table explorer: the attributions of a row as ranked bars on the left, live controls on the right."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from saliency_widgets.widgets.table.panel import BaselineControl, TablePanel, ch
 from saliency_widgets.widgets.table.what_if import WhatIf
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
-_BARS = 640  # pixels across, in a snapshot
+_BARS = 640  # pixels: width of the bars in a snapshot
 
 
 class TableView(KindView):
-    """Shows which features of a row moved the model's output.
+    """The view of a row of a table, which shows the features that the model's output depends on.
 
     Args:
         problem: The model and the row.
-        setup: The initial settings, "top", the number of bars, among its ``params``.
+        setup: The initial settings; its ``params`` can include "top", the number of bars.
 
     Attributes:
         panel: The controls.
@@ -64,21 +64,21 @@ class TableView(KindView):
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
         self._labels = partial(labels_of, setup.labels, score=setup.panel["score"])
-        self._labels(problem)  # wrong labels raise in this call
+        self._labels(problem)  # raises for invalid labels
         top = None if top is None else top_of(len(table.names)).check(top)
         self.panel = TablePanel(problem, params=params, **setup.panel)
         self.bars = FeatureBars(table.names, self._on_bar, top=top)
-        self._table = self._read = self._first = table  # as shown, as edited, and as passed
-        self._editing = threading.RLock()  # each edit starts from the row that the last one left
-        self._before: tuple[Any, Tensor] | None = None  # for the original row: the model's version and the logits
+        self._table = self._read = self._first = table  # the displayed, the edited and the original row
+        self._editing = threading.RLock()  # each edit starts from the result of the previous one
+        self._before: tuple[Any, Tensor] | None = None  # the model's version and its logits for the original row
         self._predicted = RichText()
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
-        """Make the what-if controls, the status below the bars, and the trust tests."""
+        """Create the what-if controls, the status below the bars, and the trust tests."""
         self._explorer, panel, table = explorer, self.panel, self._first
         self.what_if = WhatIf(table, self._on_edit)
         controls = [*panel.controls, *self.bars.controls, *self.what_if.controls]
-        session = explorer.session  # the panel's worker must not refer to the explorer
+        session = explorer.session  # the trust panel's worker must not refer to the explorer
         self.view = HeatmapView(None, None, on_stop=session.stop, controls=controls)
         self.what_if.on_new_control = self.view.add_controls
         makers = {BASELINE: partial(BaselineControl, table)}
@@ -92,7 +92,7 @@ class TableView(KindView):
 
     @property
     def row(self) -> Any:
-        """The explained row including edits: a DataFrame of one row."""
+        """The explained row with all edits, a DataFrame of one row."""
         return self._read.rows.copy()
 
     def edit(self, values: Mapping[str, Any]) -> None:
@@ -108,11 +108,11 @@ class TableView(KindView):
 
     @property
     def stored(self) -> Any:
-        """The row."""
+        """The row, including edits."""
         return self._explorer.arguments["inputs"]
 
     def restore(self, stored: Any) -> Callable[[], object]:
-        """Change the values in which the row of a state differs."""
+        """Set the values that differ in the row of a state, and return a function that undoes it."""
         now = self.row
         if list(map(str, stored.columns)) != list(map(str, now.columns)):
             raise ValueError(f"path: the saved row has the columns {list(stored.columns)}, not {list(now.columns)}.")
@@ -125,7 +125,7 @@ class TableView(KindView):
 
     @classmethod
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the row, and its names and background."""
+        """Return the row, and its feature names and background as arguments."""
         attribution = state["attribution"]
         if attribution.transformed and "transform" not in further:
             raise ValueError("transform: the row was transformed, and functions are not stored. Pass it as transform=.")
@@ -134,7 +134,7 @@ class TableView(KindView):
         return state["row"] if inputs is None else inputs, about
 
     def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> NoReturn:
-        """Bars are drawn by bqplot, which needs a notebook."""
+        """Raise an error, because bqplot, which draws the bars, needs a notebook."""
         raise NotImplementedError(
             f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
             "explorer.save_state(path) stores everything for sw.load, explorer.by_feature() is a table, and the "
@@ -154,7 +154,7 @@ class TableView(KindView):
         return True
 
     def show(self, event: Event) -> None:
-        """Draw the bars, the prediction and the sum."""
+        """Show the bars, the prediction and the sum of the bars."""
         attribution = event.attribution
         if attribution is None or event.state not in ("running", "done"):
             return
@@ -169,12 +169,12 @@ class TableView(KindView):
             if torch.equal(table.tensor, self._first.tensor):
                 self._before = number, logits[0]
             elif self._before is not None and self._before[0] != number:
-                self._before = None  # another model's
+                self._before = None  # it belongs to another version of the model
         self._predicted.value = self._prediction_text(attribution, logits)
         self.bars.say(self._sum_text(attribution))
 
     def comments(self) -> list[str]:
-        """Return the edits, and which row of the background is the baseline."""
+        """Return comments on the edits and on the background row that is the baseline."""
         lines = []
         if self.what_if.changed:
             edits = (f"{name!r} = {value!r}" for name, value in self.what_if.changed.items())
@@ -187,21 +187,21 @@ class TableView(KindView):
         return lines
 
     def checkup_version(self, version: tuple) -> Any:
-        """Return the model's version: the findings don't depend on the row."""
+        """Return the model's version, because the findings do not depend on the row."""
         return version[0]
 
     def relevant(self, findings: Sequence[Finding]) -> Sequence[Finding]:
-        """Select the findings about methods that apply to rows."""
+        """Return the findings that concern all methods or some method in the menu."""
         menu = self.panel.titles
         return [finding for finding in findings if not finding.methods or {*finding.methods} & {*menu}]
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
-        """Return the ranked bars."""
+        """Return the ranked bars with the texts around them."""
         bars = self.bars.shown
         return Snapshot(lines(), (lambda share: render.draw_bars(bars, round(_BARS * share))) if bars else None)
 
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
-        """Return the number of bars."""
+        """Return the control for the number of bars."""
         return dict.fromkeys(self.bars.top.leaves, ("value",))
 
     def _prediction_text(self, attribution: Attribution, logits: Tensor | None) -> Markup:
@@ -235,7 +235,7 @@ class TableView(KindView):
         return element("div", text, class_="sw-predicted", style=f"color:{INK};line-height:1.5")
 
     def _sum_text(self, attribution: Attribution) -> Markup:
-        """Format the meaning of the colors, and the sum of the bars if it means something."""
+        """Format the meaning of the colors, and the sum of the bars if they add up to a change of the score."""
         index, task = attribution.settings["target"], self.problem.task(attribution.settings["score"])
         named = isinstance(index, int) and task.class_names is not None
         name = task.label(index) if named else "a higher score" if task.shares else "a higher prediction"

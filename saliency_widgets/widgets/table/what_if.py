@@ -1,4 +1,4 @@
-"""What-if: change the row's values one feature at a time, within the range of the other rows."""
+"""What-if controls: change the row's values one feature at a time, within the range of the other rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.base.text import RichText
 
-_STEPS = 200  # of a slider
-_CHOICES = 300  # of a menu, the most frequent
+_STEPS = 200  # steps of a slider
+_CHOICES = 300  # options of a menu, the most frequent values
 _LISTED = 20  # changed values in the summary
 _CLASS = "sw-control-what-if-value"
-_SAME = 1e-6  # of a step: the browser sends back a value that differs in the last bits
+_SAME = 1e-6  # of a step; the browser returns a value that differs in the last bits
 
 
 class WhatIf:
-    """Controls for choosing a feature and changing its value, with a summary of the changes.
+    """Controls that select a feature and change its value, with a summary of the changes.
 
     Args:
         table: The original row and its background.
-        edit: Called with a name and a value; returns whether the value can be used.
+        edit: Called with a feature's name and its new value; returns whether the value can be used.
 
     Attributes:
         widget: The column of controls.
@@ -66,11 +66,11 @@ class WhatIf:
 
     @property
     def controls(self) -> list[w.Widget]:
-        """The widgets that the user operates."""
+        """The interactive widgets."""
         return [self._feature, self._value, self._back, self._all]
 
     def choose(self, column: int) -> None:
-        """Choose the feature to change."""
+        """Select the feature to change, by its column index."""
         self._feature.value = self._table.names[column]
 
     def set_values(self, values: Mapping[str, Any]) -> None:
@@ -99,14 +99,14 @@ class WhatIf:
         self._all.disabled = not self._changed
 
     def _on_value(self, change: Any) -> None:
-        if change["owner"] is not self._value:  # it was replaced while it was dragged
+        if change["owner"] is not self._value:  # the control was replaced while the user dragged it
             return
         name, value = self._feature.value, change["new"]
         original = self._original(name)
         current = self._changed.get(name, original)
         value = next((exact for exact in (original, current) if self._same(value, exact)), value)
         if value != current and not self._edit(name, value):
-            self._show()  # as it was
+            self._show()  # show the previous value
 
     def _same(self, shown: Any, value: Any) -> bool:
         return abs(shown - value) < _SAME * self._step if isinstance(shown, float) else bool(shown == value)
@@ -118,10 +118,10 @@ class WhatIf:
         self._show()
 
     def _show(self) -> None:
-        """Show a control for the chosen feature at its current value.
+        """Show a control for the selected feature at its current value.
 
-        It is a new control each time: a slider in the browser clamps its value to new limits and steps, and sends that
-        back as if the user had moved it.
+        The control is a new one each time, because a slider in the browser would clamp its value to new limits and
+        steps and send the result as if the user had moved it.
         """
         name = self._feature.value
         value = self._changed.get(name, self._original(name))
@@ -136,7 +136,7 @@ class WhatIf:
         if old is None:
             self._value_box.children = (self._value,)
         else:
-            # Hidden, and closed only when the next one comes: it may still be dragged.
+            # Hide the old control and close it with the next change, as the user may still be dragging it.
             old.layout.display = "none"
             old.remove_class(_CLASS)
             self._value_box.children = (old, self._value)
@@ -156,7 +156,7 @@ class WhatIf:
             options = sorted({*frequent, value}, key=str)
             return Menu(options=[(str(option), option) for option in options], value=value, **common)
         low, high = float(column.min()), float(column.max())
-        if low == high:  # all rows have the same value: use a range around it
+        if low == high:  # all rows have the same value, so use a range around it
             low, high = low - max(1.0, abs(low)), high + max(1.0, abs(high))
         value = float(value)
         low, high = min(low, value), max(high, value)
@@ -164,6 +164,6 @@ class WhatIf:
             return w.IntSlider(value=int(value), min=math.floor(low), max=math.ceil(high), **common)
         self._step = float(np.format_float_positional((high - low) / _STEPS, precision=2, fractional=False))
         digits = max(0, 1 - math.floor(math.log10(self._step)))
-        # The slider moves in steps from its lower end: align that with the current value.
+        # Align the slider's lower end with the current value, as its steps start there.
         low = value - math.floor((value - low) / self._step) * self._step
         return w.FloatSlider(value=value, min=low, max=high, step=self._step, readout_format=f".{digits}f", **common)

@@ -1,4 +1,4 @@
-"""The view of ablation: the score and the classes without a marked region."""
+"""The view of the ablation test: the score and the classes without a marked region."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SHARE = Param(
 
 
 class AblationSection(Section):
-    """Shows the model's predictions without the marked region."""
+    """A tab that shows the model's score and predictions without the marked region."""
 
     view, waiting = "ablation", "Mark a region on the image, or move the slider."
 
@@ -61,7 +61,7 @@ class AblationSection(Section):
         return [w.HBox([strip, bars], layout={"flex_flow": "row wrap"})]
 
     def marked(self, mask: np.ndarray) -> None:
-        """Take over a region that was marked on the image."""
+        """Test a region that the user has marked on the image, a boolean mask (H, W)."""
         self.region = torch.from_numpy(mask.copy())
         self.ask()
 
@@ -70,7 +70,7 @@ class AblationSection(Section):
         self.ask()
 
     def show(self, result: Ablation, shown: FinishedMap) -> None:
-        """Show the score's change, those of the random regions, and the most probable classes."""
+        """Show the change of the score, the changes for random regions, and the most probable classes."""
         if isinstance(self.region, float) and not len(result.elsewhere):
             self.context.view.mark(result.mask.cpu().numpy())
         changes = (result.elsewhere.double() - result.before).tolist()
@@ -85,7 +85,7 @@ class AblationSection(Section):
                 f" Without random regions of the same shape it moves by {np.mean(changes):+.3g} on average; {as_far} "
                 f"of {len(changes)} draws move it as far in that direction."
             )
-        self.say(first + second)  # before the charts, which take longer to draw
+        self.say(first + second)  # first, because the charts take longer to draw
         limit = 1.15 * max(1e-6, abs(result.change), *map(abs, changes))
         widen_scale(self._change, low=-limit, high=limit)
         draw(self._random_marks, np.array(changes), np.full(len(changes), 0.5))

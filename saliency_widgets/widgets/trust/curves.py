@@ -20,7 +20,7 @@ from saliency_widgets.widgets.trust.section import Section
 
 
 class CurvesSection(Section):
-    """Shows the score while the most important pixels are removed, or inserted, first."""
+    """A tab that shows the score as pixels are removed or inserted, the most important ones first."""
 
     view, waiting = "curves", "The curves are computed as soon as the map is finished."
 
@@ -54,7 +54,7 @@ class CurvesSection(Section):
         return [w.HBox(figures, layout={"flex_flow": "row wrap"})]
 
     def show(self, result: Curves, shown: FinishedMap) -> None:
-        """Show the curves computed so far."""
+        """Show the curves computed so far, for the explained class or the typed one."""
         self._result = result, shown
         try:
             name, result = self._for_class(result, shown)
@@ -83,7 +83,7 @@ class CurvesSection(Section):
             self.show(*self._result)
 
     def _for_class(self, result: Curves, shown: FinishedMap) -> tuple[str, Curves]:
-        """Return the name of the typed class and its curves."""
+        """Return the name of the typed class and its curves; without one, an empty name and ``result``."""
         text = self._class.value.strip()
         if not text:
             return "", result

@@ -13,7 +13,7 @@ from saliency_widgets.widgets.trust.section import Section
 
 
 class BarsSection(Section):
-    """A test whose result is a bar for each feature of a table."""
+    """A tab for a test that yields a number for each feature of a table, shown as bars."""
 
     waiting = "The answer comes as soon as the bars are there."
 
@@ -25,12 +25,12 @@ class BarsSection(Section):
 
 
 class ImportanceSection(BarsSection):
-    """Shows the features that the scores of many rows depend on."""
+    """A tab that shows the features that the scores of many rows depend on."""
 
     view = "importance"
 
     def show(self, result: Importance, shown: FinishedMap) -> None:  # noqa: ARG002
-        """Show the mean sizes over the rows computed so far."""
+        """Show the mean absolute values over the rows computed so far, with their means as markers."""
         self._bars.show(result.size.numpy(), markers=result.mean.numpy(), final=result.complete)
         largest = result.size.argsort(descending=True)[:3].tolist()
         state = "" if result.complete else f" of {result.total}"

@@ -1,4 +1,4 @@
-"""The panel under the map: while open, it tests the displayed map; closed, it does nothing."""
+"""The panel below the map, which tests the displayed map while the panel is open."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _INTRODUCTION = "{mark} shows what the score is sensitive to, not what causes it
 
 
 def views() -> dict[str, type[Section]]:
-    """Return the views of tests by name: the subclasses of :class:`Section` in the modules of this folder."""
+    """Return the subclasses of :class:`Section` in the modules of this folder, by the name of their view."""
     modules = modules_in(importlib.import_module("saliency_widgets.widgets.trust"))
     classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
     return {value.view: value for value in classes if issubclass(value, Section) and "view" in vars(value)}
 
 
 class TrustPanel:
-    """Tests of the displayed map, one at a time: those that are registered for this kind of input.
+    """A panel that runs the tests registered for this kind of input on the displayed map, one at a time.
 
     Args:
-        context: What the tests may use of the explorer.
-        busy: Returns whether a map is being computed; then only urgent tests run.
+        context: The parts of the explorer that the tests can use.
+        busy: Returns whether a map is being computed. Only urgent tests run during that time.
         executor: "thread" or "inline".
 
     Attributes:
-        widget: The panel, initially folded.
+        widget: The panel, initially closed.
         tests: The tests, in the order of their tabs.
     """
 
@@ -49,17 +49,17 @@ class TrustPanel:
         self._context = context
         self.tests = [test for test in trust_tests().values() if test.fits(context.kind)]
         self._shown: FinishedMap | None = None
-        self._checks: dict[str, tuple[Check, FinishedMap]] = {}  # by test: the newest check and the map that it tests
+        self._checks: dict[str, tuple[Check, FinishedMap]] = {}  # by test: its newest check and the map to test
         self._maps: dict[str, FinishedMap] = {}  # the maps computed so far, by title
         self._examiner = Examiner(weakly(self._on_result), busy=busy, executor=executor)
         weakref.finalize(self, self._examiner.jobs.ending.end).atexit = False
         self._making = threading.RLock()
-        self._sections: list[Section] = []  # made when the panel is first opened
+        self._sections: list[Section] = []  # created when the panel is first opened
         self._choice = w.ToggleButtons(options=[(test.title, k) for k, test in enumerate(self.tests)], value=0)
         self._choice.style.button_width = "auto"
         self._message = RichText()
-        # Shows one section, none before the panel is first opened. It stays when the fold is closed, which may be while
-        # bqplot draws into it and needs a size: the style sheet folds it without changing its width.
+        # The stack shows one section, and none until the panel is first opened. It stays when the panel is closed, as
+        # bqplot may be drawing and needs a size: the style sheet hides the stack without changing its width.
         self._stack = w.Stack(selected_index=None)
         style = "line-height:1.4;margin:2px 0 6px"
         introduction = RichText(element("div", _INTRODUCTION.format(mark=context.kind.mark), style=style))
@@ -79,7 +79,7 @@ class TrustPanel:
             section.others = self._others
         self._stack.children = [section.widget for section in sections]
         self._context.view.add_controls(*(leaf for section in sections for leaf in section.leaves))
-        self._sections = sections  # last: other threads check it to see whether all sections exist
+        self._sections = sections  # last, because other threads use it to check whether the sections exist
 
     @property
     def opened(self) -> bool:
@@ -91,21 +91,21 @@ class TrustPanel:
         return self._sections[self._choice.value or 0]
 
     def show(self, shown: FinishedMap, title: str) -> None:
-        """Test a finished map if the panel is open; called on any thread."""
+        """Test a finished map if the panel is open. Can be called on any thread."""
         if self._shown is None or not self._shown.is_comparable(shown):
-            self._remove_markers()  # of another row or score
+            self._remove_markers()  # they belong to another row or score
         maps = {name: other for name, other in self._maps.items() if other.is_comparable(shown) and name != title}
         self._maps = dict([*maps.items(), (title, shown)][-_REMEMBERED:])
         self._shown = shown
-        if self.opened and self._sections:  # a thread that is opening the panel tests this map itself
+        if self.opened and self._sections:  # otherwise, a thread that is opening the panel tests this map
             self._ask(self._visible)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no test runs; return False on a timeout."""
+        """Wait until no test is running. Return False on a timeout."""
         return self._examiner.jobs.wait(timeout)
 
     def stop(self) -> None:
-        """Stop the running tests; selecting one runs it again."""
+        """Stop the running tests. Selecting a test runs it again."""
         if self._examiner.jobs.has():
             self._examiner.jobs.drop()
             self._message.value = escape("Interrupted. Close and open this panel to continue.")
@@ -128,14 +128,14 @@ class TrustPanel:
             if not self._sections:
                 self._make_sections()
         if not self.opened:
-            self._examiner.jobs.drop()  # first, so that no result brings markers back
+            self._examiner.jobs.drop()  # first, so that no late result restores the markers
         self._on_choice()
         if any("region" in test.needs for test in self.tests):
             self._context.view.allow_marking(self.opened)
 
     def _on_choice(self) -> None:
         self._remove_markers()
-        if self.opened and self._sections:  # a thread that is opening the panel shows them itself
+        if self.opened and self._sections:  # otherwise, a thread that is opening the panel shows them
             self._stack.selected_index = self._choice.value
             self._ask(self._visible)
 
@@ -152,10 +152,10 @@ class TrustPanel:
             self._examiner.submit(check)
 
     def _on_result(self, event: CheckEvent) -> None:
-        """Show a result from the worker; touches only display widgets."""
+        """Show a result from the worker; changes only display widgets."""
         check, shown = self._checks.get(event.check.name, (None, None))
         if check is not event.check or shown is None:
-            return  # about a map that is no longer shown
+            return  # the check is about a map that is no longer displayed
         if event.error is not None:
             self._message.value = error_line(error_text(event.error) or type(event.error).__name__)
             return

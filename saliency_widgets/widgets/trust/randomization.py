@@ -1,4 +1,4 @@
-"""The view of randomization: maps of models with more and more random weights."""
+"""The view of the randomization test: maps of models with an increasing number of random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_widgets.widgets.trust.section import Section
 
 
 class RandomizationSection(Section):
-    """Shows how the map changes as more and more weights become random."""
+    """A tab that shows how the map changes as more and more weights are randomized."""
 
     view, waiting = "randomization", "The maps are compared as soon as the map is finished."
 
@@ -37,7 +37,7 @@ class RandomizationSection(Section):
         return [figure, self._maps]
 
     def show(self, result: Randomization, shown: FinishedMap) -> None:
-        """Show the similarities and the maps."""
+        """Show the similarities and the maps computed so far."""
         shares = np.arange(result.done) / max(1, result.total - 1)
         widen_scale(self._similarity, result.similarity, result.structure, low=-0.25)
         draw(self._lines, shares, [np.nan_to_num(result.similarity), np.nan_to_num(result.structure)])

@@ -1,4 +1,4 @@
-"""The view of saturation: the score from the baseline to the input."""
+"""The view of the saturation test: the score along the path from the baseline to the input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_widgets.widgets.trust.section import Section
 
 
 class SaturationSection(Section):
-    """Shows where the score saturates, and whether the plain gradient can be trusted."""
+    """A tab that shows where the score saturates and whether the plain gradient can be trusted."""
 
     view, waiting = "saturation", "The path is computed as soon as the map is finished."
 
@@ -29,7 +29,7 @@ class SaturationSection(Section):
         return [chart([self._lines, self._settled], x, self._share, x_label=x_label, y_label="share")]
 
     def show(self, result: Saturation, shown: FinishedMap) -> None:  # noqa: ARG002
-        """Show score and slope along the path."""
+        """Show the score and its slope along the path."""
         change = float(result.scores[-1] - result.scores[0])
         steepest = float(result.slopes.max())
         scores = (result.scores - result.scores[0]).double().cpu().numpy() / (change or 1.0)

@@ -1,4 +1,4 @@
-"""A tab of the panel: the controls of a test, its result, and how to read it. Subclasses draw results."""
+"""A tab of the panel: a test's controls, its result and how to read it. Subclasses draw the results."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from saliency_widgets.widgets.base.text import RichText
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What the tests of a panel may use of their explorer.
+    """The parts of an explorer that the tests of its panel can use.
 
     Attributes:
         kind: The kind of input.
         view: The view of the map.
-        baselines: The names of the baselines that apply to the input, the default first.
-        makers: Makes controls that depend on the input.
+        baselines: The names of the baselines that apply to the input, starting with the default.
+        makers: Functions that create the controls that depend on the input, by parameter.
         table: The row and its background.
-        bars: The bars of the row's attributions, on which tests put markers.
-        labels: Reads the labels of the background's rows.
+        bars: The bars of the row's attributions, on which tests show markers.
+        labels: Returns the labels of the background's rows and their loss.
     """
 
     kind: Kind
@@ -50,7 +50,7 @@ class Context:
     labels: Callable[[Problem], tuple[Tensor | None, Loss]] = unlabeled
 
     def control(self, param: Param) -> Control:
-        """Make the control of a parameter; menus of baselines and fills have those that apply to the input."""
+        """Create the control for a parameter; menus of baselines and fills list those that apply to the input."""
         if param in self.makers:
             return self.makers[param]()
         names: Sequence[str] = self.baselines if param is BASELINE else ()
@@ -59,27 +59,27 @@ class Context:
         return Control(param, options={name: name for name in names})
 
     def missing(self, test: TrustTest) -> str:
-        """Return what a test needs and the explorer lacks, as a sentence; empty if there is nothing."""
+        """Return a message about an input that a test needs and the explorer lacks; empty if nothing is missing."""
         if "background" in test.needs and (self.table is None or self.table.background is None):
             return "There are no other rows. Pass background= some of your training data to sw.explore."
         return ""
 
 
 class Section:
-    """A test of the panel; it lists the numbers of any test that has no view of its own.
+    """A tab for one test; this base class lists the numbers of tests that have no other view.
 
     Args:
         test: The test.
-        context: What it may use of the explorer.
+        context: The parts of the explorer that the test can use.
 
     Attributes:
-        view: The name by which tests choose this class.
-        waiting: The text before there is a result.
-        controls: By name, the controls of the test's parameters.
-        asides: Further widgets that the user operates.
+        view: The name by which tests select this class.
+        waiting: The text to show until the first result.
+        controls: The controls of the test's parameters, by name.
+        asides: Other interactive widgets.
         region: The marked region, or the share of the map's largest values; None if nothing is marked.
-        widget: All of it.
-        ask: Called when a control was moved.
+        widget: The whole tab.
+        ask: Called when a control has moved, to run the test again.
         others: Returns the other maps computed so far, by title.
     """
 
@@ -97,7 +97,7 @@ class Section:
         for control in self.controls.values():
             control.observe(lambda: self.ask())
         parts = self._make_parts()
-        # The controls are as wide as those of the map.
+        # The controls have the same width as those of the map.
         controls = [*(control.widget for control in self.controls.values()), *self.asides]
         self.widget = w.VBox([
             w.VBox(controls, layout={"max_width": "460px"}), self._said, *parts,
@@ -105,16 +105,16 @@ class Section:
         ])  # fmt: skip
 
     def _make_parts(self) -> Sequence[w.Widget]:
-        """Make what is displayed below the controls and the result."""
+        """Create the widgets to display below the controls and the result."""
         return ()
 
     @property
     def leaves(self) -> list[w.Widget]:
-        """The widgets that the user operates."""
+        """The interactive widgets."""
         return [*(leaf for control in self.controls.values() for leaf in control.leaves), *self.asides]
 
     def check(self, shown: FinishedMap) -> Check | None:
-        """Return the check of this map; None if there is nothing to check."""
+        """Return the check of this map; None if a region or an input that the test needs is missing."""
         marked = bool(self.region.any()) if isinstance(self.region, Tensor) else self.region is not None
         if self.context.missing(self.test) or ("region" in self.test.needs and not marked):
             return None
@@ -122,11 +122,11 @@ class Section:
         return shown.check(self.test, values, region=self.region, others=self.others(), labels=self.context.labels)
 
     def say(self, *lines: str) -> None:
-        """Show the result as text, a line each."""
+        """Show the result as lines of text."""
         self._said.value = joined(result_line(line, strong=True) for line in lines)
 
     def show(self, result: Any, shown: FinishedMap) -> None:  # noqa: ARG002
-        """Show a full or partial result; called on the worker's thread, may touch only display widgets."""
+        """Show a full or partial result; called on the worker's thread, so it may change only display widgets."""
         lines = []
         for name, read in [pair for columns in self.test.columns for pair in columns.numbers.items()]:
             try:

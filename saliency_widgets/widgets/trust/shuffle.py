@@ -1,4 +1,4 @@
-"""The view of shuffled features: markers on the bars of a row, and bars of the importance over all rows."""
+"""The view of the shuffle test: markers on the bars of a row, and bars of the importance over all rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from saliency_widgets.widgets.trust.importance import BarsSection
 
 
 class ShuffleSection(BarsSection):
-    """Shows the effect of each feature: its value taken from other rows, and its column permuted."""
+    """A tab that shows the effect of taking a feature's value from other rows, and of permuting its column."""
 
     view = "shuffle"
     _local: Shuffled | None = None
     _row_line = ""
 
     def show(self, result: Shuffles, shown: FinishedMap) -> None:
-        """Show markers on the bars, and the importance over all rows."""
+        """Show markers on the bars of the row, and the importance of features over all rows."""
         local, permuted = result
-        if local is not self._local:  # it stays the same while the background is permuted
+        if local is not self._local:  # it is the same object while the background is permuted
             self._local, self._row_line = local, self._show_row(local, shown)
         lines = [self._row_line]
         if permuted is not None:

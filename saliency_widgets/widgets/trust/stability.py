@@ -1,4 +1,4 @@
-"""The view of stability, and of the agreement between methods."""
+"""The view of the stability test, with the agreement between methods."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = {
 
 
 class StabilitySection(Section):
-    """Shows whether the map is stable and whether the methods agree."""
+    """A tab that shows whether the map is stable and whether methods agree."""
 
     view, waiting = "stability", "The maps are compared as soon as the map is finished."
 
@@ -31,7 +31,7 @@ class StabilitySection(Section):
         return [self._table]
 
     def show(self, result: Stability, shown: FinishedMap) -> None:
-        """Show the rating, the numbers behind it, and the table."""
+        """Show the rating, the numbers it is based on, and the table of agreement."""
         mark, color, word = _WORDS[result.light]
         numbers = [f"barely visible noise {number(min(result.noises, default=float('nan')))} at worst"]
         if result.seeds:
