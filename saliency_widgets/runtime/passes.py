@@ -30,7 +30,7 @@ Gradient = tuple[Tensor, Tensor]
 """The gradient of scores with respect to rows, and the scores."""
 
 
-def _never() -> None:
+def never_cancel() -> None:
     """Do nothing: the check of a computation that can't be cancelled."""
 
 
@@ -58,7 +58,7 @@ class Passes:
     model: nn.Module
     inputs: Tensor
     score: Score
-    check: Callable[[], None] = _never
+    check: Callable[[], None] = never_cancel
     arguments: Arguments | None = None
     memory: Memory = field(default_factory=Memory)
     sharing: Sharing = field(default_factory=Sharing)
@@ -324,7 +324,7 @@ class Passes:
         self.memory.passes += 1
         with lent as copied, isolated(copied, self.model, seed) as model, ExitStack() as inside:
             inside.enter_context(computing(self.precision, self.inputs.device))
-            if self.check is not _never:
+            if self.check is not never_cancel:
                 inside.enter_context(interruptible(self.check))
             try:
                 yield model

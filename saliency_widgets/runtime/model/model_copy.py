@@ -280,7 +280,7 @@ class ModelCopy:
 
     Args:
         model: The caller's model.
-        dress: Replaces weights of the copy.
+        prepare: Replaces weights of the copy.
 
     Attributes:
         module: The copy.
@@ -288,12 +288,12 @@ class ModelCopy:
         scripted: The scripted modules in the copy, which are the caller's own.
     """
 
-    def __init__(self, model: nn.Module, dress: Callable[[nn.Module], None] | None = None) -> None:
+    def __init__(self, model: nn.Module, prepare: Callable[[nn.Module], None] | None = None) -> None:
         copier = Copier()
         with torch.inference_mode(False):
             self.module = copier.module(model)
-            if dress is not None:
-                dress(self.module)
+            if prepare is not None:
+                prepare(self.module)
         self.memo, self.scripted = copier.memo, copier.scripted
 
 
@@ -316,7 +316,7 @@ class Copies:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def lend(self, number: int, key: Any, dress: Callable[[nn.Module], None]) -> Iterator[ModelCopy]:
+    def lend(self, number: int, key: Any, prepare: Callable[[nn.Module], None]) -> Iterator[ModelCopy]:
         """Lend a copy that no other pass uses meanwhile.
 
         A copy that a pass wrote to (a cache in an attribute, BatchNorm statistics) is not reused, because a recorded
@@ -325,7 +325,7 @@ class Copies:
         Args:
             number: The number of the model's version.
             key: The kind of copy, compared by identity.
-            dress: Replaces weights of a new copy.
+            prepare: Replaces weights of a new copy.
         """
         with self._lock:
             self._idle = [entry for entry in self._idle if entry[0] == number]
@@ -333,7 +333,7 @@ class Copies:
             if entry is not None:
                 self._idle.remove(entry)
         if entry is None:
-            copied = ModelCopy(self.model, dress)
+            copied = ModelCopy(self.model, prepare)
             state = State(copied.module, _DEPTH, weights=False)
             entry = number, key, copied, state, state()
         yield entry[2]  # after an error, it isn't reused either

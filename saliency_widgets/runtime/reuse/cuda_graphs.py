@@ -13,7 +13,7 @@ from saliency_widgets.attribution.errors import Cancelled, out_of_memory
 from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.runtime.autograd import both_finite
 from saliency_widgets.runtime.model.isolation import is_training
-from saliency_widgets.runtime.passes import Gradient, Passes
+from saliency_widgets.runtime.passes import Gradient, Passes, never_cancel
 
 _STABLE = 3  # the pass at which a shape is recorded
 _MOST = 4  # shapes: each occupies the memory of a pass
@@ -100,7 +100,8 @@ class Replays:
 
     def _proven(self, passes: Passes, rows: Tensor, expected: tuple[Tensor, Tensor]) -> Callable | None:
         try:
-            with replace(passes, check=_never).isolated(tuned=True) as model:
+            # A recording always finishes.
+            with replace(passes, check=never_cancel).isolated(tuned=True) as model:
                 made = self.record(lambda x: scores_in(passes.output(model, x, range(len(x))), len(x)), rows)
                 result = made(rows, lambda output: passes.score(output, len(rows)))
         except Exception as error:
@@ -109,10 +110,6 @@ class Replays:
             return None
         near = all(_near(a, b) for a, b in zip(result, expected, strict=True))
         return made if near else None
-
-
-def _never() -> None:
-    """Let a recording finish: the check that never cancels."""
 
 
 def _near(result: Tensor, expected: Tensor) -> bool:
