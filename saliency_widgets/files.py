@@ -37,16 +37,16 @@ def as_path(path: Any, argument: str = "path") -> Path:
         text = os.fsdecode(path)
         os.fsencode(text)
     except UnicodeError:
-        raise ValueError(f"{argument}: it holds letters that no name of a file can have. Choose another.") from None
+        raise ValueError(f"{argument}: it contains characters that file names can't have. Choose another.") from None
     except TypeError as error:  # __fspath__ returned something else
-        raise TypeError(f"{argument}: expected a path such as 'maps/cat', got one that is no text: {error}.") from None
+        raise TypeError(f"{argument}: expected a path such as 'maps/cat', got a non-string path: {error}.") from None
     if not text or "\0" in text:
         raise ValueError(f"{argument}: expected a path such as 'maps/cat', got {text[:60]!r}.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
         name = quoted(Path(text).parts[0])
-        raise ValueError(f"{argument}: nobody here is called {name}. Spell the home folder out.") from None
+        raise ValueError(f"{argument}: there is no user {name}. Write out the path of the home folder.") from None
 
 
 def check_folder(folder: Path, argument: str = "path") -> None:
@@ -56,7 +56,7 @@ def check_folder(folder: Path, argument: str = "path") -> None:
         FileNotFoundError: It does not exist.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{argument}: there is no folder {quoted(folder)}. Make it first, or choose another.")
+        raise FileNotFoundError(f"{argument}: there is no folder {quoted(folder)}. Create it first, or choose another.")
 
 
 def resolve_target(path: Any) -> Path:
@@ -84,7 +84,7 @@ def resolve_target(path: Any) -> Path:
         raise ValueError(f"path: the link {named} leads back to itself. Choose another name.")
     if mode is not None and not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "special file")
-        raise ValueError(f"path: {named} is a {kind}, which nothing is written to. Choose another name.")
+        raise ValueError(f"path: {named} is a {kind}, which can't be written to. Choose another name.")
     if mode is not None and not os.access(target, os.W_OK):
         raise PermissionError(f"path: {named} is write-protected. Choose another name, or change its mode.")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -105,7 +105,7 @@ def put(path: Any, content: bytes | memoryview) -> int:
     """
     target = resolve_target(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    with path_errors(as_path(path), "can't be written; what was there stays"):
+    with path_errors(as_path(path), "can't be written; an existing file is unchanged"):
         try:
             mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
             # An existing file may be private, so its replacement must never be readable by others.
@@ -135,11 +135,11 @@ def check_open(file: Any) -> None:
     expected = f"path: expected a path, or a file opened for writing in binary mode, got a {type(file).__name__}"
     remedy = 'Pass open(path, "wb").'
     if hasattr(file, "encoding"):
-        raise TypeError(f"{expected} that takes text. {remedy}")
+        raise TypeError(f"{expected} in text mode. {remedy}")
     if getattr(file, "closed", False):
         raise ValueError(f"{expected} that is closed. {remedy}")
     if hasattr(file, "writable") and not file.writable():
-        raise ValueError(f"{expected} that can only be read. {remedy}")
+        raise ValueError(f"{expected} that is read-only. {remedy}")
 
 
 def write_all(file: Any, content: bytes) -> None:
@@ -155,8 +155,8 @@ def write_all(file: Any, content: bytes) -> None:
             return  # the file doesn't report how much it wrote
         if not count:
             raise OSError(
-                f"path: the file took {size - len(content)} of {size} bytes, and no more. Pass a path, or a file that "
-                f"waits until it is written."
+                f"path: the file accepted only {size - len(content)} of {size} bytes. Pass a path, or a file in "
+                f"blocking mode."
             )
         content = content[count:]
 

@@ -122,7 +122,7 @@ class Param:
                 raise TypeError
             number: float = operator.index(cast(SupportsIndex, value)) if whole else float(value)
         except Exception:  # objects that aren't numbers may raise anything; so may an integer too large for a float
-            wanted = "a whole number" if whole else "a number"
+            wanted = "an integer" if whole else "a number"
             raise TypeError(f"{self.name}: expected {wanted} {self._range()}, got {_shown(value)}.") from None
         smallest, largest = self.limits
         finite = whole or math.isfinite(number)
@@ -193,11 +193,11 @@ def check_text(argument: str, value: Any) -> str:
         ValueError: The string contains lone surrogates, as broken file names do.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{argument}: expected a text, got {_shown(value)}.")
+        raise TypeError(f"{argument}: expected a string, got {_shown(value)}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{argument}: expected a text, and letter {error.start} of it is half a character.") from None
+        raise ValueError(f"{argument}: expected a string, but character {error.start} is a lone surrogate.") from None
     return value
 
 
@@ -250,7 +250,7 @@ def check_length(argument: str, value: Any) -> None:
     except Exception as error:
         raise TypeError(f"{argument}: its length can't be read: {type(error).__name__}: {error}.") from error
     if count > MANY:
-        raise ValueError(f"{argument}: expected at most {MANY} of them, got {_shown(value)}. Pass fewer.")
+        raise ValueError(f"{argument}: expected at most {MANY} items, got {_shown(value)}. Pass fewer.")
 
 
 def figure(number: float) -> str:
@@ -277,7 +277,7 @@ def unknown(
     close = _close(name, names, aliases or {}, others) if isinstance(name, str) else []
     hint = f"Did you mean {_listed(close)}?" if close else f"Known: {_listed(names)}."
     if not names:
-        hint = "There is nothing to be named here: leave it out."
+        hint = "No name is accepted here; omit it."
     return f"{what}: {brief(name)} is not known. {hint}"
 
 
@@ -324,7 +324,7 @@ def _shown(value: Any) -> str:
     return f"{text} ({type(value).__name__})" if len(text) < 60 else f"a {type(value).__name__}"
 
 
-MAPS = Param("limit", None, low=1, kind="int", maximum=math.inf, help="How many maps at most.")
+MAPS = Param("limit", None, low=1, kind="int", maximum=math.inf, help="The maximum number of maps.")
 TIMEOUT = Param(
-    "timeout", None, low=0.0, maximum=_YEAR, optional=True, unit="s", help="How long to wait; without end unless given."
+    "timeout", None, low=0.0, maximum=_YEAR, optional=True, unit="s", help="How long to wait; no limit by default."
 )

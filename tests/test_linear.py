@@ -182,7 +182,7 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_class_names_that_are_none_are_refused(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"class_names: expected (the names in order|texts)"):
+    with pytest.raises(TypeError, match=r"class_names: expected (the names in order|strings)"):
         read_class_names(value)
 
 
@@ -221,9 +221,9 @@ def test_very_many_classes_are_searched_by_typing_alone() -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"noise_level": [k / 10**5 for k in range(10**5)]}, "100,000 maps are more"),
+        ({"noise_level": [k / 10**5 for k in range(10**5)]}, "100,000 maps exceed"),
         ({"n_samples": range(10**30)}, "n_samples: expected at most 1000000"),
-        ({"noise_level": [k / 10**3 for k in range(1000)], "n_samples": range(1, 1001)}, "1,000,000 maps are more"),
+        ({"noise_level": [k / 10**3 for k in range(1000)], "n_samples": range(1, 1001)}, "1,000,000 maps exceed"),
     ],
 )
 def test_a_record_of_more_than_a_page_holds_is_refused_before_it_is_made(record: dict, said: str) -> None:

@@ -59,7 +59,7 @@ describe("what a step has", () => {
   });
 
   it("is counted, refused steps too, until all are there", () => {
-    expect(progressOf([{ state: "ready" }, { state: "refused" }, {}])).toBe("2 of 3 steps are there");
+    expect(progressOf([{ state: "ready" }, { state: "refused" }, {}])).toBe("2 of 3 steps ready");
     expect(progressOf([{ state: "ready" }])).toBe("");
   });
 

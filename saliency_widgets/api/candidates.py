@@ -57,7 +57,7 @@ class Candidate:
             assert self.method is not None
             result = map_of(self.method, self.params, self.reduction, runner)
             if tuple(result.shape) != shape:
-                raise ValueError(f"its map has shape {tuple(result.shape)}, and what the model sees has {shape}.")
+                raise ValueError(f"its map has shape {tuple(result.shape)}, but the model's input has shape {shape}.")
             if not bool(torch.isfinite(result).all()):
                 raise ValueError("its map holds NaN or infinite values: scores or gradients overflow here.")
             return result
@@ -85,7 +85,7 @@ class Candidate:
         if self.attribution is not None:
             seen, expected = tuple(self.attribution.input_shape), (inputs, *shape)
             if seen != expected:
-                raise ValueError(f"{what} is an attribution of inputs of shape {seen}, and {expected} is evaluated.")
+                raise ValueError(f"{what} is an attribution of inputs of shape {seen}, but {expected} is evaluated.")
         else:
             fitting = list(dict.fromkeys((shape, features)))
             if inputs == 1 and tuple(values.shape) in fitting:
@@ -94,8 +94,8 @@ class Candidate:
                 axis = (inputs,) if inputs > 1 else ()
                 listed = " or ".join(str((*axis, *each)) for each in fitting)
                 raise ValueError(
-                    f"{what} has shape {tuple(values.shape)}; expected that of what the model sees, {listed}. A map of "
-                    f"the original image must go through the same resize and crop."
+                    f"{what} has shape {tuple(values.shape)}; expected the shape of the model's input, {listed}. A map "
+                    f"of the original image must go through the same resize and crop."
                 )
         bad = int((~torch.isfinite(values)).sum())
         if bad:
@@ -154,8 +154,8 @@ def check_score(candidate: Candidate, index: int, request: Request, score: Score
     for name, one, other in zip(("target", "score", "contrast"), explained, evaluated, strict=True):
         if one is not other and one != other:
             raise ValueError(
-                f"methods: {brief(candidate.name)} explains {name}={brief(one)}, and {name}={brief(other)} is "
-                f"evaluated. Pass {name}={brief(one)}, or an attribution of the other."
+                f"methods: {brief(candidate.name)} explains {name}={brief(one)}, but {name}={brief(other)} is "
+                f"evaluated. Pass {name}={brief(one)}, or an attribution with {name}={brief(other)}."
             )
 
 
@@ -177,7 +177,7 @@ def _title(value: Any) -> str:
     if not _is_one(value):
         raise TypeError(
             f"methods: expected names of methods, attributions, and maps as arrays or tensors; got a "
-            f"{type(value).__name__}. Lists of numbers become a map with numpy.asarray."
+            f"{type(value).__name__}. Convert a list of numbers to a map with numpy.asarray."
         )
     if isinstance(value, Attribution):
         return value.method

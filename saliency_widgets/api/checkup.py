@@ -27,17 +27,17 @@ def check_up(problem: Problem, request: Request, check: Callable[[], None] | Non
         request: The target and score to check.
         check: Called before each pass of the model; raises to cancel the check-up.
     """
-    findings = [Finding(note, remedy="Pass the model inside.", severity="slow") for note in problem.wrapped]
+    findings = [Finding(note, remedy="Pass the wrapped model.", severity="slow") for note in problem.wrapped]
     try:
         score, _ = problem.resolve(request)
     except (TypeError, ValueError) as error:
         return Checkup([*findings, broken(error)])
     if problem.options.get("precision") == "bfloat16" and problem.tensor.device.type == "cpu":
         what = "precision='bfloat16' is several times slower than float32 on CPUs without bfloat16 instructions."
-        findings.append(Finding(what, remedy="Leave precision= out on a CPU.", severity="slow"))
+        findings.append(Finding(what, remedy="Omit precision= on a CPU.", severity="slow"))
     if problem.untuned:
         what = f"It runs without optimizations: {problem.untuned.rstrip('.')}."
-        findings.append(Finding(what, remedy="The maps are right. A .reshape for a .view may help.", severity="slow"))
+        findings.append(Finding(what, remedy="The maps are correct. Try .reshape instead of .view.", severity="slow"))
     return Checkup([*findings, *examine(problem.runner(score, check).plain)])
 
 

@@ -73,7 +73,7 @@ def check_names(argument: str, names: Iterable[str], params: Params, fixed: Coll
         if name not in params:
             raise TypeError(unknown(argument, name, list(params)))
         if name in fixed:
-            raise ValueError(f"{argument}: {brief(name)} is passed with a single value for all, too. Pass it once.")
+            raise ValueError(f"{argument}: {brief(name)} is also passed as a single value. Pass it only once.")
 
 
 def read_list(argument: str, values: Any, example: str = "[8, 32]") -> list[Any]:
@@ -170,7 +170,7 @@ def over_limit(argument: str, counts: Mapping[str, int], limit: int, first: Call
     try:
         first()
         seconds = time.perf_counter() - start
-        estimate = f"About {_duration(seconds * count)} here, one after another: {seconds:.2g} s for one."
+        estimate = f"About {_duration(seconds * count)} here, one at a time: {seconds:.2g} s for one."
     except (TypeError, ValueError) as error:
         estimate = f"One of them failed here: {error}"
     return (
@@ -211,4 +211,4 @@ def _checked(argument: str, params: Sequence[Param], value: Any) -> Any:
 def _describe(setting: Any, params: Params, fixed: Collection[str] = ()) -> str:
     setting = check_mapping("settings", setting)
     check_names("settings", setting, params, fixed)
-    return ", ".join(params[name][0].describe(value) for name, value in setting.items()) or "as it is"
+    return ", ".join(params[name][0].describe(value) for name, value in setting.items()) or "default"

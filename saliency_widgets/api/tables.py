@@ -79,7 +79,7 @@ def shuffle(
     table = problem.table
     assert table is not None
     if len(table.rows) != 1:
-        raise ValueError(f"inputs: expected one row, got {len(table.rows)}. Pass one of them, as df.iloc[[0]].")
+        raise ValueError(f"inputs: expected one row, got {len(table.rows)}. Pass one of them, such as df.iloc[[0]].")
     request = Request.of(DEFAULT, {}, target=target, score=score, contrast=contrast)
     with neutral_modes():
         runner = problem.runner(problem.resolve(request)[0])

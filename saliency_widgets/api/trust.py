@@ -34,9 +34,9 @@ def one_sample(problem: Problem) -> None:
         ValueError: It has several samples, or several inputs that are explained together.
     """
     if len(problem.tensor) != 1:
-        raise ValueError(f"inputs: this check is about one input, got a batch of {len(problem.tensor)}. Pass one.")
+        raise ValueError(f"inputs: this check needs one input, got a batch of {len(problem.tensor)}. Pass one.")
     if problem.parts:
-        raise ValueError(f"explain: this check is about one input. Pass explain= one of {list(problem.parts)}.")
+        raise ValueError(f"explain: this check covers one input. Pass explain= one of {list(problem.parts)}.")
 
 
 def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
@@ -59,15 +59,15 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
             raise ValueError("top: expected the share of the attribution to remove. top=0.05 is its strongest 5%.")
         return top(problem.map_of(mask.values, Reduction(mask.default_sign)), share)
     if share is not None:
-        raise ValueError("top: it applies to an attribution only. Leave it out: a mask marks itself what to remove.")
+        raise ValueError("top: it applies only to an attribution. Omit it: the mask already defines the region.")
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask.convert("L"))
     if not isinstance(mask, Tensor) and not hasattr(mask, "__array__") and not isinstance(mask, (list, tuple)):
-        raise TypeError(f"mask: expected an array of truth values or an attribution, got a {type(mask).__name__}.")
+        raise TypeError(f"mask: expected a boolean array or an attribution, got a {type(mask).__name__}.")
     numbers = as_numbers(mask, "mask")
     if numbers.dtype != torch.bool and not any(set(numbers.unique().tolist()) <= levels for levels in _LEVELS):
         raise ValueError(
-            "mask: expected truth values, got other numbers. Pass mask > threshold, or the attribution with top=0.05."
+            "mask: expected booleans, got other numbers. Pass mask > threshold, or the attribution with top=0.05."
         )
     return numbers.bool()
 

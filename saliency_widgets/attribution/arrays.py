@@ -34,12 +34,12 @@ def check_dense(tensor: Tensor, argument: str, *, returned: bool = False) -> Non
             tensor.is_quantized,
             f"{change}.dequantize()" + (", or with a DeQuantStub." if argument == "model" else "."),
         ),
-        "on the meta device, and holds no numbers": (
+        "on the meta device, which holds no values": (
             tensor.is_meta,
-            "Compute it on another." if returned else "Load it first.",
+            "Compute it on another device." if returned else "Load it first.",
         ),
         "sparse": (tensor.layout != torch.strided, f"{change}.to_dense()."),
-        f"of {tensor.dtype}, which nothing is computed in": (narrow, f"{change}.float()."),
+        f"of {tensor.dtype}, which torch can't compute with": (narrow, f"{change}.float()."),
     }
     what, remedy = next((what, remedy) for what, (it_is, remedy) in kinds.items() if it_is)
     source = " from it" if returned else ""
@@ -55,7 +55,7 @@ def check_unmasked(value: Any, argument: str) -> None:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(
             f"{argument}: expected an array without missing values, got a masked one. Pass {argument}.filled(value), "
-            f"with what the model was trained to see there."
+            f"with the value that the model was trained on for missing entries."
         )
 
 
@@ -94,10 +94,10 @@ def as_array(value: Any, argument: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{argument}: expected rows of one length, and they differ: {error}.") from error
+        raise ValueError(f"{argument}: expected rows of equal length, but they differ: {error}.") from error
     except Exception as error:
         raise TypeError(
-            f"{argument}: expected an array, got a {type(value).__name__} that is none: {error}."
+            f"{argument}: expected an array, got a {type(value).__name__} that can't be converted to one: {error}."
         ) from error
 
 

@@ -89,8 +89,8 @@ BASELINE = Param(
     kind="open",
     choices=NAMES,
     optional=True,
-    help="The input that stands for 'nothing there'; what equals it gets no attribution. Unless given, black where a "
-    "transform or bytes tell what black is, the mean of the background for rows that have one, and zero otherwise.",
+    help="The input that stands for 'nothing there'; features equal to it get no attribution. By default, black if the "
+    "transform or the image's data type defines it, the mean of the background for rows with one, otherwise zero.",
 )
 
 
@@ -101,6 +101,6 @@ BASELINES = Param(
     kind="open",
     choices=("noise", BACKGROUND, *(name for name in NAMES if name != "noise")),
     optional=True,
-    help="The inputs that stand for 'nothing there', one drawn for each sample: a stack of your data is best. The rows "
-    "of the background where there is one, and otherwise fresh uniform noise for each sample, unless given.",
+    help="The inputs that stand for 'nothing there', one drawn for each sample: a stack of your data is best. By "
+    "default, the rows of the background if there is one, otherwise fresh uniform noise for each sample.",
 )

@@ -80,7 +80,7 @@ class Kind:
         """Return the error message for the name of a baseline that these inputs don't have."""
         if name == "blur":
             return f"baseline: 'blur' needs images (N, C, H, W), got shape {tuple(inputs.shape)}. Use 'mean'."
-        return f"baseline: {name!r} means {name} pixels, and these inputs are no image. Use 'zero' or a tensor."
+        return f"baseline: {name!r} means {name} pixels, but these inputs are not images. Use 'zero' or a tensor."
 
     def encode(self, rows: Any, argument: str) -> Tensor:  # noqa: ARG002
         """Convert pandas rows of a table into the model's input.
@@ -89,7 +89,7 @@ class Kind:
             TypeError: The inputs are not rows of a table.
             ValueError: Columns are missing, or a value can't be used.
         """
-        raise TypeError(f"{argument}: a row of pandas goes with inputs that are one. Pass what the model sees.")
+        raise TypeError(f"{argument}: a pandas row needs inputs that are rows of a table. Pass a tensor.")
 
     # ---- noise
 
@@ -153,7 +153,7 @@ def baseline_of(value: Any, inputs: Tensor, kind: Kind = NUMBERS, seed: int = 0)
         name = BASELINE.check(value)
         if name not in ("zero", "black", "white") and not inputs.is_floating_point():
             raise ValueError(
-                f"baseline: {name!r} of whole numbers or truth values is none of them. Use 'zero', or a tensor of them."
+                f"baseline: {name!r} isn't defined for integer or boolean inputs. Use 'zero' or a tensor of their type."
             )
         if name not in kind.baselines:
             raise ValueError(kind.why_no_baseline(name, inputs))
@@ -170,7 +170,7 @@ def baseline_of(value: Any, inputs: Tensor, kind: Kind = NUMBERS, seed: int = 0)
         )
     value = as_numbers(value, "baseline")
     if not inputs.is_floating_point() and bool((value.to(inputs) != value).any()):
-        raise ValueError(f"baseline: the inputs are {inputs.dtype}, and it holds other numbers than these can be.")
+        raise ValueError(f"baseline: the inputs are {inputs.dtype}, but it has values that this type can't represent.")
     try:
         tensor = value.detach().to(inputs).expand_as(inputs).clone()
     except RuntimeError as error:
@@ -191,7 +191,7 @@ def _call(function: Callable[[Tensor], Any], inputs: Tensor) -> Any:
             raise
         raise ValueError(
             f"baseline: the function raised {type(error).__name__} for the inputs, of shape {tuple(inputs.shape)}: "
-            f"{str(error).rstrip('.')}. It gets what the model sees and must give a tensor that broadcasts to it."
+            f"{str(error).rstrip('.')}. It receives the model's input and must return a tensor that broadcasts to it."
         ) from error
 
 

@@ -65,8 +65,8 @@ def check_integration_path(query: Query, start: Tensor, baseline: Any) -> contex
 
 
 _REMEDY = (
-    "Choose another baseline: 'mean' or 'blur' for images, a typical row for tables, or a tensor on which the model "
-    "gives numbers."
+    "Choose another baseline: 'mean' or 'blur' for images, a typical row for tables, or a tensor for which the model "
+    "returns finite scores."
 )
 
 

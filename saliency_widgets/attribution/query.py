@@ -28,7 +28,7 @@ CHUNK_SIZE = Param(
     advanced=True,
     continued=True,
     unit="rows",
-    help="Rows of one pass of the model. 16 on a CPU and 32 elsewhere unless given; lower it when memory runs out.",
+    help="Rows in one pass of the model. By default, 16 on a CPU and 32 elsewhere; lower it when memory runs out.",
 )
 
 LAYER = Param(
@@ -36,8 +36,8 @@ LAYER = Param(
     default=None,
     kind="layer",
     optional=True,
-    help="The layer whose channels are weighed. The last one with a spatial output unless given: "
-    "deeper is coarser and knows more of the class.",
+    help="The layer whose channels are weighted. By default, the last one with a spatial output: "
+    "deeper layers are coarser and more class-specific.",
 )
 
 BY_POSITION = "by position"
@@ -48,8 +48,8 @@ RESHAPE = Param(
     choices=(BY_POSITION, "channels first", "channels last", "tokens"),
     advanced=True,
     label="Layer layout",
-    help="How the layer's output is read as channels on a grid: by where its numbers lie on the image unless given. "
-    "Tokens that are no patch of it (class, distillation, registers, detection) are dropped.",
+    help="How the layer's output is read as channels on a grid: by default, from where its values lie on the image. "
+    "Tokens that are not patches of it (class, distillation, registers, detection) are dropped.",
 )
 
 

@@ -88,7 +88,7 @@ def _hidden(samples: list[int], of: int, sign: str) -> str:
         "negative": ("positive", "is evidence for the target", "positive"),
     }[sign]
     return (
-        f"Every value{which} is {are} or zero: all that is there {against}, and under sign={sign!r} the map shows "
+        f"Every value{which} is {are} or zero: all of it {against}, and with sign={sign!r} the map shows "
         f"nothing. Choose sign='signed' or sign={other!r}, or another target."
     )
 

@@ -24,7 +24,7 @@ from saliency_widgets.params import Param, check_mapping, figure, unknown
 Need = Literal["relu", "layer", "image"]
 T = TypeVar("T")
 
-FLAT = "the score does not move with the input here (a saturated output, or units that are all off)"
+FLAT = "the score does not change with the input here (a saturated output, or units that are all inactive)"
 """The meaning of a map of zeros, unless the method defines its own."""
 
 DEFAULT = "integrated_gradients"

@@ -134,10 +134,10 @@ class Attribution:
         import pandas as pd
 
         if self.columns is None:
-            raise ValueError("by_feature: the inputs were no rows of a table. Pass a DataFrame, or feature_names=.")
+            raise ValueError("by_feature: the inputs were not rows of a table. Pass a DataFrame, or feature_names=.")
         if self.values.shape != self.input_shape:
             raise ValueError(
-                f"by_feature: {self.method} gives values of shape {tuple(self.values.shape)}, none for each feature."
+                f"by_feature: {self.method} returns values of shape {tuple(self.values.shape)}, not one per feature."
             )
         values = self.columns.summed(self.values.detach().cpu().double()).numpy()
         return pd.DataFrame(values, columns=list(self.columns.names))
@@ -169,8 +169,8 @@ class Attribution:
         if self.values.ndim != 4 or len(self.input_shape) < 3:
             one = (1, *self.values.shape[1:])
             raise ValueError(
-                f"values: a map needs shape (B, C, H, W), got {one}, which is no image's. Read "
-                f"the numbers from .values, or .part(name).values where several inputs were explained."
+                f"values: a map needs shape (B, C, H, W), got {one}, which is not an image. Read "
+                f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
         height, width = self.input_shape[-2:]
         values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
@@ -205,12 +205,12 @@ class Attribution:
         try:
             plain = json.loads(check_text("text", text))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"text: expected what Attribution.to_json wrote, got other text: {error}.") from error
+            raise ValueError(f"text: expected the output of Attribution.to_json, got other text: {error}.") from error
         if not isinstance(plain, dict):
-            raise ValueError(f"text: expected settings by their names, got {brief(plain)}. Pass what to_json wrote.")
+            raise ValueError(f"text: expected settings by name, got {brief(plain)}. Pass the output of to_json.")
         wanted = {name for name, value in plain.items() if _is_argument(value)}
         if wanted != set(arguments):
-            raise TypeError(f"settings: these can't be written down and must be given: {sorted(wanted)}; got "
+            raise TypeError(f"settings: these can't be stored as JSON and must be passed: {sorted(wanted)}; got "
                             f"{sorted(arguments)}.")  # fmt: skip
         return {name: arguments[name] if name in wanted else _read(value) for name, value in plain.items()}
 

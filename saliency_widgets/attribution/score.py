@@ -63,7 +63,7 @@ def notes_on(output: Any, rows: int) -> tuple[str, ...]:
     if is_dense(scores):
         notes.append(
             "The model scores each position of the image: the class's mean over all of them is explained. Pass "
-            "target= a function from the output for a part of them."
+            "target= a function of the output to explain only some of them."
         )
     parts = {} if isinstance(output, Tensor) else _fields(output)
     alike = [name for name, part in parts.items() if isinstance(part, Tensor) and part.shape[:1] == (rows,)]
@@ -110,7 +110,7 @@ def _formed(scores: Tensor, rows: int | None) -> Tensor:
     """Check the scores and return them in shape (N, K) or (N, K, H, W)."""
     check_dense(scores, "model", returned=True)
     if scores.dtype == torch.bool:
-        raise TypeError("model: expected scores from it, got truth values. Return the numbers that they were made of.")
+        raise TypeError("model: expected scores from it, got booleans. Return the numbers they were computed from.")
     if scores.is_complex():
         raise TypeError("target: the model's output is complex. Pass target= a function to one real number per sample.")
     if scores.ndim == 0 and rows == 1:
@@ -119,28 +119,28 @@ def _formed(scores: Tensor, rows: int | None) -> Tensor:
         scores = scores[:, None]
     if scores.ndim == 0:
         raise OneForAll(
-            f"model: it returned one number, without a dimension, for {rows or 'several'} inputs. A model to be "
-            f"explained scores each row of its batch (a squeeze() or a sum() too many?). Where it takes one row at a "
-            f"time, pass chunk_size=1."
+            f"model: it returned a single number, without dimensions, for {rows or 'several'} inputs. It must return "
+            f"scores for each row of its batch (an extra squeeze() or sum()?). If it accepts only one row at a time, "
+            f"pass chunk_size=1."
         )
     if scores.ndim != 2 and not is_dense(scores):
         raise ValueError(
             f"target: the model's output has shape {tuple(scores.shape)}; (samples, classes) or (samples, classes, "
             f"height, width) was expected. Pass target= an index into one sample's output, a tuple of "
-            f"{max(1, scores.ndim - 1)} whole numbers, or a function from the output to one number per sample, for "
+            f"{max(1, scores.ndim - 1)} integers, or a function from the output to one number per sample, for "
             f"example lambda out: out[:, 0, 3]."
         )
     if rows is not None and scores.shape[0] != rows:
         raise ValueError(
             f"model: it returned {scores.shape[0]} rows of scores for {rows} inputs. "
-            f"A model to be explained must score each row of its batch (does a squeeze, a mean or a view with a fixed "
-            f"number drop the batch dimension?). Where it takes only so many rows at a time, pass chunk_size=1. Where "
-            f"the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function from "
+            f"It must return scores for each row of its batch (does a squeeze, a mean or a view with a fixed "
+            f"number drop the batch dimension?). If it accepts a limited number of rows at a time, pass chunk_size=1. "
+            f"If the rows are parts of one sample (nodes of a graph, steps of a sequence), pass target= a function of "
             f"the output to one number for all of them, such as lambda out: out[0, 1]."
         )
     if not scores.shape[1]:
         raise ValueError(
-            f"model: expected the scores of one class at least, got shape {tuple(scores.shape)}. Check its last layer."
+            f"model: expected scores of at least one class, got shape {tuple(scores.shape)}. Check its last layer."
         )
     return scores
 
@@ -269,7 +269,7 @@ def _indexable(scores: Tensor, rows: int, numbers: int) -> Tensor:
     check_dense(scores, "model", returned=True)
     if scores.ndim != numbers + 1 or scores.shape[0] != rows:
         raise ValueError(
-            f"target: an index of {numbers} numbers is for an output of shape (samples, ...) with {numbers} further "
+            f"target: an index of {numbers} numbers needs an output of shape (samples, ...) with {numbers} further "
             f"dimensions; for {rows} inputs the model returned shape {tuple(scores.shape)}."
         )
     return scores

@@ -29,10 +29,10 @@ from saliency_widgets.bridges.captum_runner import CHUNKS, SAMPLED, CaptumMethod
 from saliency_widgets.params import Param, brief, check_switch, check_text, is_truth_value, unknown
 
 _FIXED_HERE = {  # arguments that the bridge itself sets
-    "inputs": "They are those of sw.attribute.",
-    "target": "Say it to sw.attribute(..., target=).",
+    "inputs": "The inputs come from sw.attribute.",
+    "target": "Pass it to sw.attribute(..., target=).",
     "additional_forward_args": "Pass all the model's inputs to sw.attribute, as a tuple or by name, and explain= some.",
-    "return_convergence_delta": "It is computed where captum has one: see Attribution.delta.",
+    "return_convergence_delta": "It is computed if Captum supports it: see Attribution.delta.",
 }
 
 
@@ -62,7 +62,7 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     """
     if inspect.isclass(attribution) or not callable(getattr(attribution, "attribute", None)):
         wanted = "captum.attr.DeepLift(model), or the name 'captum.DeepLift'"
-        raise TypeError(f"method: expected an object of captum's such as {wanted}; got {brief(attribution)}.")
+        raise TypeError(f"method: expected a Captum object such as {wanted}; got {brief(attribution)}.")
     chain = [attribution]
     while (inner := getattr(chain[-1], "attribution_method", None)) is not None:
         chain.append(inner)
@@ -72,12 +72,12 @@ def from_captum(attribution: Any, *, title: str | None = None, **fixed: Any) -> 
     def paths(model: nn.Module) -> list[str]:
         if any(unwrapped_model(held) is not model for held in models):
             raise ValueError(
-                f"method: this {label} was made for another model or a function. Make it with the model that is "
-                f"explained, without device=, and say by target= and score= what of its output is meant."
+                f"method: this {label} was created for another model or a function. Create it with the explained "
+                f"model, without device=, and choose the output with target= and score=."
             )
         names = {id(module): name for name, module in reversed([*model.named_modules()])}
         if any(id(layer) not in names for layer in layers):
-            raise ValueError(f"method: the layer that this {label} was made for is no part of the model.")
+            raise ValueError(f"method: the layer that this {label} was created for is not part of the model.")
         return [names[id(layer)] for layer in layers]
 
     def made(scored: nn.Module, copies: dict[int, Any], _: str | None) -> Any:
@@ -115,8 +115,8 @@ def captum_method(name: str) -> Method:
     kind, label = kinds[name], name.removeprefix("captum.")
     needs = [n for n, p in list(inspect.signature(kind.__init__).parameters.items())[1:] if p.default is p.empty]
     if more := [n for n in needs if n not in ("forward_func", "model", "layer")]:
-        advice = f"Make the object, captum.attr.{label}(...), and pass that."
-        raise ValueError(f"method: {name!r} needs {', '.join(more)} too. {advice}")
+        advice = f"Create the object, captum.attr.{label}(...), and pass it."
+        raise ValueError(f"method: {name!r} also needs {', '.join(more)}. {advice}")
 
     def made(scored: nn.Module, _: dict[int, Any], layer: str | None) -> Any:
         return kind(scored) if layer is None else kind(scored, scored.get_submodule(f"model.{layer}"))
@@ -145,13 +145,13 @@ def _method_of(method: CaptumMethod, title: str | None = None) -> Method:
     return Method(
         name=f"captum.{method.label}",
         title=f"{method.label} (captum)" if title is None else check_text("title", title),
-        help=f"{method.label}, as captum computes it, on a copy of the model.",
+        help=f"{method.label}, computed by Captum on a copy of the model.",
         params=_params_of(method, [name for name in named if name not in method.fixed]),
         run=method.run,
         unit="runs",
         sign="positive" if method.label.endswith("LayerGradCam") else "absolute",
         needs=("layer",) if method.of_layer else (),
-        blank="captum found nothing here that moves the score",
+        blank="Captum found nothing here that changes the score",
         gradients=not method.kinds & {"PerturbationAttribution", "LayerAttribution"} or "NoiseTunnel" in method.kinds,
     )
 
@@ -162,7 +162,7 @@ def _params_of(method: CaptumMethod, free: list[str]) -> tuple[Param, ...]:
     for name in free:
         default = method.arguments[name].default
         if name not in CHUNKS and isinstance(default, (int, float)) and not isinstance(default, bool):
-            params.append(slider_of(name, default, f"captum's {name} of {method.label}.attribute."))
+            params.append(slider_of(name, default, f"The argument {name} of Captum's {method.label}.attribute."))
     params += [SEED] if "baselines" in free or set(SAMPLED) & set(method.arguments) else []
     return (*params, *([CHUNK_SIZE] if set(CHUNKS) & set(free) else []))
 
@@ -176,7 +176,7 @@ def _check_fixed(name: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         check_switch(name, value)
     elif is_truth_value(value):
-        raise TypeError(f"{name}: expected what captum's attribute takes there, got {value}. Leave it out.")
+        raise TypeError(f"{name}: Captum's attribute doesn't take a boolean here, got {value}. Omit it.")
     for item in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(item, Tensor):
             check_dense(item, name)

@@ -11,7 +11,7 @@ from torch import nn
 
 from saliency_widgets.params import Param
 
-_MOVES = "Size of the patch that is hidden. It moves by half of itself."
+_MOVES = "The size of the hidden patch, which moves in steps of half its size."
 WINDOW = Param("window", default=0.125, low=0.02, high=1.0, minimum=0.0, unit="of each side", help=_MOVES)
 
 

@@ -76,8 +76,9 @@ class CaptumMethod:
         """
         if self.label.endswith("LRP") and not _is_an_output(runner):
             raise ValueError(
-                f"score: {self.label} shares out an output of the model as it is, and no difference (contrast=), "
-                f"probability, or negative of one logit. Use score='logit' without contrast=, or target=1 of two names."
+                f"score: {self.label} can only explain an output of the model, not a difference (contrast=), a "
+                f"probability, or the negative of one logit. Use score='logit' without contrast=, or target=1 of two "
+                f"names."
             )
         layers = self._layers(runner, params.pop("layer", None))
         self._separate(runner)
@@ -87,7 +88,7 @@ class CaptumMethod:
             arguments["baselines"] = runner.baseline(arguments.pop("baseline"), seed)
         if self.whole_batch and runner.batch == 1:
             raise ValueError(
-                f"inputs: {self.label} shuffles a feature among the samples of a batch, and there is one sample. Pass "
+                f"inputs: {self.label} shuffles a feature among the samples of a batch, but there is only one. Pass "
                 f"several, or use 'captum.FeatureAblation'."
             )
         samples = [slice(0, runner.batch)] if self.whole_batch else [slice(k, k + 1) for k in range(runner.batch)]
@@ -116,8 +117,8 @@ class CaptumMethod:
         runner.look_at(torch.cat([torch.zeros_like(runner.inputs), runner.inputs]))
         if runner.passes.sharing.apart and not set(CHUNKS) & several:
             raise ValueError(
-                f"method: {self.label} runs the input beside variants of it in one pass. "
-                f"{runner.passes.sharing.apart} Use 'integrated_gradients' or 'smoothgrad', which do that."
+                f"method: {self.label} runs the input together with variants of it in one pass. "
+                f"{runner.passes.sharing.apart} Use 'integrated_gradients' or 'smoothgrad', which support this."
             )
 
     def _layers(self, runner: Runner, layer: str | None) -> list[str]:
@@ -130,11 +131,11 @@ class CaptumMethod:
             except ValueError as error:
                 paths = [path for path, _ in runner.passes.model.named_modules() if path]
                 raise ValueError(
-                    f"layer: {self.label} is about one layer, and none was chosen. Pass layer= one of {paths}."
+                    f"layer: {self.label} explains one layer, and none was chosen. Pass layer= one of {paths}."
                 ) from error
         check_layer(runner.passes.model, layer)
         if turn_of(layer) is not None:
-            raise ValueError(f"layer: {layer!r} is no module, and captum needs one. Pass layer= a module's path.")
+            raise ValueError(f"layer: {layer!r} is not a module, which Captum requires. Pass layer= a module's path.")
         return [layer]
 
     def _explain(
@@ -146,7 +147,7 @@ class CaptumMethod:
             fixed = self.fixed.get(name)
             if isinstance(fixed, tuple) and len(fixed) != len(inputs):
                 raise ValueError(
-                    f"{name}: a tuple has one for each explained input, {len(inputs)} here, and this one has "
+                    f"{name}: a tuple must have one item for each explained input, {len(inputs)} here, got "
                     f"{len(fixed)}."
                 )
         arguments = {name: self._of_sample(runner, name, value, samples, inputs) for name, value in settings.items()}
@@ -171,21 +172,21 @@ class CaptumMethod:
             except Exception as error:
                 if isinstance(error, NotFinite):
                     raise ValueError(
-                        f"method: the model's {error.what} is NaN or infinite for what captum's {self.label} makes of "
-                        f"the inputs (its baseline, its noise, or what it leaves of them). Choose another baseline."
+                        f"method: the model's {error.what} is NaN or infinite for inputs modified by Captum's "
+                        f"{self.label} (baseline, noise or occlusion). Choose another baseline."
                     ) from error
                 if "cannot register a hook on a tensor" in str(error):
                     raise ValueError(
-                        f"method: captum's {self.label} hooks layers that run on inputs which are not explained, and "
-                        f"these have no gradient. Leave out explain=, so that all inputs are explained together."
+                        f"method: Captum's {self.label} hooks layers that run on inputs which are not explained, and "
+                        f"these have no gradient. Omit explain=, so that all inputs are explained together."
                     ) from error
                 if error is scored.failure or isinstance(error, Cancelled) or out_of_memory(error):
                     raise
                 if in_backward(error):
                     raise backward_failure(model, error) from error
                 raise ValueError(
-                    f"method: captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
-                    f"Check that it runs on this model by itself; from_captum takes further arguments of its attribute."
+                    f"method: Captum's {self.label} raised {type(error).__name__}: {str(error).strip().rstrip('.')}. "
+                    f"Check that it runs on this model directly; from_captum takes further arguments of its attribute."
                 ) from error
         result, missed = result if delta else (result, None)
         missed = None if missed is None or missed.numel() > 1 else missed.detach().reshape(1).to(runner.inputs.device)
@@ -216,13 +217,13 @@ class CaptumMethod:
         self, runner: Runner, results: list[list[Tensor]], layers: list[str]
     ) -> tuple[Tensor, dict[str, tuple[int, ...]] | None]:
         """Return the values of the inputs or a layer, and the shapes of the parts if a layer has several tensors."""
-        shapes, who = [tuple(item.shape) for item in results[0]], f"captum's {self.label} gave"
+        shapes, who = [tuple(item.shape) for item in results[0]], f"Captum's {self.label} returned"
         if not all(bool(torch.isfinite(item).all()) for items in results for item in items):
             raise ValueError(f"method: {who} NaN or infinite values. Try another baseline, layer or method.")
         if not self.of_layer:
             if shapes != [tuple(x.shape) for x in runner.passes.split(runner.inputs[: len(results[0][0])])]:
-                leave = "Leave out the arguments that change the shape."
-                raise ValueError(f"method: {who} values of shape {single(shapes)}, which is not the inputs'. {leave}")
+                leave = "Omit the arguments that change the shape."
+                raise ValueError(f"method: {who} values of shape {single(shapes)}, not the inputs' shape. {leave}")
             if runner.passes.arguments is None or not runner.passes.arguments.parts:
                 return torch.cat([items[0] for items in results]), None
             return torch.cat([_flat(items) for items in results]), None
@@ -231,7 +232,7 @@ class CaptumMethod:
         if len(results) > 1 and any(len(item) != 1 for items in results for item in items):
             raise ValueError(
                 f"layer: {who} values of shape {single(shapes)} for one sample at {single(layers)!r}, whose first "
-                f"dimension is not the samples. Explain one sample at a time."
+                f"dimension is not that of samples. Explain one sample at a time."
             )
         if len(shapes) == 1:
             values = torch.cat([items[0] for items in results])
@@ -255,8 +256,9 @@ class CaptumMethod:
             return False
         if tuple(values.shape[2:]) != grid and self.label.endswith("LayerGradCam"):
             raise ValueError(
-                f"layer: captum's {self.label} gave values of shape {tuple(values.shape)} at {layer!r}, whose channels "
-                f"lie behind its grid of {grid[0]} x {grid[1]}: captum takes others for them. Use 'grad_cam'."
+                f"layer: Captum's {self.label} returned values of shape {tuple(values.shape)} at {layer!r}, which has "
+                f"its channels after the grid of {grid[0]} x {grid[1]}: Captum uses the wrong dimension as channels. "
+                f"Use 'grad_cam'."
             )
         return tuple(values.shape[2:]) == grid
 

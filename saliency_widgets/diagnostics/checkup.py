@@ -46,13 +46,15 @@ def examine(runner: Runner) -> Checkup:
 
 
 def _joint(note: str) -> Finding:
-    return Finding(note, remedy="Read a map as that of all rows together.", severity="caution")
+    return Finding(note, remedy="Read the map as the attribution of all rows together.", severity="caution")
 
 
 def broken(error: Exception) -> Finding:
     """Return the finding that the model has no gradient, or that its forward pass fails."""
     what = str(error).removeprefix("model: ").rstrip(".")
-    return Finding(f"There is no map at all: {what}.", remedy="Mend this first; the rest of the check-up needs a pass.")
+    return Finding(
+        f"No map can be computed: {what}.", remedy="Fix this first; the other checks need a working forward pass."
+    )
 
 
 # ---- rules for an observed pass
@@ -72,10 +74,10 @@ def _activations(runner: Runner, seen: Observation) -> Iterator[Finding]:
         )
     elif smooth:
         yield Finding(
-            f"The rules for ReLUs do not apply to {met}: there the plain gradient goes through.",
+            f"The rules for ReLUs do not apply to {met}: their plain gradient is used.",
             where,
             needing("relu"),
-            "Read these maps as part ReLU rule and part gradient.",
+            "Read these maps as a mix of the ReLU rule and the gradient.",
             "caution",
         )
 
@@ -83,10 +85,10 @@ def _activations(runner: Runner, seen: Observation) -> Iterator[Finding]:
 def _custom(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     if seen.custom:
         yield Finding(
-            f"Autograd functions of its own ({', '.join(seen.custom)}) can't be looked into: the rules for ReLUs don't "
-            f"reach what is inside.",
+            f"The model has custom autograd functions ({', '.join(seen.custom)}): the rules for ReLUs don't apply to "
+            f"ReLUs inside them.",
             methods=needing("relu"),
-            remedy="Where one stands for a ReLU, let the model use torch.relu instead.",
+            remedy="If one of them is a ReLU, use torch.relu instead.",
             severity="caution",
         )
 
@@ -98,7 +100,7 @@ def _counted(places: dict[str, None]) -> str:
 def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     if runner.passes.joint:
         yield Finding(
-            "Class activation maps are of single images, and the rows are explained together.",
+            "Class activation maps need single images, but the rows of this batch are explained together.",
             methods=needing("layer"),
             remedy="Use a gradient method.",
         )
@@ -107,17 +109,18 @@ def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
         layers = spatial_layers(runner.passes, runner.graphs)
     except ValueError as error:  # a single sample fails, although a batch of several ran
         yield Finding(
-            f"Its batch size is fixed: it fails on 1 row, though not on {runner.batch}: "
+            f"The model's batch size is fixed: it runs on {runner.batch} rows and fails on 1: "
             f"{cause_of(error.__cause__ or error)}.",
             methods=needing("layer"),
-            remedy="Let it take any number of rows.",
+            remedy="Make the model accept any number of rows.",
         )
         return
     if not any(layer.default for layer in layers.values()):
         yield Finding(
             "No layer has a spatial output, so there are no class activation maps.",
             methods=needing("layer"),
-            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer lies on the image.",
+            remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer's output maps to the "
+            "image.",
         )
 
 
@@ -136,8 +139,8 @@ def _one_sided(runner: Runner, _seen: Observation) -> Iterator[Finding]:
             layer = () if last.layer is None else (last.layer,)
     if empty:
         yield Finding(
-            "Class activation maps of this target are negative or zero everywhere: under sign 'positive', as they are "
-            "usually shown, they are exactly zero.",
+            "Class activation maps of this target are negative or zero everywhere, so with sign 'positive', their "
+            "usual display, they are exactly zero.",
             layer,
             (*empty, *(["guided_grad_cam"] if "grad_cam" in empty else [])),
             "Choose sign='signed' or sign='negative', another layer, or another target.",
@@ -149,8 +152,8 @@ def _output(runner: Runner, seen: Observation) -> Iterator[Finding]:
     scores = seen.scores
     if scores is not None and scores.dtype in HALF and runner.inputs.dtype not in HALF:
         yield Finding(
-            f"It switches to {str(scores.dtype).removeprefix('torch.')} inside (autocast): small gradients vanish.",
-            remedy="Explain it without autocast inside forward.",
+            f"The model switches to {str(scores.dtype).removeprefix('torch.')} (autocast): small gradients underflow.",
+            remedy="Remove autocast from forward.",
             severity="caution",
         )
     if scores is None or scores.ndim not in (1, 2, 4):
@@ -159,17 +162,17 @@ def _output(runner: Runner, seen: Observation) -> Iterator[Finding]:
     several = scores.ndim > 1 and scores.shape[1] > 1
     what, taken = None, False
     if several and are_probabilities(scores):
-        what, taken = "probabilities (they sum to 1): softmax was applied already", True
+        what, taken = "probabilities (they sum to 1): softmax is already applied", True
     elif several and bool((scores <= 0).all()) and are_probabilities(scores.exp()):
-        what, taken = "log-probabilities: log_softmax was applied already", True
+        what, taken = "log-probabilities: log_softmax is already applied", True
     elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
-        what, taken = "the results of a sigmoid, between 0 and 1", not several
+        what, taken = "sigmoid outputs, between 0 and 1", not several
     scales = ("logit",) if taken else ("logit", "probability", "log_probability")
     if what is not None and runner.passes.score.scale in scales:
-        twice = "" if taken else ", and 'probability' would squash it twice"
+        twice = "" if taken else ", and 'probability' would apply the squashing twice"
         yield Finding(
-            f"The model's outputs are {what}. The score 'logit' is no logit{twice}.",
-            remedy="Explain the model without its last layer, or pass score='value' and read it for what it is.",
+            f"The model's outputs are {what}. The score 'logit' is not a logit{twice}.",
+            remedy="Explain the model without its last layer, or pass score='value', which uses the output as it is.",
             severity="caution" if runner.passes.score.scale == "logit" else "wrong",
         )
 
@@ -178,9 +181,9 @@ def _cuts(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     for kind, places in seen.cuts.items():
         said = {"detach": "detach() or .data", "rounding": "Rounding"}.get(kind, kind)
         yield Finding(
-            f"{said} inside forward cuts the gradient off: what passes there moves the score, and no map shows it.",
+            f"{said} inside forward blocks the gradient: the values there affect the score, but no map shows it.",
             _paths(places),
-            remedy="Remove it where the cut off tensor matters for the score.",
+            remedy="Remove it if the score depends on that tensor.",
             severity="caution",
         )
 
@@ -192,10 +195,10 @@ def _paths(places: dict[str, None]) -> tuple[str, ...]:
 def _random(_runner: Runner, seen: Observation) -> Iterator[Finding]:
     if seen.random:
         yield Finding(
-            "It draws random numbers in eval mode (dropout by a function whose training flag is left on, or noise). "
-            "They are drawn from a fixed seed here, so a map repeats, but it is of one draw.",
+            "The model draws random numbers in eval mode (F.dropout without training=self.training, or noise). They "
+            "are drawn from a fixed seed here, so a map is reproducible, but it shows one draw only.",
             _paths(seen.random),
-            remedy="Pass training=self.training to the function, or take the noise out.",
+            remedy="Pass training=self.training to the function, or remove the noise.",
             severity="caution",
         )
 
@@ -208,7 +211,8 @@ def _zeros(runner: Runner, seen: Observation) -> Iterator[Finding]:
     if not bool(gradient.any()):
         yield Finding(
             f"The gradient is exactly zero everywhere: the score is flat here (saturated{dead}, rounding).",
-            remedy="Try score='logit', another target, or 'integrated_gradients', which looks beyond this point.",
+            remedy="Try score='logit', another target, or 'integrated_gradients', which covers the path from a "
+            "baseline.",
         )
         return
     zero = (gradient == 0).flatten(1).all(0)
@@ -218,13 +222,14 @@ def _zeros(runner: Runner, seen: Observation) -> Iterator[Finding]:
         listed = ", ".join(map(str, columns[:8])) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
         yield Finding(
             f"The gradient of {len(columns)} of {len(zero)} inputs is exactly zero: number {listed}.",
-            remedy="The model doesn't read them, or not here; check with other inputs.",
+            remedy="The model doesn't use them, or not for this input. Check with other inputs.",
             severity="caution",
         )
     elif share > _MUCH:
         yield Finding(
             f"The gradient of {share:.0%} of the inputs is exactly zero.",
-            remedy=f"The model doesn't look there, or something else won (cropping, strides, max pooling{dead}).",
+            remedy=f"The model doesn't use them, or other values take precedence (cropping, strides, max "
+            f"pooling{dead}).",
             severity="caution",
         )
 
@@ -237,11 +242,11 @@ def _slopes(runner: Runner, seen: Observation) -> Iterator[Finding]:
     off = [] if seen.slopes is None else [float(s) for s in seen.slopes if abs(s - 1) > _OFF]
     if off:
         scripted = [path or "the model itself" for path, m in runner.passes.model.named_modules() if is_script(m)]
-        remedy = "Pass the original module, from before torch.jit: there, known faults of torch's are guarded against."
+        remedy = "Pass the original module, from before torch.jit, where known faults of PyTorch have workarounds."
         other = "Compare with a method that needs no gradient, such as 'captum.Occlusion'."
         yield Finding(
-            f"The backward pass is wrong: along its gradient the score changes {off[0]:.2g} times as fast as the "
-            f"gradient says, by the score's own differences.",
+            f"The backward pass is wrong: finite differences of the score along its gradient are {off[0]:.2g} times "
+            f"the slope that the gradient predicts.",
             tuple(scripted[:1]),
             remedy=remedy if scripted else other,
         )
@@ -261,16 +266,17 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     except ValueError as error:
         if not str(error).startswith("model:"):
             yield Finding(
-                f"It runs on {runner.batch} row{'s' * (runner.batch > 1)} and not on {2 * runner.batch}: {error!s}",
+                f"The model runs on {runner.batch} row{'s' * (runner.batch > 1)} but not on {2 * runner.batch}: "
+                f"{error!s}",
                 methods=in_chunks(),
                 remedy="Pass chunk_size=1.",
             )
             return
         yield Finding(
-            f"Its batch size is fixed: it fails on a batch of {2 * runner.batch} rows, though not on {runner.batch}: "
+            f"The model's batch size is fixed: it runs on {runner.batch} rows and fails on {2 * runner.batch}: "
             f"{cause_of(error.__cause__ or error)}.",
             methods=in_chunks(),
-            remedy="Let it take any number of rows, or pass chunk_size=1.",
+            remedy="Make the model accept any number of rows, or pass chunk_size=1.",
         )
         return
     except RuntimeError as error:
@@ -281,15 +287,15 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
         yield Finding(
             runner.passes.sharing.apart,
             methods=in_chunks(),
-            remedy="Where that is meant, expect them to take longer.",
+            remedy="If this is intended, expect longer computations.",
             severity="caution",
         )
         return
     if not torch.equal(alone, again):
         yield Finding(
-            f"The same input gives another score each time, {float(alone[0]):.4g} and then {float(again[0]):.4g}: it "
-            f"draws random numbers that are not torch's, or keeps a state outside of its modules.",
-            remedy="Take the randomness out, or seed it inside forward; no map can be repeated before.",
+            f"The same input gives different scores, {float(alone[0]):.4g} and then {float(again[0]):.4g}: the model "
+            f"draws random numbers from outside PyTorch, or stores state outside its modules.",
+            remedy="Remove the randomness, or seed it inside forward; until then no map is reproducible.",
         )
         return
     # The tolerance is relative to the change by another input, plus an allowance for rounding.
@@ -298,10 +304,10 @@ def _coupled(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     if bool(((alone - together).abs() > 1e-3 * apart + rounding).any()):
         yield Finding(
             f"The rows of a batch influence each other: the score goes from {float(alone[0]):.4g} to "
-            f"{float(together[0]):.4g} beside other rows.",
+            f"{float(together[0]):.4g} together with other rows.",
             methods=in_chunks(),
-            remedy="Call model.eval(); if that doesn't help (a softmax over a batch of texts, say), explain one sample "
-            "at a time with chunk_size=1.",
+            remedy="Call model.eval(); if that doesn't help (a softmax over the batch, for example), explain one "
+            "sample at a time with chunk_size=1.",
         )
 
 
@@ -312,14 +318,14 @@ def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
         path, far, wide = seen.norm
         if far > _FAR or wide > _WIDE or wide < _FLAT:
             yield Finding(
-                f"These inputs are far from what the model was trained on: at its first BatchNorm the means lie "
-                f"{far:.1f} deviations off, and the variance is {wide:.3g} times what it was.",
+                f"These inputs are far from the training data: at the model's first BatchNorm the means are {far:.1f} "
+                f"standard deviations off, and the variance is {wide:.3g} times that of training.",
                 (path,),
                 remedy="Check transform=: are pixels scaled to [0, 1] and normalized as in training?",
             )
     elif _BYTES < largest <= 255 and float(runner.inputs.min()) >= 0 and runner.kind.drawn:
         yield Finding(
-            f"The inputs reach {largest:.0f}: they look like raw bytes; most models want [0, 1] or normalized ones.",
+            f"The inputs go up to {largest:.0f}, as raw bytes do; most models expect values in [0, 1] or normalized.",
             remedy="Check transform=, or divide by 255.",
             severity="caution",
         )

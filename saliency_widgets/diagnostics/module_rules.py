@@ -35,15 +35,15 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
     between = unlike.pop(BETWEEN_LAYERS, ())
     if dropouts:
         yield Finding(
-            "Dropout is active: part of the model is switched off at random.",
+            "Dropout is active: parts of the model are disabled at random.",
             dropouts,
             remedy="Call model.eval().",
         )
     if between:
         yield Finding(
-            "Dropout between recurrent layers is active in training; maps are made without it.",
+            "Dropout between recurrent layers is active in training mode, but maps are computed without it.",
             between,
-            remedy="Call model.eval(), so that the model is the one that is explained.",
+            remedy="Call model.eval(), so that the model and its explanation match.",
             severity="caution",
         )
     if norms:
@@ -55,20 +55,20 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
         )
     for kind, places in unlike.items():
         yield Finding(
-            f"In training mode, {kind} makes this model another than the one in use.",
+            f"In training mode, {kind} makes the model behave differently than at inference.",
             places,
             remedy="Call model.eval().",
         )
     if not (dropouts or between or norms or unlike or is_exported(model)) and training(model):
         yield Finding(
-            "The model is in training mode, though no layer of a kind known to behave otherwise is in it.",
-            remedy="Call model.eval(), unless its own code asks for training.",
+            "The model is in training mode, but has no known layer that behaves differently there.",
+            remedy="Call model.eval(), unless the model's code needs training mode.",
             severity="caution",
         )
     stateless = where(lambda m: isinstance(m, _BatchNorm) and not m.training and m.running_mean is None)
     if stateless:
         yield Finding(
-            "BatchNorm keeps no running statistics: even in eval mode the rows of a batch influence each other.",
+            "BatchNorm has no running statistics: even in eval mode the rows of a batch influence each other.",
             stateless,
             in_chunks(),
             "Explain one input at a time with chunk_size=1.",
@@ -76,7 +76,7 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
     scripted = where(lambda m: is_script(m) or is_exported(m))
     if scripted:
         yield Finding(
-            "It is scripted, traced or exported: its layers and ReLUs can't be seen.",
+            "The model is scripted, traced or exported: its layers and ReLUs are not accessible.",
             scripted[:1],
             (*needing("relu"), *(n for n in needing("layer") if n not in needing("relu"))),
             "Pass the original module, from before torch.jit or torch.export.",
@@ -84,18 +84,18 @@ def of_modules(model: nn.Module) -> Iterator[Finding]:
     quantized = quantized_layers(model)
     if quantized:
         yield Finding(
-            "The model is quantized: it computes with whole numbers, and has no gradient there.",
+            "The model is quantized: its integer operations have no gradient.",
             tuple(path or "the model itself" for path in quantized),
             remedy="Explain the float model from before quantization, or use a method that needs no gradient, such as "
             "'captum.FeatureAblation'.",
         )
     if device_of(model).type == "cpu" and torch.cuda.is_available():
-        yield Finding("The model is on the CPU, and there is a GPU.", remedy="Pass device='cuda'.", severity="slow")
+        yield Finding("The model is on the CPU, but a GPU is available.", remedy="Pass device='cuda'.", severity="slow")
     half = {p.dtype for p in model.parameters()} & HALF
     if half:
         yield Finding(
-            f"It computes in {', '.join(str(t).removeprefix('torch.') for t in half)}: small gradients vanish, and "
-            f"differences have two or three digits.",
+            f"The model computes in {', '.join(str(t).removeprefix('torch.') for t in half)}: small gradients "
+            f"underflow, and differences have two or three digits.",
             remedy="Pass a copy in full precision: copy.deepcopy(model).float().",
             severity="caution",
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DRAWS = count_param(
-    "draws", 8, 0, 256, "How many regions of the same size are removed elsewhere, for comparison.", advanced=True,
+    "draws", 8, 0, 256, "How many regions of the same size to remove elsewhere for comparison.", advanced=True,
     continued=True,
 )  # fmt: skip
 
@@ -139,7 +139,7 @@ def ablate(
     """
     mask = check_masks(runner, mask)[0]
     if not bool(mask.any()):
-        raise ValueError("mask: nothing is marked, so there is nothing to remove. Paint a region, or pass top=0.05.")
+        raise ValueError("mask: it is empty, so there is nothing to remove. Paint a region, or pass top=0.05.")
     draws = 0 if bool(mask.all()) else draws  # a mask of everything can't be moved elsewhere
     whole = runner.once("whole", lambda: runner.outcomes(runner.inputs))
     without = filling(runner, fill, seed)

@@ -25,8 +25,10 @@ from saliency_widgets.runtime.runner import Runner
 
 Kind = Literal["deletion", "insertion"]
 
-STEPS = count_param("steps", 32, 2, 512, "In how many steps everything is removed, or added back.", continued=True)
-DRAWS = count_param("draws", 3, 0, 256, "How many chance maps the map is compared with.", advanced=True)
+STEPS = count_param(
+    "steps", 32, 2, 512, "The number of steps in which all pixels are removed or inserted.", continued=True
+)
+DRAWS = count_param("draws", 3, 0, 256, "The number of chance maps to compare the map with.", advanced=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +227,7 @@ def curves(  # noqa: PLR0913
 def _checked(runner: Runner, values: Tensor) -> Tensor:
     expected = runner.kind.shape_of(runner.inputs)
     if tuple(values.shape) != expected:
-        raise ValueError(f"values: expected a map of what the model sees, {expected}, got {tuple(values.shape)}.")
+        raise ValueError(f"values: expected the shape of the model's input, {expected}, got {tuple(values.shape)}.")
     if not bool(torch.isfinite(values).all()):
         raise ValueError("values: the map holds NaN or infinite values, which can't be ranked.")
     return values
@@ -233,15 +235,15 @@ def _checked(runner: Runner, values: Tensor) -> Tensor:
 
 def _chance_area(result: Curves, kind: Kind) -> float:
     if not result.chance[kind]:
-        raise ValueError("draws=0: there is nothing to compare with.")
+        raise ValueError("draws=0: there are no chance maps to compare with. Use at least 1.")
     return float(np.mean([drawn.area for drawn in result.chance[kind]]))
 
 
 def _columns(kind: Kind) -> dict[str, Callable[[Curves], float]]:
     def why(result: Curves) -> str:
         return (
-            f"the score of the whole input is no higher than with all of it filled (fill={result.fill!r}), so there is "
-            f"no drop to measure. Choose another fill."
+            f"the score of the input is not higher than that of a completely filled input (fill={result.fill!r}), so "
+            f"there is no drop to measure. Choose another fill."
         )
 
     return {
@@ -270,12 +272,14 @@ def _measured(measured: Measured, *, kind: Kind) -> float:
     metrics=(
         Metric(
             "insertion", "Insertion", "high",
-            "Area under the normalized insertion curve: how soon the score rises when the strongest pixels come first.",
+            "Area under the normalized insertion curve: how early the score rises when the strongest pixels are "
+            "inserted first.",
             partial(_measured, kind="insertion"),
         ),
         Metric(
             "deletion", "Deletion", "low",
-            "Area under the normalized deletion curve: how long the score lasts when the strongest pixels go first.",
+            "Area under the normalized deletion curve: how late the score falls when the strongest pixels are removed "
+            "first.",
             partial(_measured, kind="deletion"),
         ),
     ),

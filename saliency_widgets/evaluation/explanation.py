@@ -63,7 +63,7 @@ class Explanation:
         """
         if self.method is None:
             raise ValueError(
-                "it is an array, which can't be recomputed. Pass the method, or the Attribution that sw.attribute "
+                "the map is an array, which can't be recomputed. Pass the method, or the Attribution that sw.attribute "
                 "returned."
             )
         return partial(map_of, self.method, dict(self.params), self.reduction)
@@ -91,11 +91,11 @@ def values_of(entry: Method, params: Mapping[str, Any], runner: Runner) -> Tenso
     """Run a method on any number of rows and return its values, shape (n, F).
 
     Raises:
-        ValueError: The method doesn't give a value for each feature.
+        ValueError: The method doesn't return a value for each feature.
     """
     *_, last = entry.run(runner, **params)
     if last.values.shape != runner.inputs.shape:
-        raise ValueError(f"method: {entry.title} doesn't give a value for each feature. Use 'integrated_gradients'.")
+        raise ValueError(f"method: {entry.title} doesn't return a value for each feature. Use 'integrated_gradients'.")
     return last.values
 
 

@@ -51,7 +51,7 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
         masks = masks[None]
     if tuple(masks.shape[1:]) != expected:
         raise ValueError(
-            f"mask: expected the size of what the model sees, {expected}, got {tuple(masks.shape[1:])}. "
+            f"mask: expected the size of the model's input, {expected}, got {tuple(masks.shape[1:])}. "
             f"A mask of the original image must go through the same resize and crop."
         )
     return masks.to(device=runner.inputs.device, dtype=torch.bool)
@@ -75,7 +75,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
     if neighbors and not runner.kind.drawn:
-        raise ValueError("fill: 'neighbors' are those of a pixel, and these inputs are no image. Use 'mean'.")
+        raise ValueError("fill: 'neighbors' needs images, but these inputs are not images. Use 'mean'.")
 
     @functools.cache
     def replacement() -> Tensor:
@@ -100,7 +100,7 @@ def outcomes_of(runner: Runner, variants: Tensor, fill: Any) -> tuple[Tensor, Te
     """
     name = repr(fill) if isinstance(fill, str) else f"the {type(fill).__name__}"
     with locate_nonfinite(
-        runner, "fill", (), f"where {name} is filled in", "Choose another fill, such as 'mean' or 'blur'."
+        runner, "fill", (), f"after filling with {name}", "Choose another fill, such as 'mean' or 'blur'."
     ):
         return runner.outcomes(variants)
 

@@ -46,7 +46,8 @@ METRICS = {
     for metric in (
         Metric(
             "similarity", "Similarity to the finest", "high",
-            "Rank correlation (Spearman) with the map of the most samples or steps of the grid, all else equal.", None,
+            "Rank correlation (Spearman) with the map of the most samples or steps in the grid, with the same other "
+            "settings.", None,
         ),
         *(metric for test in trust_tests().values() for metric in test.metrics),
         Metric(
@@ -60,16 +61,16 @@ METRICS = {
             lambda measured: sampling_error(measured.attribution),
         ),
         Metric(
-            "evaluations", "Gradients", "low", "How many gradients of the model the map took.",
+            "evaluations", "Gradients", "low", "The number of model gradients that the map needed.",
             lambda measured: float(measured.attribution.evaluations), cost=True,
         ),
         Metric(
-            "time", "Time", "low", "Seconds that the map took, where and while it was computed.",
+            "time", "Time", "low", "The seconds that the map took, on the machine that computed it.",
             lambda measured: measured.seconds, cost=True, exact=False, unit="s",
         ),
         Metric(
             "memory", "Memory", "low",
-            "Peak MiB that the map took: of the CUDA device, or of the whole process, other threads included.",
+            "Peak memory in MiB: of the CUDA device, or else of the whole process, including its other threads.",
             lambda measured: measured.peak(), cost=True, exact=False, unit="MiB",
         ),
     )

@@ -20,7 +20,9 @@ from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.model.isolation import private_copy
 from saliency_widgets.runtime.runner import Runner
 
-STAGES = count_param("stages", 8, 1, 64, "In how many steps all layers are randomized, from the output to the input.")
+STAGES = count_param(
+    "stages", 8, 1, 64, "The number of steps in which all layers are randomized, from the output to the input."
+)
 _SMALL = 56  # pixels of a thumbnail
 _ALIKE = 0.5  # a rank correlation above this, with half of the layers random, means that the map ignores the weights
 
@@ -159,7 +161,7 @@ def _small(values: Tensor) -> Tensor:
 
 def _why(result: Randomization) -> str:
     constant = result.similarity[0] != result.similarity[0]
-    return CONSTANT if constant else "with random weights the map is the same everywhere, or there is none."
+    return CONSTANT if constant else "with random weights the map is constant, or could not be computed."
 
 
 @trust_test(
@@ -167,7 +169,7 @@ def _why(result: Randomization) -> str:
     title="Random weights",
     params=(STAGES, SEED),
     how_to_read="From left to right more layers get random weights, starting at the output. A map that shows what the "
-    "model has learned falls towards 0; one that stays near 1 shows the image, whatever the model. Orange: rank "
+    "model has learned falls towards 0; one that stays near 1 shows the image, regardless of the model. Orange: rank "
     "correlation; blue: structural similarity (SSIM).",
     kinds=("image",),
     columns={

@@ -13,7 +13,7 @@ CHANCE = Param(
     default="moved",
     kind="choice",
     choices=("moved", "scattered"),
-    help="What a map is compared with: the map itself moved elsewhere (mirrored at random and shifted with "
+    help="What to compare a map with: the same map moved elsewhere (mirrored at random and shifted with "
     "wrap-around), which is just as smooth; or single pixels drawn at random.",
 )
 

@@ -21,10 +21,10 @@ from saliency_widgets.runtime.batching import chunks
 from saliency_widgets.runtime.runner import Runner
 
 DRAWS = count_param(
-    "draws", 64, 1, 512, "How many rows of the background each feature is replaced from.", unit="rows", scale="log2"
+    "draws", 64, 1, 512, "The number of background rows that replace each feature.", unit="rows", scale="log2"
 )
 REPEATS = count_param(
-    "repeats", 5, 1, 50, "How often each feature is permuted over the background.", unit="permutations"
+    "repeats", 5, 1, 50, "The number of times each feature is permuted over the background.", unit="permutations"
 )
 _PASS = 4096  # rows per pass without gradients: small networks take milliseconds
 
@@ -189,7 +189,9 @@ def permutation_importance(
 def _background(runner: Runner) -> tuple[Columns, Tensor]:
     columns, rows = runner.kind.columns, runner.kind.background
     if columns is None or rows is None:
-        raise ValueError("background: expected other rows to take values from, got none. Pass background=.")
+        raise ValueError(
+            "background: expected other rows to take values from, got none. Pass training data as background=."
+        )
     return columns, rows.to(runner.inputs)
 
 
@@ -220,7 +222,7 @@ Shuffles = tuple[Shuffled, Permutation | None]
     how_to_read="Diamonds above: how much higher the score is with the row's value than with those of other rows, one "
     "feature at a time. A bar and its diamond should agree (for a slope, in sign and order); if they don't, the "
     "feature acts together with others, or the method misses it. Bars here: permutation importance over all rows of "
-    "the background. Exchanging one value can create unrealistic rows.",
+    "the background. Replacing a single value can create unrealistic rows.",
     kinds=("table",),
     needs=("background",),
     view="shuffle",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CONSTANT = "the map is the same everywhere, so it can't be ranked."
+CONSTANT = "the map is constant, so it can't be ranked."
 """Why a rank correlation with a map is NaN."""
 
 

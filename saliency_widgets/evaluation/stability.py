@@ -25,9 +25,9 @@ RADIUS = Param(
     high=0.5,
     maximum=math.inf,
     unit="of the input's range",
-    help="The most that each number of the input is moved; a person would hardly see it.",
+    help="The largest change of each value of the input, too small to notice by eye.",
 )
-TURNS = count_param("turns", 3, 1, 64, "How many other seeds and noisy inputs.")
+TURNS = count_param("turns", 3, 1, 64, "The number of other seeds, and of noisy inputs.")
 
 Light = Literal["green", "amber", "red"]
 _GREEN, _AMBER = 0.8, 0.5  # rank correlation of the worst turn
@@ -132,7 +132,7 @@ def agreement(maps: Mapping[str, Tensor]) -> Tensor:
 def _worst(result: Stability | None, changed: str) -> float:
     if result is None:
         raise ValueError("the method draws no random numbers with these settings.")
-    return defined(result.worst, CONSTANT if result.constant else f"{changed} is the same everywhere.")
+    return defined(result.worst, CONSTANT if result.constant else f"{changed} is constant.")
 
 
 def _mean_of_seeds(measured: Measured) -> float:
@@ -151,19 +151,19 @@ def _mean_of_seeds(measured: Measured) -> float:
     params=(TURNS, RADIUS, replace(SEED, default=None, optional=True)),
     how_to_read={
         "image": "The map is recomputed with other seeds, and for the image with noise that is too weak to see. A rank "
-        "correlation of 1 means the same order of all pixels, 0 means no relation. Green: always above 0.8; amber: "
-        "above 0.5; red: below. The table: rank correlations between the maps computed so far.",
+        "correlation of 1 means the same order of all pixels, 0 means no correlation. Green: always above 0.8; "
+        "amber: above 0.5; red: below. The table: rank correlations between the maps computed so far.",
         "table": "The attributions are recomputed with other seeds, and for the row with a little noise in each "
         "column, relative to its range. A rank correlation of 1 means the same order of all features, 0 means no "
-        "relation. Green: always above 0.8; amber: above 0.5; red: below. The table: rank correlations between the "
+        "correlation. Green: always above 0.8; amber: above 0.5; red: below. The table: rank correlations between the "
         "methods computed so far.",
     },
     columns=(  # in two runs, so that an error with noise does not affect the result for seeds
         Columns({"seeds": lambda result: _worst(result, "the map of another seed")}, {"noisy": False}),
         Columns({
-            "noises": lambda result: _worst(result, "with a little noise the map"),
+            "noises": lambda result: _worst(result, "the map of a noisy input"),
             "max_sensitivity": lambda result: defined(
-                result.sensitivity, "the map is zero everywhere, so its change has no scale."
+                result.sensitivity, "the map is zero everywhere, so its relative change is undefined."
             ),
         }, {"reseeded": False}),
     ),

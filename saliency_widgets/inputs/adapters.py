@@ -48,7 +48,7 @@ def transform_of(transform: Any, model: Any, inputs: Any, notes: list[str]) -> C
     if transform is None:
         config = _model_config(model) if _is_image(inputs) else None
         if config is not None:
-            notes.append(f"The model's data config is used: {config}. Pass transform= for another.")
+            notes.append(f"The model's data config is used: {config}. Pass transform= to use another.")
         return None if config is None else reading.EightBit(config)
     _refuse_class(transform, "transform")
     if _is_weights(transform):
@@ -117,10 +117,10 @@ def unwrapped(model: Any) -> tuple[Any, list[str]]:
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(inner, nn.Module):
-            notes.append("torch.compile hides a model's layers: the model inside is used.")
+            notes.append("torch.compile hides a model's layers, so the wrapped model is used.")
             model = inner
         elif type(model) in (nn.DataParallel, nn.parallel.DistributedDataParallel):
-            notes.append(f"The model inside {type(model).__name__} is used, on one device.")
+            notes.append(f"The model wrapped in {type(model).__name__} is used, on one device.")
             model = model.module
         else:
             return model, list(dict.fromkeys(notes))
@@ -237,7 +237,7 @@ def _processed(processor: Any, source: Any) -> Tensor:
         if not isinstance(values, Tensor) or values.ndim != 3:
             kind = f"a {type(result).__name__}{f' of {list(result)}' if isinstance(result, Mapping) else ''}"
             got = tuple(values.shape) if isinstance(values, Tensor) else kind
-            raise ValueError(f"the image processor must give pixel_values of shape (1, C, H, W), got {got}")
+            raise ValueError(f"the image processor must return pixel_values of shape (1, C, H, W), got {got}")
         tensors.append(values)
     return torch.stack(tensors)
 
@@ -250,7 +250,7 @@ def _eight_bit(source: Any) -> list[Image.Image]:
     if x.ndim != 4 or x.shape[1] not in _CHANNELS:
         raise ValueError(f"expected images of 1, 3 or 4 channels, got an array of shape {tuple(source.shape)}")
     if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):
-        raise ValueError("expected images in uint8 or in [0, 1]; leave transform= out if they are normalized already")
+        raise ValueError("expected images in uint8 or in [0, 1]; omit transform= if they are already normalized")
     levels = (x.double() * 255).round().to(torch.uint8).movedim(1, -1).numpy()
     return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one[..., :3]) for one in levels]
 

@@ -69,7 +69,7 @@ class Encoder:
             count = getattr(fitted(transform), "n_features_in_", None)
             if count is not None and count != len(columns):
                 raise ValueError(
-                    f"inputs: the transform was fitted on {count} columns, and these rows have {len(columns)}. Pass "
+                    f"inputs: the transform was fitted on {count} columns, but these rows have {len(columns)}. Pass "
                     f"the columns that it was fitted on, in the same order."
                 )
 
@@ -87,7 +87,7 @@ class Encoder:
         except Exception as error:
             raise ValueError(
                 f"transform: it raised {type(error).__name__} for these rows: {str(error).rstrip('. ')}. It must be "
-                f"fitted, and take the columns that the row has."
+                f"fitted and accept the columns of these rows."
             ) from error
         if hasattr(output, "toarray"):  # a sparse matrix
             output = output.toarray()
@@ -99,11 +99,11 @@ class Encoder:
             try:
                 numbers = numbers.astype(np.float64)
             except (TypeError, ValueError):
-                raise ValueError("transform: expected numbers as its output. Encode categories in it, too.") from None
+                raise ValueError("transform: it must return numbers. Make it encode the categories as well.") from None
         if numbers.ndim != 2 or len(numbers) != len(rows):
             raise ValueError(f"transform: expected {len(rows)} rows of numbers from it, got shape {numbers.shape}.")
         if not np.isfinite(numbers).all():
-            raise ValueError("transform: it gives NaN or infinite values for these rows (a division by zero?).")
+            raise ValueError("transform: it returns NaN or infinite values for these rows (a division by zero?).")
         return torch.from_numpy(np.array(numbers, dtype=np.float64, order="C"))
 
     def _as_fitted(self, rows: pd.DataFrame) -> Any:
@@ -130,7 +130,7 @@ def _column_indices(wanted: list[str], columns: list[Any], named: bool) -> list[
     elif len(columns) != len(wanted):
         here = f"have {len(columns)}"
     else:
-        here = f"are called {', '.join(map(str, columns[:6]))}, in another order"
+        here = f"are named {', '.join(map(str, columns[:6]))}, in a different order"
     raise ValueError(
         f"inputs: the transform was fitted on {len(wanted)} columns, {listed}; these rows {here}. Pass the columns "
         f"that it was fitted on: by name, or as an array in the same order."

@@ -44,11 +44,11 @@ def fill_column(column: Any, value: Any, name: str) -> Any:
     values: Any = [value] * len(column)
     if pd.api.types.is_bool_dtype(column):
         if value not in (False, True):
-            raise ValueError(f"{name}: expected True or False, as the column holds, got {brief(value)}.")
+            raise ValueError(f"{name}: expected True or False, as in the column, got {brief(value)}.")
         return pd.Series([bool(value)] * len(column), dtype=column.dtype)
     if is_numeric(column):
         if not isinstance(value, (Real, np.number)):
-            raise ValueError(f"{name}: expected a number, as the column holds, got {brief(value)}.")
+            raise ValueError(f"{name}: expected a number, as in the column, got {brief(value)}.")
         try:
             filled = pd.Series(values, dtype=column.dtype)
             if value != value or bool((filled == value).all()):
@@ -112,7 +112,7 @@ def read_frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.Dat
     if isinstance(value, pd.DataFrame):
         if names is not None and list(map(str, value.columns)) != list(map(str, names)) and argument == "inputs":
             raise ValueError(
-                "feature_names: the table already has column names. Leave them out, or rename its columns."
+                "feature_names: the table already has column names. Omit it, or rename the table's columns."
             )
         return value.reset_index(drop=True).infer_objects()
     if isinstance(value, pd.Series):
@@ -129,7 +129,7 @@ def read_frame(value: Any, argument: str, names: Sequence[str] | None) -> pd.Dat
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or array.size == 0:
-        raise ValueError(f"{argument}: expected rows of columns, got an array of shape {array.shape}.")
+        raise ValueError(f"{argument}: expected a non-empty row or table, got an array of shape {array.shape}.")
     columns = [f"feature {k}" for k in range(array.shape[1])] if names is None else list(names)
     if len(columns) != array.shape[1]:
         raise ValueError(
@@ -150,7 +150,8 @@ def same_columns(row: pd.DataFrame, others: Any, argument: str) -> Any:
         listed = [f"without {', '.join(missing[:5])}"] if missing else []
         listed += [f"with {', '.join(extra[:5])}"] if extra else []
         raise ValueError(
-            f"{argument}: it has other columns than the inputs, {' and '.join(listed)}. Pass rows of the same columns."
+            f"{argument}: expected the same columns as the inputs, got rows {' and '.join(listed)}. Pass rows with the "
+            f"same columns."
         )
     return others[row.columns]
 
@@ -166,7 +167,7 @@ def check_names(argument: str, names: Any) -> None:
             hash(name)
         except TypeError:
             raise TypeError(
-                f"{argument}: expected texts or numbers as the columns' names, got {brief(name)}. Rename the columns."
+                f"{argument}: expected strings or numbers as column names, got {brief(name)}. Rename the columns."
             ) from None
 
 
@@ -200,7 +201,7 @@ def check_values(argument: str, rows: Any, transform: Any) -> None:
         index = int(gone.argmax())
         raise ValueError(
             f"{argument}: {gone[index]} of {len(rows)} values of {brief(names[index])} are missing. Fill them in as "
-            f"the model was trained, for example with the imputer of its pipeline."
+            f"in training, for example with the imputer of the model's pipeline."
         )
     complex_ = np.array([dtype.kind == "c" for dtype in rows.dtypes])
     if complex_.any():

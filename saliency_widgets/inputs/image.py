@@ -55,15 +55,15 @@ class ImageKind(Kind):
     def zero_note(self) -> str:
         """The reason why zero is the default baseline, and whether it is black."""
         if self.pixels is None:
-            return "because it is unknown which numbers are black"
-        return "which is black where pixels go from 0 to 1"
+            return "because the value of black pixels is unknown"
+        return "which is black if pixels range from 0 to 1"
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:  # noqa: ARG002
         """Return an error message that explains why black and white are unknown."""
         return (
-            f"baseline: {name!r} means {name} pixels, and nothing tells which numbers those are: they are not in "
-            f"[0, 1], and there is no transform that a {name} image comes through. Use 'zero', 'mean' or 'blur', a "
-            f"tensor, or pass the image and transform=."
+            f"baseline: {name!r} means {name} pixels, but their values are unknown: the inputs are not in [0, 1], and "
+            f"there is no transform to apply to a {name} image. Use 'zero', 'mean' or 'blur', a tensor, or pass the "
+            f"image and transform=."
         )
 
     def shape_of(self, inputs: Tensor) -> tuple[int, ...]:

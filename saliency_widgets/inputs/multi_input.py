@@ -89,12 +89,12 @@ def _prepare_all(
     transform, explain, background = options.transform, options.explain, options.background
     if background is not None and is_nest(inputs) and not _are_rows(inputs):
         raise ValueError(
-            "background: it applies to rows of a table only. For a model with several inputs, pass "
+            "background: it applies only to rows of a table. For a model with several inputs, pass "
             "method='expected_gradients' and baselines= a mapping from names to stacks."
         )
     if is_table(inputs, background, options.feature_names, transform):
         if explain is not None:
-            raise ValueError("explain: a row of a table is one input. Leave it out.")
+            raise ValueError("explain: a row of a table is a single input. Omit it.")
         read = inputs if isinstance(inputs, Table) else None
         read = read or read_table(inputs, background, feature_names=options.feature_names, transform=transform)
         return prepare_table(read, device=device, dtype=dtype)
@@ -104,7 +104,7 @@ def _prepare_all(
         top = dict(zip(_positional_names(model, len(inputs)), inputs, strict=True))
     else:
         if explain is not None:
-            raise ValueError("explain: there is one input. Leave it out, or pass the inputs as a tuple or a dict.")
+            raise ValueError("explain: there is only one input. Omit it, or pass the inputs as a tuple or a dict.")
         return _lone(model, inputs, transform, device, dtype, gradients)
     notes: list[str] = []
     values = leaves(top)
@@ -117,7 +117,7 @@ def _prepare_all(
     if transform is not None and named is None and not any(is_image(value) for value in values.values()):
         raise ValueError(
             f"transform: no input is an image that it could be applied to (PIL, a path, bytes). Pass a mapping from "
-            f"names, transform={{{explained[0]!r}: ...}}, or leave it out for transformed tensors."
+            f"names, transform={{{explained[0]!r}: ...}}, or omit it for transformed tensors."
         )
     prepared = {}
     for name in explained:
@@ -135,7 +135,7 @@ def _prepare_all(
     if len(set(batches.values())) > 1:
         flat = [name for name, part in prepared.items() if part.tensor.ndim == 1]
         hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
-        hint = hint or " Pass explain= those of one size; the others are held constant."
+        hint = hint or " Pass explain= inputs with the same number; the others are held constant."
         raise ValueError(f"inputs: expected the same number of samples in all explained inputs, got {batches}.{hint}")
     batch = next(iter(batches.values()))
     slots = {name: Slot(index) for index, name in enumerate(explained)}
@@ -162,9 +162,9 @@ def _lone(
     inside = next((item for item in inputs if _is_no_row(item)), None) if type(inputs) is list else None
     if inside is not None or (_is_no_row(inputs) and type(inputs) is not tuple):
         what = (
-            f"a {type(inputs).__name__} is not an input by itself"
+            f"a {type(inputs).__name__} can't be passed as a single input"
             if inside is None
-            else f"a list is a batch of inputs of one shape, and this one holds a {type(inside).__name__} of tensors"
+            else f"a list is a batch of inputs of one shape, but this one contains a {type(inside).__name__} of tensors"
         )
         raise TypeError(
             f"inputs: {what}. Pass a tuple of the model's arguments, (a, b) for two and (a,) for one that is a tuple, "
@@ -254,7 +254,7 @@ def _check_rows(model: nn.Module, prepared: dict[str, Prepared], combined: Prepa
     if single.arguments is not None and _try(model, single.tensor, single.arguments).scores is not None:
         count = len(prepared[flat[0]].tensor)
         raise ValueError(
-            f"inputs: {flat[0]!r} has shape ({count},), which is {count} samples of one number each, and the model "
+            f"inputs: {flat[0]!r} has shape ({count},), which is {count} samples of one number each, but the model "
             f"takes one sample of {count} numbers. {_BATCHED} {flat[0]}[None]."
         )
 
@@ -347,7 +347,7 @@ def _image_or_batch(
     prepared = _prepared(model, chosen, None, device, dtype, batched=True)
     if note is None:
         return prepared
-    return replace(prepared, notes=(f"Numbers of shape {tuple(numbers.shape)} were read as {note}", *prepared.notes))
+    return replace(prepared, notes=(f"The input of shape {tuple(numbers.shape)} was read as {note}", *prepared.notes))
 
 
 def _held(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:

@@ -33,7 +33,8 @@ def check_depth(inputs: Any) -> None:
         layer = list({id(item): item for item in items if _is_container(item)}.values())  # each container once
     if layer:
         raise ValueError(
-            f"inputs: they are nested more than {_DEEPEST} deep, or contain themselves. Pass the tensors by name."
+            f"inputs: they are nested more than {_DEEPEST} levels deep, or contain themselves. Pass the tensors by "
+            f"name."
         )
 
 
@@ -67,7 +68,7 @@ def leaves(top: Mapping[str, Any]) -> dict[str, Any]:
             for key, item in entries(value) or ():
                 walk(f"{path}.{key}", item)
         elif path in result:
-            raise ValueError(f"inputs: two of them are called {path!r}. Rename a key of the mapping.")
+            raise ValueError(f"inputs: two inputs have the path {path!r}. Rename a key of the mapping.")
         else:
             result[path] = value
 
@@ -121,7 +122,7 @@ def chosen(
         ValueError: ``explain`` names an input that is unknown or can't be explained, or one twice; or none can be.
     """
     if not values:
-        raise ValueError("inputs: the mapping is empty. Pass what the model's forward takes, by name.")
+        raise ValueError("inputs: the mapping is empty. Pass the arguments of the model's forward, by name.")
     if explain is None:
         return _all_of_them(values, top, notes, gradients)
     names: list[str] = []
@@ -154,14 +155,14 @@ def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str]
     if not names:
         whole = any(is_whole(value) or isinstance(value, int) for value in values.values())
         why = (
-            "Whole numbers (tokens, categories) have no gradient: pass their embeddings, if the model takes them "
+            "Integers (tokens, categories) have no gradient: pass their embeddings, if the model takes them "
             "(inputs_embeds=); or use a method that needs no gradient with sw.attribute, such as "
             "method='captum.FeatureAblation'."
             if whole
-            else "Pass tensors of floating-point numbers with a row for each sample; they may be nested in lists, "
+            else "Pass floating-point tensors with one row for each sample; they may be nested in lists, "
             "tuples, mappings and dataclasses."
         )
-        raise ValueError(f"inputs: none of them has a gradient; got {_kinds(values)}. {why}")
+        raise ValueError(f"inputs: no input has a gradient; got {_kinds(values)}. {why}")
     outer = [name for name in names if name in top]
     if not outer or len(outer) == len(names):
         return names
@@ -170,7 +171,8 @@ def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str]
     if others:
         sizes = {name: _samples(values[name]) for name in others}
         notes.append(
-            f"Held constant, because their rows don't match the {samples} samples: {sizes}. explain= chooses others."
+            f"Held constant, because they don't have {samples} rows, one for each sample: {sizes}. Pass explain= to "
+            f"choose others."
         )
     return [name for name in names if name not in others]
 
@@ -202,9 +204,9 @@ def _check(name: str, value: Any, gradients: bool) -> None:
         )
     if isinstance(value, Tensor) and gradients and is_whole(value):
         raise ValueError(
-            f"explain: {name!r} holds {value.dtype}, and whole numbers have no gradient. Choose another input, pass "
-            f"embeddings instead, or use a method that needs no gradient, such as method='captum.FeatureAblation' of "
-            f"sw.attribute."
+            f"explain: {name!r} holds {value.dtype}, and integers or booleans have no gradient. Choose another input, "
+            f"pass embeddings instead, or use sw.attribute with a method that needs no gradient, such as "
+            f"method='captum.FeatureAblation'."
         )
 
 

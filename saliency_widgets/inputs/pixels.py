@@ -13,7 +13,7 @@ from torch import Tensor
 from saliency_widgets.attribution import PixelRange
 from saliency_widgets.inputs.reading import apply_transform, is_deep
 
-_CURVED = "The transform is not linear in the pixels: the image shown is close to what the model sees, not exact."
+_CURVED = "The transform is not linear in the pixels: the image shown is only an approximation of the model's input."
 
 
 def pixel_range(
@@ -52,7 +52,7 @@ def pixel_range(
     else:
         notes.append(
             "There is no transform and the numbers are not in [0, 1]: for display only, the smallest is shown as "
-            "black and the largest as white. Pass the image and transform= to see what the model sees."
+            "black and the largest as white. Pass the image and transform= to show the original colors."
         )
     # Per image: the display of an image must not depend on the others in the batch.
     usual = (low >= 0) & (high <= 1) if transform is None else torch.zeros_like(low, dtype=torch.bool)

@@ -117,8 +117,8 @@ def plain(source: Any, notes: list[str] | None = None) -> Tensor:
             grays, brightest, white = _grays(source)
             if 0 < brightest < white / 2:
                 notes.append(
-                    f"The grays were divided by {white}, and the brightest is {brightest:g}: the model sees a dark "
-                    f"image. Pass transform= to scale them as it was trained."
+                    f"Gray values were divided by {white}, and the largest is {brightest:g}: the model's input is a "
+                    f"dark image. Pass transform= to scale them as in training."
                 )
             return torch.from_numpy(grays.astype(np.float32))[None, None]
         source = eight_bit(source)
@@ -179,7 +179,7 @@ def transformed(source: Any, transform: Callable) -> Tensor:
     tensor = apply_transform(source, transform)
     if not torch.equal(tensor, apply_transform(source, transform)) and torch.isfinite(tensor).all():
         raise ValueError(
-            "transform: it gives a different result each time (a random crop or flip?). Pass the deterministic "
+            "transform: it returns a different result each time (a random crop or flip?). Pass the deterministic "
             "transform that is used for validation."
         )
     return tensor

@@ -133,7 +133,7 @@ class TableKind(Kind):
         if name == "median" and self.background is not None:
             return "baseline: the transform fails for the row of medians. Choose another baseline."
         if name in ("mean", "median"):
-            return f"baseline: {name!r} is one of other rows. Pass background= your training data."
+            return f"baseline: {name!r} is computed from other rows. Pass background= your training data."
         return super().why_no_baseline(name, inputs)
 
     def encode(self, rows: Any, argument: str) -> Tensor:
@@ -176,14 +176,14 @@ def read_table(
     frame = read_frame(rows, "inputs", names)
     check_comparable("inputs", frame)
     if frame.empty:
-        raise ValueError(f"inputs: expected rows of columns, got a table of shape {frame.shape}.")
+        raise ValueError(f"inputs: expected at least one row and one column, got a table of shape {frame.shape}.")
     of_transform = fitted_names(transform)
     if of_transform is not None and names is None and not named and len(of_transform) == frame.shape[1]:
         frame.columns = of_transform
     ordered: tuple[str, ...] = ()
     other = [] if of_transform is not None or not isinstance(background, pd.DataFrame) else [*background.columns]
     if {*other} == {*frame.columns} and len(other) == len(frame.columns) and other != [*frame.columns]:
-        ordered = ("The inputs' columns are reordered like the background's.",)
+        ordered = ("The inputs' columns were reordered to match the background's.",)
         frame = frame.reindex(columns=other)
     encoder = Encoder(transform, [*frame.columns], named=named)
     rest = None if background is None else read_frame(background, "background", list(frame.columns))
@@ -203,8 +203,8 @@ def read_table(
         encoded = encoder(same)
         if encoded.shape[1] != tensor.shape[1]:
             raise ValueError(
-                f"transform: it gives {encoded.shape[1]} numbers for {argument}, and {tensor.shape[1]} for the inputs. "
-                f"It must give the same number for all rows."
+                f"transform: it returns {encoded.shape[1]} numbers per row for {argument}, but {tensor.shape[1]} for "
+                f"the inputs. It must return the same number for all rows."
             )
         return encoded
 

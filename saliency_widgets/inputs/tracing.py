@@ -64,8 +64,8 @@ def trace(
     notes: tuple[str, ...] = ()
     if unknown:
         notes = (
-            f"{unknown} of the {len(columns)} numbers that the model sees are the same in all available rows, so their "
-            f"columns are unknown: they are left out of the bars.",
+            f"{unknown} of the {len(columns)} numbers in the model's input are the same in all available rows, so "
+            f"their columns are unknown: they are omitted from the bars.",
         )
     return columns, notes
 
@@ -165,7 +165,7 @@ def _trace_pairs(
 def _several(full: pd.DataFrame, feature: int) -> ValueError:
     return ValueError(
         f"transform: its output {feature} depends on several of the {len(full.columns)} columns, so "
-        f"attributions can't be summed back to them. Leave transform= out, and explain the transformed row itself."
+        f"attributions can't be summed back to them. Omit transform=, and explain the transformed row itself."
     )
 
 

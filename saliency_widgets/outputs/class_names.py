@@ -68,12 +68,12 @@ def _texts(argument: str, names: Iterable[Any]) -> list[str]:
     strange = [name for name in names if not isinstance(name, _NAMES) or name != name]  # NaN: a missing text in pandas
     if strange:
         raise TypeError(
-            f"{argument}: expected texts, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
+            f"{argument}: expected strings, got {brief(strange[0])} ({type(strange[0]).__name__}) among them."
         )
     try:
         return list(map(str, names))
     except ValueError as error:  # an integer of thousands of digits
-        raise TypeError(f"{argument}: expected texts, and one of them can't be written: {error}.") from error
+        raise TypeError(f"{argument}: expected strings, but one of them can't be converted: {error}.") from error
 
 
 def short_names(class_names: Sequence[str]) -> list[str]:

@@ -45,7 +45,7 @@ class Classification(Task):
 
     def _by_name(self, column: Any) -> Any:
         if self.class_names is None:
-            raise ValueError(f"labels: got {brief(column.iloc[0])}, but no class_names= were given to look it up in.")
+            raise ValueError(f"labels: got {brief(column.iloc[0])}, but no class_names= were passed to look it up in.")
         index_of = {str(name): index for index, name in enumerate(self.class_names)}
         other = next((label for label in column if str(label) not in index_of), None)
         if other is not None:

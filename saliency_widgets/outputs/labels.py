@@ -48,5 +48,5 @@ def _column(labels: Any) -> Any:
     if isinstance(labels.dtype, pd.CategoricalDtype):
         labels = labels.astype(object)
     if pd.api.types.is_complex_dtype(labels):
-        raise TypeError("labels: expected classes or numbers, got complex ones.")
+        raise TypeError("labels: expected classes or numbers, got complex numbers.")
     return labels.reset_index(drop=True).infer_objects()

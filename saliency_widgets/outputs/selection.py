@@ -26,7 +26,7 @@ def _reporting_errors(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except Exception as error:
             raise ValueError(
                 f"target: the function raised {type(error).__name__} for the model's output: {error}. "
-                f"It gets what the model returns and must give one number per sample."
+                f"It receives the model's output and must return one number per sample."
             ) from error
 
     return wrapped
@@ -52,7 +52,7 @@ def class_index(target: Any, classes: int, class_names: Sequence[str] | None = N
 def _class_index(target: Any, classes: int, by_name: _ByName | None, argument: str) -> int:
     if isinstance(target, str):
         if by_name is None:
-            raise ValueError(f"{argument}: got the class name {brief(target)}, but no class_names= were given.")
+            raise ValueError(f"{argument}: got the class name {brief(target)}, but no class_names= were passed.")
         return by_name.index(target, argument)
     if not _is_whole(target):
         raise TypeError(f"{argument}: expected a class index, a class name or None, got a {type(target).__name__}.")
@@ -89,7 +89,7 @@ class _ByName:
             raise ValueError(unknown(argument, name, self._names))
         if len(hits) > 1:
             several = ", ".join(f"{index} ({self._names[index]})" for index in sorted(hits)[:5])
-            raise ValueError(f"{argument}: {brief(name)} fits {len(hits)} classes: {several}. Pass the index.")
+            raise ValueError(f"{argument}: {brief(name)} matches {len(hits)} classes: {several}. Pass the index.")
         return hits[0]
 
 

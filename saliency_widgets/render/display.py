@@ -18,7 +18,7 @@ DISPLAY: tuple[Param, ...] = (
         kind="choice",
         choices=SEQUENTIAL,
         label="Color map",
-        help="The colors from no attribution to the strongest. Used when the map has no sign.",
+        help="The colors from zero to the strongest attribution, for maps without a sign.",
     ),
     Param(
         "diverging",
@@ -26,7 +26,7 @@ DISPLAY: tuple[Param, ...] = (
         kind="choice",
         choices=DIVERGING,
         label="Signed colors",
-        help="The colors from against the target to for it, zero in the middle. Used when the map keeps its sign.",
+        help="The colors from negative to positive attribution, with zero in the middle, for signed maps.",
     ),
     Param(
         "opacity",
@@ -44,14 +44,14 @@ DISPLAY: tuple[Param, ...] = (
         kind="range",
         label="Clip range",
         help="The percentiles that get the weakest and the strongest color. "
-        "Lower the upper end when a few extreme pixels leave everything else dark.",
+        "Lower the upper end if a few extreme pixels leave everything else dark.",
     ),
     Param(
         "threshold",
         0.0,
         low=0.0,
         high=1.0,
-        help="Hides everything weaker than this share of the color scale: only the strongest regions stay.",
+        help="Hides everything weaker than this share of the color scale, so that only the strongest regions remain.",
     ),
     Param(
         "blend",

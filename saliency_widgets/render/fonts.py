@@ -33,8 +33,8 @@ def font_for(text: str, size: float) -> Any:
     best = best_font(text, size)
     if lacking := missing(text, best):
         warnings.warn(
-            f"No font of this system has {''.join(sorted(lacking))[:20]!r}: boxes are drawn instead. Install one that "
-            "does (such as Noto Sans, Noto Sans CJK), or write it in other letters.",
+            f"No installed font has the characters {''.join(sorted(lacking))[:20]!r}: boxes are drawn instead. Install "
+            f"a font that has them (such as Noto Sans, Noto Sans CJK), or use other characters.",
             UserWarning,
             stacklevel=2,
         )

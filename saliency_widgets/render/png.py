@@ -129,8 +129,8 @@ def _check_caption(caption: str) -> None:
     lines = len(check_text("caption", caption).splitlines())
     if len(caption) > _LETTERS or lines > _LINES:
         raise ValueError(
-            f"caption: expected at most {_LETTERS} letters and {_LINES} lines, got {len(caption)} letters and {lines} "
-            f"lines. Write the rest beside the image."
+            f"caption: expected at most {_LETTERS} characters and {_LINES} lines, got {len(caption)} characters and "
+            f"{lines} lines. Write the rest next to the image."
         )
 
 

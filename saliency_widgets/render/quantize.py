@@ -62,20 +62,20 @@ def quantize(values: ArrayLike, *, signed: bool) -> Quantized:
         y, x = np.argwhere(~finite)[0]
         raise ValueError(
             f"values: expected finite numbers, got {int((~finite).sum())} of {v.size} that are not, the "
-            f"first ({v[y, x]}) at row {y}, column {x}. A NaN in a map mostly comes from the model's own "
-            "output or from a division by a zero range: look there first."
+            f"first ({v[y, x]}) at row {y}, column {x}. A NaN in a map usually comes from the model's "
+            "output or from a division by a zero range: check these first."
         )
     if not signed and v.min() < 0:
         y, x = np.unravel_index(v.argmin(), v.shape)
         raise ValueError(
-            f"values: expected no negative number in an unsigned map, got {v.min():g} at row {y}, column "
-            f"{x}. Give signed=True to keep the sign, or take the magnitude first."
+            f"values: expected no negative values in an unsigned map, got {v.min():g} at row {y}, column "
+            f"{x}. Pass signed=True to keep the sign, or take the magnitude first."
         )
     high = float(np.abs(v).max())
     low = -high if signed else 0.0
     span = high - low
     if not np.isfinite(span):
-        raise ValueError(f"values: expected numbers whose range is finite, got {high:g} as the largest.")
+        raise ValueError(f"values: expected numbers with a finite range, got {high:g} as the largest.")
     if span == 0.0:
         codes = np.full(v.shape, ZERO if signed else 0, dtype=np.uint16)
         return Quantized(codes, 0.0, 0.0, signed)

@@ -27,7 +27,9 @@ def shared_ends(maps: Sequence[Quantized], clip: Sequence[float]) -> tuple[float
         ValueError: ``maps`` is empty or mixes signed and unsigned maps, or ``clip`` is not ascending within 0 to 100.
     """
     if not maps or len({map_.signed for map_ in maps}) > 1:
-        raise ValueError("maps: expected at least one, and all of them signed or none: colors mean one thing.")
+        raise ValueError(
+            "maps: expected at least one, and either all signed or all unsigned, so that colors have one meaning."
+        )
     low, high = float(clip[0]), float(clip[1])
     if not 0 <= low <= high <= 100:
         raise ValueError(f"clip: expected two rising percentiles from 0 to 100, got {tuple(clip)!r}.")
@@ -63,8 +65,8 @@ def difference(a: Quantized, b: Quantized, units: tuple[float, float] = (1.0, 1.
     """
     if a.codes.shape != b.codes.shape:
         raise ValueError(
-            f"difference: one map is {_size(a)} and the other {_size(b)} (height x width). Compare maps of inputs that "
-            f"the model sees in one size."
+            f"difference: one map is {_size(a)} and the other {_size(b)} (height x width). Compare maps of model "
+            f"inputs of the same size."
         )
     return quantize(dequantize(a) / units[0] - dequantize(b) / units[1], signed=True)
 

@@ -182,7 +182,7 @@ class Arguments:
         if names == [""]:
             if isinstance(value, Mapping):
                 raise TypeError(
-                    f"{argument}: a mapping is for several inputs, and there is one. Pass the tensor itself."
+                    f"{argument}: a mapping requires several inputs, but there is only one. Pass the tensor itself."
                 )
             return None
         if isinstance(value, Mapping):
@@ -192,8 +192,8 @@ class Arguments:
             order = next((some for some in (names, tops) if len(some) == len(value)), None)
             if order is None:
                 raise ValueError(
-                    f"{argument}: a tuple has one for each explained input, {names}; this one has {len(value)}. Pass a "
-                    f"mapping from names where some are left out."
+                    f"{argument}: a tuple must have one item for each explained input, {names}; got {len(value)}. Pass "
+                    f"a mapping from names to omit some."
                 )
             items = list(zip(order, value, strict=True))
         result: dict[str, Any] = {}

@@ -53,7 +53,7 @@ def differentiate(
             raise Unread(f"model: {reason}")
         raise Unread(
             f"model: the score does not depend on the {what}: no gradient reaches it. A constant output, "
-            f"no_grad or detach inside forward, or whole-number operations (argmax, round) cut it off."
+            f"no_grad or detach inside forward, or non-differentiable operations (argmax, round) block it."
         )
     both_finite(scores, gradient)
     return gradient

@@ -97,7 +97,7 @@ class DrawnBaselines:
         if any(len(pool) not in (1, count) for pool in pools):
             counts = {part.name: len(pool) for part, pool in zip(parts, pools, strict=True)}
             raise ValueError(
-                f"baselines: row k of each input's is drawn together, so that each must have as many rows, or one; "
+                f"baselines: row k of all inputs is drawn together, so all must have the same number of rows, or one; "
                 f"got {counts}."
             )
         return [tuple(pool[k % len(pool)] for pool in pools) for k in range(count)]
@@ -106,9 +106,9 @@ class DrawnBaselines:
         """Return the baselines of all inputs as methods see them, or those of a single part in its own shape."""
         if isinstance(value, (list, tuple)):
             if not value:
-                raise ValueError("baselines: the list is empty. Give at least one, or leave it out for noise.")
+                raise ValueError("baselines: the list is empty. Pass at least one, or omit it for noise.")
             if depth == _DEEPEST:
-                raise ValueError("baselines: the lists lie in each other without end. Pass one list.")
+                raise ValueError("baselines: the lists are nested too deeply. Pass a flat list.")
             return [entry for item in value for entry in self._entries_of(item, part, depth + 1)]
         if value is None or isinstance(value, str):
             return self._named(value, part)
@@ -128,7 +128,7 @@ class DrawnBaselines:
             raise ValueError(self._misshapen(stack, shape, part))
         stack = stack.detach().to(inputs)
         if not torch.isfinite(stack).all():
-            raise ValueError("baselines: they hold NaN or infinite values. Remove those inputs, or mend them.")
+            raise ValueError("baselines: they hold NaN or infinite values. Remove or fix them.")
         return list(stack[:, None])
 
     def _named(self, value: str | None, part: InputPart | None) -> Sequence[Tensor | None] | Tensor:
@@ -149,12 +149,12 @@ class DrawnBaselines:
         if self._query.parts and part is None:
             shapes = [f"{part.name!r}: {('K', *part.shape)}".replace("'K'", "K") for part in self._query.parts]
             return (
-                f"baselines: each of the inputs has its own. Pass a mapping from names to stacks, "
-                f"{{{', '.join(shapes)}}}, or a tuple of them; got one of shape {tuple(stack.shape)}."
+                f"baselines: each input needs separate baselines. Pass a mapping from names to stacks, "
+                f"{{{', '.join(shapes)}}}, or a tuple of them; got one stack of shape {tuple(stack.shape)}."
             )
         of = "" if part is None else f" for {part.name!r}"
         wanted = f"(K, {', '.join(map(str, shape))})".replace(", )", ",)")
         return (
-            f"baselines: expected a stack of shape {wanted}{of}, K inputs as the model sees them, got shape "
-            f"{tuple(stack.shape)}. Put them through the transform and torch.stack them."
+            f"baselines: expected a stack of shape {wanted}{of}, K transformed inputs, got shape "
+            f"{tuple(stack.shape)}. Apply the transform to each and combine them with torch.stack."
         )

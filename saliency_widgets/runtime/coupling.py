@@ -18,26 +18,26 @@ from saliency_widgets.runtime.model.walker import modules_of
 from saliency_widgets.runtime.passes import Passes
 
 _ONE_FOR_ALL = (
-    "The model, or the function that was passed as target=, gives one number for a whole batch: each copy of the input "
-    "is run by itself, which takes longer."
+    "The model, or the function that was passed as target=, returns one number for a whole batch, so copies of the "
+    "input run one at a time, which is slower."
 )
 _MIXED = (
-    "What shares a batch with the input changes its score (attention, a softmax or a recurrence along the batch "
-    "dimension?): each of its copies is run by itself. If that dimension is not meant, look for batch_first."
+    "Other rows in the batch change the score of the input (attention, a softmax or a recurrence along the batch "
+    "dimension?), so copies of the input run one at a time. If this is unintended, look for batch_first."
 )
 COUPLED = "The rows influence each other, as nodes of a graph or steps of a sequence do"
 _SUM = (
-    f"{COUPLED}: they are no samples of their own. The sum of their scores is explained, and score and delta are of "
-    f"that sum. For the score of one row pass target= a function to one number, such as lambda out: out[0, 1]."
+    f"{COUPLED}: they are not independent samples. The sum of their scores is explained; score and delta refer to it. "
+    f"To explain one row, pass target= a function that returns one number, such as lambda out: out[0, 1]."
 )
-_ONE = f"{COUPLED}: all of them are explained together, and score and delta are of the one number that target= gives."
+_ONE = f"{COUPLED}: all rows are explained together; score and delta refer to the number that target= returns."
 
 
 _SURE = ("probability", "log_probability")  # saturated values hide the influence of other rows
 _MOST = 32  # rows that are checked
 _UNSEEN = (
-    "A row scores otherwise without the other rows, though no gradient goes from one to another (detach, no_grad): "
-    "what they do to each other is in no map, and a completeness delta misses it."
+    "A row's score changes without the other rows, though no gradient connects them (detach, no_grad): maps don't show "
+    "this influence, and the completeness delta doesn't include it."
 )
 
 
@@ -197,8 +197,8 @@ def _by_function(passes: Passes) -> tuple[Passes, tuple[str, ...]]:
     each = tuple(value.shape) in ((passes.batch,), (passes.batch, 1))
     if each and not _apart(passes, value.reshape(-1)) and coupled(passes):
         raise ValueError(
-            f"target: the function gives a score for each of the {passes.batch} rows. {COUPLED}, so one map can't tell "
-            f"these scores apart. Return one number, such as out[0, 1] for one row, or out[:, 1].sum() for their sum."
+            f"target: the function returns a score for each of the {passes.batch} rows. {COUPLED}, so one map can't "
+            f"separate these scores. Return one number, such as out[0, 1] for one row or out[:, 1].sum() for their sum."
         )
     return passes, ()
 
@@ -218,8 +218,10 @@ def _by_row(output: Any, rows: int) -> Tensor | None:
 
 def _together(passes: Passes) -> Passes:
     if passes.arguments is not None and any(part.shape == () for part in passes.arguments.parts):
-        raise ValueError(f"inputs: {COUPLED}, and each is one number. Pass them as (N, 1), which the model squeezes.")
+        raise ValueError(
+            f"inputs: {COUPLED}, and each row is a single number. Pass shape (N, 1), and let the model squeeze it."
+        )
     if passes.parts:
         names = [part.name for part in passes.parts]
-        raise ValueError(f"explain: {COUPLED}; then one input is explained at a time. Choose one of {names}.")
+        raise ValueError(f"explain: {COUPLED}, so only one input can be explained at a time. Choose one of {names}.")
     return replace(passes, inputs=passes.inputs[None], joint=True)

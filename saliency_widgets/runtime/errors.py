@@ -38,9 +38,9 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
     layer = failing_layer(model, error.__traceback__)
     if layer and isinstance(model.get_submodule(layer), (nn.Embedding, nn.EmbeddingBag)):
         return ValueError(
-            f"model: it looks its input up in the embedding {layer!r}, and whole numbers (tokens, categories) can't be "
-            f"moved a little. Pass the embeddings instead, if the model takes them, or a module of what follows them; "
-            f"or ask sw.attribute for a method that needs no gradient, such as method='captum.FeatureAblation'."
+            f"model: its input is an index into the embedding {layer!r}, and integers (tokens, categories) have no "
+            f"gradient. Pass the embeddings instead, if the model takes them, or a module of the layers after them; or "
+            f"use sw.attribute with a method that needs no gradient, such as method='captum.FeatureAblation'."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     reason = _no_gradient(model, error) or _exported(error, shape)
@@ -48,13 +48,13 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
         return ValueError(f"model: {reason}")
     if _written_in_place(error):
         return ValueError(
-            f"model: with gradients on, it raised {type(error).__name__} {where}: {cause_of(error)}. It may run under "
-            f"torch.no_grad(), but it has no gradient. {_OUT_OF_PLACE}"
+            f"model: with gradients enabled, it raised {type(error).__name__} {where}: {cause_of(error)}. It may run "
+            f"under torch.no_grad(), but it has no gradient. {_OUT_OF_PLACE}"
         )
     if _UNGRADED.search(str(error)):
         return NeedsGradients(
-            f"model: it differentiates by itself, and that failed {where}: {cause_of(error)}. Check that `model(x)`, "
-            f"with x.requires_grad_(), runs on its own; torch.func.grad inside forward works in any mode."
+            f"model: its code computes gradients, which failed {where}: {cause_of(error)}. Check that `model(x)`, with "
+            f"x.requires_grad_(), runs on its own; torch.func.grad inside forward works in any mode."
         )
     if "when training" in str(error):
         hint = "Call model.eval() first."
@@ -83,12 +83,12 @@ def backward_failure(model: nn.Module, error: Exception) -> ValueError:
     reason = _no_gradient(model, error)
     if reason:
         return ValueError(f"model: {reason}")
-    runs = "model: its forward pass runs, but its backward pass, which a gradient needs, does not:"
+    runs = "model: its forward pass runs, but its backward pass, which gradients require, fails:"
     if _written_in_place(error):
         saved = _SAVED.search(str(error))
         what = f"the output of {saved[2]}, of shape {saved[1]}," if saved else f"{cause_of(error)}: a tensor"
         return ValueError(
-            f"{runs} {what} is written to in place after autograd has saved it for the way back. {_OUT_OF_PLACE}"
+            f"{runs} {what} is modified in place after autograd saved it for the backward pass. {_OUT_OF_PLACE}"
         )
     function = _function_in(error.__traceback__)
     where = f" in the autograd function {function!r}" if function else ""
@@ -106,7 +106,7 @@ def without_gradient(model: nn.Module) -> str:
         return ""
     some = ", ".join(repr(path) for path in layers[:3] if path) or "all of it"
     return (
-        f"it is quantized ({some}{', ...' * (len(layers) > 3)}): it computes with whole numbers, which have no "
+        f"it is quantized ({some}{', ...' * (len(layers) > 3)}): it computes with integers, which have no "
         f"gradient. Explain the float model from before quantization, or use a method that needs no gradient, such as "
         f"'captum.FeatureAblation' or 'captum.Occlusion'."
     )
@@ -137,13 +137,13 @@ def _no_gradient(model: nn.Module, error: Exception) -> str:
     """Return a known reason why the model has no gradient; empty if there is none."""
     if "Inference tensors" in str(error):
         return (
-            "its weights were made under torch.inference_mode() and can't be differentiated through. Make the "
+            "its weights were created under torch.inference_mode() and don't support gradients. Create the "
             "model, or load its weights, outside of inference_mode."
         )
     if "derivative for" in str(error) and "not implemented" in str(error):
         return without_gradient(model) or (
-            f"an operation inside has no derivative ({cause_of(error)}). Use another operation there, or a method that "
-            f"needs no gradient, such as 'captum.FeatureAblation'."
+            f"one of its operations has no derivative ({cause_of(error)}). Replace that operation, or use a method "
+            f"that needs no gradient, such as 'captum.FeatureAblation'."
         )
     return ""
 
@@ -158,12 +158,12 @@ def _exported(error: Exception, shape: tuple[int, ...]) -> str:
     if batch:
         return (
             f"it was exported for a batch size of {batch[1]}, and this pass has {shape[0]} ({cause_of(error)}). Pass a "
-            f"batch of that size. What goes sample by sample, as class activation maps, captum's methods and checks "
-            f"do, needs a model that was exported with dynamic_shapes=."
+            f"batch of that size. Class activation maps, Captum's methods and checks run one sample at a time and need "
+            f"a model that was exported with dynamic_shapes=."
         )
     return (
-        f"it was exported for other inputs than these, of shape {shape} ({cause_of(error)}). Pass inputs of that form, "
-        f"or export it again with dynamic_shapes=."
+        f"it was exported for inputs that differ from these, of shape {shape} ({cause_of(error)}). Pass inputs that "
+        f"match the export, or export it again with dynamic_shapes=."
     )
 
 
@@ -171,8 +171,8 @@ def fixed_batch(rows: int, more: int, error: Exception) -> str:
     """Return the message that the model only takes batches of ``rows`` rows."""
     each = "1 row at a time" if rows == 1 else f"batches of {rows} rows"
     return (
-        f"its batch size is fixed: it takes {each}, and not {more} ({cause_of(error)}). Pass chunk_size=1 to the "
-        f"method. For all that has no chunk_size, let the model take any number of rows: export it with "
+        f"its batch size is fixed: it takes {each}, not {more} ({cause_of(error)}). Pass chunk_size=1 to the "
+        f"method. For methods without chunk_size, let the model take any number of rows: export it with "
         f"dynamic_shapes=, or write x.shape[0] in place of the number."
     )
 

@@ -40,7 +40,7 @@ class Memory:
         """Return a note for the progress line; empty if memory never ran out."""
         if self.limit is None:
             return ""
-        return f"{self.limit} row{'s' * (self.limit > 1)} a pass, as memory ran out at {self.failed}"
+        return f"{self.limit} row{'s' * (self.limit > 1)} per pass ({self.failed} did not fit in memory)"
 
     @contextlib.contextmanager
     def timed(self, rows: int) -> Iterator[None]:

@@ -332,7 +332,7 @@ class Passes:
                 if self.copies.version.glance() != number:
                     raise ModelChanged(
                         "model: its weights changed while the map was computed (is it being trained in another cell?). "
-                        "Ask again when it rests."
+                        "Try again when training has finished."
                     ) from error
                 raise
 

@@ -40,8 +40,8 @@ def check_precision(precision: Any, device: torch.device) -> str | None:
     precision = check_precision_name(precision)
     if precision == "tf32" and device.type != "cuda":
         raise ValueError(
-            f"precision: 'tf32' is a way of CUDA devices to multiply, and the model is on {str(device)!r}. "
-            f"Leave it out, or move the model."
+            f"precision: 'tf32' is only available on CUDA devices, but the model is on {str(device)!r}. "
+            f"Omit it, or move the model."
         )
     return precision
 

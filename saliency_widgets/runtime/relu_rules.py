@@ -210,8 +210,8 @@ def rectified_gradient(
     # A scripted part may contain ReLUs that the mode didn't see.
     if is_scripted(model):
         raise ValueError(
-            f"method: {title} can't see the ReLUs of a scripted or traced model, nor of an exported one. Pass the "
-            f"original module, from before torch.jit or torch.export."
+            f"method: {title} can't access the ReLUs of a scripted, traced or exported model. Pass the original "
+            f"module, from before torch.jit or torch.export."
         )
     if mode.transformed:
         raise ValueError(
@@ -221,7 +221,7 @@ def rectified_gradient(
     if mode.calls:
         return values, score
     met = ", ".join(f"{name} ({count} times)" for name, count in mode.smooth.most_common())
-    ran = f"none, but {met}: smooth activations have no such rule" if met else "none"
+    ran = f"none, only {met}, and the rule is not defined for smooth activations" if met else "none"
     raise ValueError(
         f"method: {title} changes the gradient at ReLUs, and this model ran {ran}. Use 'gradient' or "
         f"'integrated_gradients'."

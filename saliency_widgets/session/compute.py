@@ -75,9 +75,9 @@ def compute(
         precision_notes = problem.precision_notes(runner)
     if runner.passes.joint:
         if {"layer", "image"} & {*entry.needs} or entry.name.startswith("captum."):
-            what = "runs the model by itself" if entry.name.startswith("captum.") else "is about single images"
+            what = "runs the model itself" if entry.name.startswith("captum.") else "explains single images"
             raise ValueError(
-                f"method: {entry.title} {what}. {COUPLED}, and are explained together. Use "
+                f"method: {entry.title} {what}. {COUPLED}, so they are explained together. Use "
                 f"'gradient' or 'integrated_gradients', or pass one row."
             )
         value = None if value is None else value.sum()[None]
@@ -177,7 +177,7 @@ def _notes(problem: Problem, runner: Runner, entry: Method, estimate: Estimate) 
     if runner.passes.sharing.apart:
         notes.append(runner.passes.sharing.apart)
     if problem.memory.limit is not None:
-        notes.append(f"Memory ran out: {problem.memory}. The last bits of the numbers may depend on that.")
+        notes.append(f"Memory ran out: {problem.memory}. The last digits of the results may depend on the batch size.")
     if is_training(problem.model):
         notes.append(_training(problem.model))
     if estimate.done >= estimate.total:
@@ -194,14 +194,14 @@ def _training(model: nn.Module) -> str:
     between = BETWEEN_LAYERS in names
     names = [name for name in names if name != BETWEEN_LAYERS]
     if between and not names:
-        return f"The model is in training mode; maps are made without {BETWEEN_LAYERS}, as in eval mode."
+        return f"The model is in training mode; maps are computed without {BETWEEN_LAYERS}, as in eval mode."
     if not names:
         return (
-            "The model is in training mode, although it has no layer that is known to behave differently there. "
+            "The model is in training mode, but has no layer that is known to behave differently in this mode. "
             "Call model.eval(), unless its code depends on training mode."
         )
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return (
-        f"The model is in training mode: {listed} make{'s' * (len(names) == 1)} this map unlike the one in use. "
+        f"The model is in training mode: because of {listed}, this map differs from the one in eval mode. "
         f"Call model.eval()."
     )

@@ -35,7 +35,7 @@ def labels_of(labels: Any, problem: Problem, score: str = SCORE.default) -> tupl
         return None, "change of the score"
     background = None if problem.table is None else problem.table.background
     if background is None:
-        raise ValueError("labels: they belong to the background's rows. Pass background= too.")
+        raise ValueError("labels: labels are for the rows of the background. Pass background= as well.")
     classes, task = problem.logits.shape[1], problem.task(score)
     return task.read_labels(labels, len(background), classes), task.loss
 

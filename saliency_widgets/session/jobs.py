@@ -140,8 +140,8 @@ class Jobs:
         """
         if self.here:
             raise RuntimeError(
-                "wait: an observer calls it on the worker's own thread, which would wait for itself. Read finished "
-                "results there, or wait in a cell."
+                "wait: called by an observer on the worker's own thread, which would deadlock. Read finished results "
+                "there, or wait in a cell."
             )
         self.kick()
 

@@ -79,7 +79,7 @@ class Problem:
         if any(empty) and (moved or all(empty)):
             raise ValueError(_UNLOADED)
         if device is not None and str(device).startswith("meta"):
-            raise ValueError("device: 'meta' can't compute anything. Leave it out to use the model's device.")
+            raise ValueError("device: 'meta' can't compute anything. Omit it to use the model's device.")
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else on_device(model, device)
         model = self.model
@@ -90,8 +90,8 @@ class Problem:
         self._precision = check_precision(about.precision, device_of(model))
         if about.cuda_graphs and device_of(model).type != "cuda":
             raise ValueError(
-                f"cuda_graphs: expected a CUDA device, and the model is on {str(device_of(model))!r}. "
-                f"Leave it out, or pass device='cuda'."
+                f"cuda_graphs: expected a CUDA device, but the model is on {str(device_of(model))!r}. "
+                f"Omit it, or pass device='cuda'."
             )
         self._cuda_graphs = about.cuda_graphs
         self._replays: Replays | None = None
@@ -331,7 +331,7 @@ class Problem:
         if not runner.inputs.is_floating_point():
             return (f"Computed in {self._precision}.",)
         off = runner.once("imprecision", lambda: imprecision(runner))
-        return (f"Computed in {self._precision}: a gradient of this score is off by {off:.1%} (L1) because of that.",)
+        return (f"Computed in {self._precision}: this changes a gradient of the score by {off:.1%} (L1).",)
 
     def name_of(self, target: Any, score: str = SCORE.default, *, short: bool = False) -> str:
         """Return a label for a target: a class's name or number, or an index.
@@ -360,8 +360,9 @@ class Problem:
                 prepared = self._prepare(inputs)
                 if prepared.tensor.shape != self.tensor.shape:
                     raise ValueError(
-                        f"inputs: they were changed in place, from {tuple(self.tensor.shape)} to "
-                        f"{tuple(prepared.tensor.shape)} as the model sees them. Make a new explorer for another size."
+                        f"inputs: they were changed in place, and with them the shape of the model's input, from "
+                        f"{tuple(self.tensor.shape)} to {tuple(prepared.tensor.shape)}. Create a new explorer for "
+                        f"inputs of another shape."
                     )
                 self.prepared, self._seen, self._form = prepared, seen, self._placement()
             return number, seen
@@ -385,7 +386,7 @@ class Problem:
 
 
 def _no_score(_output: Any) -> Tensor:
-    raise NotImplementedError("the model is looked at without a score")
+    raise NotImplementedError("the model is inspected without a score")
 
 
 _SHARED = 8  # combinations of model version, inputs and target function

@@ -142,7 +142,7 @@ class Session:
         """Submit a request and return its generation immediately; an unfinished earlier request is dropped."""
         with self._jobs.changed:
             if self._closed or self.ending.over:
-                raise RuntimeError("session: it is closed; make a new explorer.")
+                raise RuntimeError("session: the session is closed. Create a new explorer.")
             self._generation += 1
             generation = self._generation
             self._jobs.add(self._keys[0], partial(self._serve, request, generation))

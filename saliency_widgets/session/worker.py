@@ -172,8 +172,8 @@ def worker_error(error: BaseException) -> Exception:
     except BaseException:  # its __str__ or __repr__ fails, and would fail wherever it is shown
         what = name
     replacement = ValueError(
-        f"model: its code raised {what} while it was computed, which would have ended the thread. Raise an Exception "
-        f"there instead, such as a RuntimeError."
+        f"model: its code raised {what} during the computation, which would have ended the worker thread. Raise an "
+        f"Exception instead, such as a RuntimeError."
     )
     replacement.__cause__ = error
     return replacement

@@ -23,7 +23,7 @@ def bundle(name: str) -> str:
     if not path.is_file():
         raise ImportError(
             f"saliency_widgets: the front-end bundle {name} is missing from the package. In a checkout run "
-            f"`make bundle`; an installed release that lacks it is broken: install it again."
+            f"`make bundle`; an installed release without it is broken: reinstall it."
         )
     # Return text, because anywidget would watch a path and its watcher would keep every view alive.
     return path.read_text(encoding="utf-8")

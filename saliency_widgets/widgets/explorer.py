@@ -45,7 +45,7 @@ from saliency_widgets.widgets.table.view import TableView
 from saliency_widgets.widgets.trust import TrustPanel
 
 KIND_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView}
-_CORRECTED = "The model's weights had changed: computed again."
+_CORRECTED = "The model's weights changed, so the map was recomputed."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
@@ -84,7 +84,9 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         if problem.parts and options.get("explain") is None:  # of several inputs, show the first image
             problem = Problem(model, inputs, **{**options, "explain": problem.main_part})
         if labels is not None and problem.kind.columns is None:
-            raise ValueError("labels: these are the labels of the rows of background=, which is missing.")
+            raise ValueError(
+                "labels: background= is required, because these are the labels of its rows. Pass it, or omit labels=."
+            )
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         panel = {"method": method, "target": target, "score": score, "more": methods}
         setup = Setup(executor, panel, params, labels)
@@ -180,7 +182,10 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             raise_again(last.error)
         attribution = self.attribution
         if attribution is None:
-            raise RuntimeError("There is no finished map: it was stopped, or the explorer is closed. Move a control.")
+            raise RuntimeError(
+                "No finished map is available: the computation was stopped or the explorer is closed. Call "
+                "explorer.update() to compute it again, or create a new explorer."
+            )
         return attribution
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ def load(
     state = read_state(path)
     if model is None:
         if inputs is not None or arguments:
-            raise TypeError("model: inputs and further arguments need an explorer: pass the model too.")
+            raise TypeError("model: inputs and other arguments require a model: pass the model too, or omit them.")
         return state["attribution"]
     inputs, arguments = merge_arguments(KIND_VIEWS[state["kind"]], state, inputs, arguments)
     explorer = explore(model, inputs, **arguments)

@@ -43,8 +43,9 @@ from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
 
 _HOW = (
-    "Each line is one setting with different numbers of samples or steps; further to the right costs more. The ring is "
-    "the recommended setting, the diamond the knee of all lines together: beyond it, more cost gains little."
+    "Each line is one setting with different numbers of samples or steps; points further to the right cost more. The "
+    "ring marks the recommended setting, and the diamond the knee of all lines together: beyond it, a higher cost "
+    "improves the quality little."
 )
 
 _MAPS = "The maps of one input with their quality; ○ marks the recommended setting. Click a map {}."
@@ -94,7 +95,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
             axis.tick_format = "~g"
         named = zip(self._colors, result.groups, strict=True)
         legend = RichText(joined(_legend_entry(color, name) for color, name in named if name))
-        self._use = w.Button(description="Use these", tooltip="Move the explorer's sliders to the recommended setting.")
+        self._use = w.Button(description="Use these", tooltip="Set the explorer's sliders to the recommended setting.")
         self._use.on_click(lambda _button: self._on_use())
         menus = w.HBox([self._quality, self._cost], layout={"flex_flow": "row wrap"})
         use = [w.HBox([self._use, self._refused])] if explorer is not None else []
@@ -203,7 +204,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         try:
             self._explorer.update(**setting)
         except (TypeError, ValueError) as error:
-            return f"The explorer can't use it: {error_text(error)}"
+            return f"The setting can't be applied to the explorer: {error_text(error)}"
         return ""
 
     def _show(self) -> None:
@@ -291,9 +292,9 @@ class Sweep(sweeping.Sweep):
             ValueError: The explorer is closed.
         """
         if not isinstance(explorer, Explorer):
-            raise TypeError(f"explorer: expected what sw.explore returns, got a {type(explorer).__name__}.")
+            raise TypeError(f"explorer: expected an explorer from sw.explore, got a {type(explorer).__name__}.")
         if not explorer.is_open:
-            raise ValueError("explorer: it is closed. Create a new one.")
+            raise ValueError("explorer: the explorer is closed. Create a new one.")
         return SweepView(self, explorer)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:

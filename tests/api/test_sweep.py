@@ -654,7 +654,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"metrics": ["similarity"], "grid": {"noise_level": [0.1]}}, ValueError, "varies none of"),
         ({"quality": "time"}, ValueError, "quality: 'time' is a cost"),
         ({"cost": None}, TypeError, "cost: expected one of"),
-        ({"limit": None}, TypeError, "limit: expected a whole number"),
+        ({"limit": None}, TypeError, "limit: expected an integer"),
         ({"store": True}, TypeError, "store: expected the path"),
         ({"metrics": []}, ValueError, "metrics: the list is empty"),
         ({"fill": "blurr", "metrics": ["insertion"]}, ValueError, "blurr"),
@@ -667,7 +667,7 @@ def big(**more: Any) -> dict[str, Any]:
         ({"grid": {"samples": [5]}}, TypeError, "grid: 'samples' is not known"),
         ({"grid": {"n_samples": [5, 0]}}, ValueError, "grid: n_samples: expected a number from 1"),
         ({"grid": {"n_samples": [5, 5]}}, ValueError, "grid: n_samples: a value is repeated"),
-        ({"n_samples": 5}, ValueError, "Pass it once"),
+        ({"n_samples": 5}, ValueError, "Pass it only once"),
         ({"n_stepps": 5}, TypeError, "n_stepps"),
         (big(), ValueError, r"1,000,000 maps .500,000 settings x 2 inputs.* s for one.*limit=1000000"),
         ({"inputs": []}, ValueError, "the list is empty"),
@@ -717,7 +717,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_not_there_are_said(here: sw.Sweep) -> None:
-    for wrong, words in (({"noise": 1}, "'noise' is not known"), ({"noise_level": 0.1}, "4 settings have")):
+    for wrong, words in (({"noise": 1}, "'noise' is not known"), ({"noise_level": 0.1}, "4 settings match")):
         with pytest.raises(ValueError, match=words):
             here.map_of(0, **wrong)
     with pytest.raises(ValueError, match="from 0 to 15"):

@@ -178,7 +178,7 @@ def test_a_store_with_another_schema_runs_nothing_of_it(path: Path, schema: int)
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: Path(path).symlink_to("/dev/zero")])
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str, make: Any) -> None:
     make(f"{tmp_path}/cells{suffix}")
-    with pytest.raises(StoreError, match=r"^store: expected a regular file, and .*cells"):
+    with pytest.raises(StoreError, match=r"^store: expected a regular file, but .*cells"):
         Store(tmp_path / "cells")
     assert [one.name for one in tmp_path.iterdir()] == [f"cells{suffix}"]
 
@@ -186,7 +186,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str, make
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("missing/cells", "there is no folder .*missing'. Make it first"),
+        ("missing/cells", "there is no folder .*missing'. Create it first"),
         ("a\0b", "expected a path"),
         ("n" * 300, ".* can't be used"),
     ],

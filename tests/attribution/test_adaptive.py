@@ -138,7 +138,7 @@ def test_it_ends_when_the_tolerance_was_held_twice_and_says_so():
     assert any("were enough" in note and "2.0%" in note for note in last.notes)
     describe_stop = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=1e-6)
     assert describe_stop.evaluations == 17
-    assert any("ended first" in note for note in describe_stop.notes)
+    assert any("was used up" in note for note in describe_stop.notes)
     silent = sw.attribute(model, x[:1], target=1, n_steps=16, tolerance=0)
     assert torch.equal(silent.values, describe_stop.values)
     assert not any("tolerance" in note for note in silent.notes)
@@ -208,9 +208,9 @@ def test_a_budget_that_ended_does_not_blame_an_error_within_the_tolerance():
     weights = rows(1, 4)
     (note,) = sw.attribute(linear(weights).eval(), rows(2), n_steps=8, score="value", baseline="zero").notes
     assert note.startswith("All 9 gradients were taken")
-    assert "ended first" not in note
+    assert "was used up" not in note
     rough = sw.attribute(conv_net(), images()[:1], target=1, n_steps=9, tolerance=1e-9, baseline="zero").notes[0]
-    assert "ended first" in rough
+    assert "was used up" in rough
     assert " 0.0%" not in rough
 
 

@@ -51,8 +51,8 @@ def works(model, x=X):
             ValueError,
             r"n_samples: expected a number from 1 to 1000000, got 0",
         ),
-        ({"method": "smoothgrad", "n_samples": 2.5}, TypeError, r"n_samples: expected a whole number"),
-        ({"method": "smoothgrad", "n_samples": True}, TypeError, r"n_samples: expected a whole number"),
+        ({"method": "smoothgrad", "n_samples": 2.5}, TypeError, r"n_samples: expected an integer"),
+        ({"method": "smoothgrad", "n_samples": True}, TypeError, r"n_samples: expected an integer"),
         ({"method": "smoothgrad", "noise_level": np.True_}, TypeError, r"noise_level: expected a number.*np\.True_"),
         ({"method": "integrated_gradients", "baseline": np.True_}, TypeError, r"baseline: expected a name.*got a bool"),
         (
@@ -100,7 +100,7 @@ def test_no_module(model):
             r"class_names: expected a mapping from index to name, got one from 'cat' to 0\..*pass id2label",
         ),
         ({"class_names": {None: "a"}}, TypeError, r"class_names: expected a mapping from index to name"),
-        ({"device": []}, TypeError, r"device: expected a torch\.device or a name.*got \[\] \(list\)\. Leave it out"),
+        ({"device": []}, TypeError, r"device: expected a torch\.device or a name.*got \[\] \(list\)\. Omit it"),
         ({"device": 1.5}, TypeError, r"device: expected a torch\.device or a name.*got 1\.5 \(float\)"),
         ({"device": True}, TypeError, r"device: expected a torch\.device or a name.*got True \(bool\)"),
         ({"device": "meta"}, ValueError, r"device: 'meta' can't compute anything"),
@@ -140,7 +140,7 @@ def test_what_is_quoted_is_cut(about):
         (torch.tensor(3.0), ValueError, r"inputs: .*got a single number"),
         (torch.zeros(3, 8, 8, dtype=torch.complex64), TypeError, r"inputs: complex numbers"),
         (None, TypeError, r"inputs: expected a PIL image, a path, an array or a tensor, got a NoneType"),
-        ({"x": 1}, ValueError, r"inputs: none of them has a gradient; got \{'x': 'int'\}.*embeddings"),
+        ({"x": 1}, ValueError, r"inputs: no input has a gradient; got \{'x': 'int'\}.*embeddings"),
         ({1, 2}, TypeError, r"inputs: expected a PIL image.*got a set"),
         ([], ValueError, r"inputs: they are empty"),
         (["no-such-file.png"], ValueError, r"inputs: there is no file 'no-such-file\.png'"),
@@ -254,7 +254,7 @@ def test_an_output_that_is_no_number(how, what, target):
 def test_another_number_of_rows(how, result, target):
     model = Broken()
     model.how = how
-    said = rf"model: it returned {result} rows of scores for 2 inputs.*must score each row"
+    said = rf"model: it returned {result} rows of scores for 2 inputs.*must return scores for each row"
     faulty(model, X, ValueError, said, target=target)
     model.how = None
     works(model)
@@ -298,7 +298,7 @@ def test_a_model_made_in_inference_mode_is_told_and_left_alone():
     with torch.inference_mode():
         model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     statistics = model[1].running_mean.clone()
-    with pytest.raises(ValueError, match=r"model: its weights were made under torch.inference_mode"):
+    with pytest.raises(ValueError, match=r"model: its weights were created under torch.inference_mode"):
         sw.attribute(model, rows(0, 3, 4).float(), method="gradient", target=0)
     assert torch.equal(model[1].running_mean, statistics)
 
@@ -403,11 +403,11 @@ def looped():
 @each(
     ("argument", "value", "said"),
     [
-        ("inputs", looped(), r"inputs: they are nested more than 32 deep, or contain themselves\. Pass"),
+        ("inputs", looped(), r"inputs: they are nested more than 32 levels deep, or contain themselves\. Pass"),
         ("inputs", range(10**9), r"inputs: expected"),
         ("target", range(10**9), r"target: expected one class for each of the 2 inputs, got 1000000000"),
-        ("class_names", range(10**9), r"class_names: expected at most 1000000 of them, got range"),
-        ("feature_names", range(10**30), r"feature_names: expected at most 1000000 of them, got range"),
+        ("class_names", range(10**9), r"class_names: expected at most 1000000 items, got range"),
+        ("feature_names", range(10**30), r"feature_names: expected at most 1000000 items, got range"),
     ],
     ids=str,
 )
@@ -421,7 +421,7 @@ def test_complex_rows_and_labels_are_refused_whatever_they_hold():
     table, complex_ = rows(0, 6, 4), torch.zeros(6, dtype=torch.complex64)
     with pytest.raises(TypeError, match=r"inputs: .* holds complex numbers"):
         sw.attribute(mlp(), complex_.new_zeros(4), background=table.numpy(), method="gradient", target=0)
-    with pytest.raises(TypeError, match=r"labels: expected classes or numbers, got complex ones"):
+    with pytest.raises(TypeError, match=r"labels: expected classes or numbers, got complex numbers"):
         sw.importance(mlp(), table.numpy(), complex_, method="gradient", target=0, progress=False)
 
 
@@ -430,7 +430,7 @@ def test_captums_switches_and_tuples_are_looked_at():
         sw.from_captum(Saliency(conv_net()), abs="x")
     model = conv_net()
     method = sw.from_captum(Occlusion(model), sliding_window_shapes=(3, 2, 2), baselines=(0, 1))
-    with pytest.raises(ValueError, match=r"baselines: a tuple has one for each explained input, 1 here"):
+    with pytest.raises(ValueError, match=r"baselines: a tuple must have one item for each explained input, 1 here"):
         sw.attribute(model, X, method=method, target=0)
 
 

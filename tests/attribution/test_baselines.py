@@ -194,7 +194,7 @@ def test_nothing_said_is_black_for_images_and_zero_for_rows():
             ValueError,
             r"baseline: the function raised IndexError for the inputs, of shape \(2, 3, 9, 12",
         ),
-        (lambda x, y: x, ValueError, r"baseline: the function raised TypeError.*must give a tensor that broadcasts"),
+        (lambda x, y: x, ValueError, r"baseline: the function raised TypeError.*must return a tensor that broadcasts"),
         (
             torch.zeros(2, 3, 9, 12, dtype=torch.complex64),
             TypeError,
@@ -255,13 +255,13 @@ BYTES = (images() * 255).to(torch.uint8)
 @pytest.mark.parametrize(
     ("x", "named", "noted"),
     [
-        (NORMAL, "zero", "The baseline is zero, because it is unknown which numbers are black."),
-        (NORMAL[:1] + 9, "zero", "it is unknown which numbers"),
-        (images(), "zero", "The baseline is zero, which is black where pixels go from 0 to 1."),
-        ((images() * 255).long(), "zero", "it is unknown which numbers"),
+        (NORMAL, "zero", "The baseline is zero, because the value of black pixels is unknown."),
+        (NORMAL[:1] + 9, "zero", "the value of black pixels is unknown"),
+        (images(), "zero", "The baseline is zero, which is black if pixels range from 0 to 1."),
+        ((images() * 255).long(), "zero", "the value of black pixels is unknown"),
         (BYTES, "black", ""),
         ([BYTES[0], BYTES[1]], "black", ""),
-        ([NORMAL[0], BYTES[1]], "zero", "it is unknown which numbers"),
+        ([NORMAL[0], BYTES[1]], "zero", "the value of black pixels is unknown"),
     ],
     ids=["normal", "far", "unit", "whole", "bytes", "list", "mixed"],
 )
@@ -286,7 +286,7 @@ def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_
     alone = sw.attribute(flat, image, transform=local, n_steps=1)
     assert alone.settings["baseline"] == "zero"
     assert float(started_from(flat, alone, local(image)[None]).abs().max()) < 1e-12
-    with pytest.raises(ValueError, match=r"nothing tells which numbers those are.*Use 'zero', 'mean' or 'blur'"):
+    with pytest.raises(ValueError, match=r"their values are unknown.*Use 'zero', 'mean' or 'blur'"):
         sw.attribute(flat, image, transform=local, baseline="black")
     attribution = sw.attribute(
         flat, image, transform=lambda p: torch.from_numpy(p).movedim(-1, 0) / 127.5 - 1, n_steps=1
@@ -300,7 +300,7 @@ def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_
 def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
     for method in ("integrated_gradients", "expected_gradients"):
         settings = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
-        said = rf"'{name}' means {name} pixels, and nothing tells.*or pass the image and transform="
+        said = rf"'{name}' means {name} pixels, but their values are unknown.*or pass the image and transform="
         with pytest.raises(ValueError, match=said):
             sw.attribute(flat, NORMAL, method=method, **settings)
     with pytest.raises(ValueError, match="pass the image and transform="):

@@ -55,7 +55,7 @@ def test_smoothgrad_averages_it():
 
 def test_a_model_without_relu_is_refused_by_name():
     model = mlp(activation=nn.GELU)
-    with pytest.raises(ValueError, match=r"Deconvnet changes the.*ran none, but gelu \(2 times\).*Use 'gradient'"):
+    with pytest.raises(ValueError, match=r"Deconvnet changes the.*ran none, only gelu \(2 times\).*Use 'gradient'"):
         deconvnet(model, rows())
     with pytest.raises(ValueError, match=r"this model ran none\. Use 'gradient'"):
         deconvnet(linear(torch.ones(4).double()), rows(), score="value", target=None)
@@ -64,5 +64,5 @@ def test_a_model_without_relu_is_refused_by_name():
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_a_scripted_model_is_refused_and_told_why():
     scripted = torch.jit.trace(mlp(), rows())
-    with pytest.raises(ValueError, match=r"Deconvnet can't see the ReLUs of a scripted or traced model"):
+    with pytest.raises(ValueError, match=r"Deconvnet can't access the ReLUs of a scripted, traced or exported model"):
         deconvnet(scripted, rows())

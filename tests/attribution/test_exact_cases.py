@@ -352,7 +352,7 @@ def test_smoothgrad_ends_at_its_tolerance_and_says_so():
     assert torch.equal(result.values, same.values)
     assert not any("tolerance" in note for note in same.notes)
     over = sw.attribute(model, X, n_samples=4, tolerance=1e-4, **settings)
-    assert any("ended first" in note for note in over.notes)
+    assert any("was used up" in note for note in over.notes)
 
 
 def test_halves_of_the_samples_agree_as_scipy_says():

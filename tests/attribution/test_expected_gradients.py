@@ -177,7 +177,7 @@ def test_what_more_samples_will_not_bring_is_said():
     for baselines in (torch.zeros(1, 4), noisy):
         (note,) = explain(Half().eval(), baselines=baselines, n_samples=100).notes
         assert "of the score's change of sample" in note
-        assert "More samples will hardly bring it down" in note
+        assert "More samples will hardly reduce it" in note
         assert not explain(power(2).eval(), baselines=baselines, n_samples=20).notes
 
 
@@ -230,7 +230,7 @@ def test_lists_are_the_stack_of_what_is_in_them():
 @each(
     ("baselines", "error", "said"),
     [
-        (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Put"),
+        (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Apply"),
         (torch.zeros(5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(5,\)"),
         (torch.zeros(3, 2, 4), ValueError, r"baselines: .*got shape \(3, 2, 4\)"),
         (torch.zeros(0, 4), ValueError, r"baselines: .*got shape \(0, 4\)"),
@@ -238,10 +238,10 @@ def test_lists_are_the_stack_of_what_is_in_them():
         ([torch.zeros(4), torch.zeros(3)], ValueError, r"baselines: .*got shape \(3,\)"),
         (torch.full((2, 4), torch.nan), ValueError, r"baselines: they hold NaN or infinite values\. Remove"),
         ([torch.zeros(4), torch.full((4,), torch.inf)], ValueError, r"baselines: they hold NaN or infinite values"),
-        ([], ValueError, r"baselines: the list is empty\. Give at least one"),
+        ([], ValueError, r"baselines: the list is empty\. Pass at least one"),
         ("blakc", ValueError, r"baselines: 'blakc' is not known\. Did you mean 'black'"),
         (["zero", "blakc"], ValueError, r"baselines: 'blakc' is not known"),
-        ("black", ValueError, r"'black' means black pixels, and these inputs are no image"),
+        ("black", ValueError, r"'black' means black pixels, but these inputs are not images"),
         (3, TypeError, r"baselines: expected a name, a tensor.*got a int"),
         ([3.0], TypeError, r"baselines: expected a name, a tensor.*got a float"),
         (np.array(["a"]), TypeError, r"^baselines: expected numbers, got an array of <U1"),

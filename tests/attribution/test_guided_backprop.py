@@ -225,7 +225,7 @@ def test_the_smooth_activations_are_left_alone_and_named(name):
         with ReLURule("guided") as rule:
             model(X.clone().requires_grad_())
         assert (rule.calls, rule.smooth) == (0, {name: 2})
-        with pytest.raises(ValueError, match=rf"ran none, but {name} \(2 times\): smooth activations have no such"):
+        with pytest.raises(ValueError, match=rf"ran none, only {name} \(2 times\), and the rule is not defined"):
             sw.attribute(model, X, method="guided_backprop", target=0)
         with ReLURule("guided") as rule, torch.no_grad():
             model(X)

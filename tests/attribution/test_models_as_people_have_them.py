@@ -300,14 +300,14 @@ def test_a_baseline_for_an_input_that_is_not_explained_is_told():
 @each(
     ("inputs", "settings", "said"),
     [
-        (A, {"explain": "a"}, r"explain: there is one input"),
+        (A, {"explain": "a"}, r"explain: there is only one input"),
         (
             (A, B[:2]),
             {},
             r"inputs: expected the same number of samples in all explained inputs, got \{'a': 3, 'b': 2\}",
         ),
-        ((IDS, IDS), {}, r"inputs: none of them has a gradient.*inputs_embeds="),
-        ((A, IDS), {"explain": 1}, r"explain: 'b' holds torch\.int64, and whole numbers have no gradient"),
+        ((IDS, IDS), {}, r"inputs: no input has a gradient.*inputs_embeds="),
+        ((A, IDS), {"explain": 1}, r"explain: 'b' holds torch\.int64, and integers or booleans have no gradient"),
     ],
     ids=range(4),
 )
@@ -472,7 +472,7 @@ def test_a_model_that_was_changed_is_explained_as_it_is_now(method, change):
     assert far(result.values, ORACLES[method](case, model)) < 1e-11
 
 
-SCRIPTED = r"(method: .*scripted or traced model|layer: a scripted or traced model hides its layers).*Pass the original"
+SCRIPTED = r"(method: .*ReLUs|layer: the layers) of a scripted, traced or exported model.*Pass the original"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -85,7 +85,7 @@ def test_an_exact_name_wins_over_a_part_of_another():
         ([0, 1, 2], ValueError, r"target: expected one class for each of the 2 inputs, got 3"),
         ([[0], [1]], ValueError, r"target: expected one class for each of the 2 inputs, got a nested list"),
         (np.zeros((2, 2), int), ValueError, r"target: expected one class for each"),
-        ("cat", ValueError, r"target: 'cat' fits 2 classes: 0 \(tabby cat\), 1 \(tiger cat\).*index"),
+        ("cat", ValueError, r"target: 'cat' matches 2 classes: 0 \(tabby cat\), 1 \(tiger cat\).*index"),
         (
             "golden retreiver",
             ValueError,
@@ -670,9 +670,9 @@ def test_a_number_expanded_to_the_nodes_is_that_number():
 
 
 def test_a_function_to_a_score_for_each_node_is_refused():
-    with pytest.raises(ValueError, match=r"target: the function gives a score for each of the 6 rows.*out\[0, 1\]"):
+    with pytest.raises(ValueError, match=r"target: the function returns a score for each of the 6 rows.*out\[0, 1\]"):
         gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[:, 1])
-    with pytest.raises(ValueError, match=r"target: the function gives a score for each of the 2 rows"):
+    with pytest.raises(ValueError, match=r"target: the function returns a score for each of the 2 rows"):
         gradient(target=lambda out: out[0, 1].repeat(2))  # rows that only the function ties together
 
 
@@ -685,7 +685,7 @@ def test_class_activation_maps_are_not_made_of_rows_that_are_one_sample():
         def forward(self, x):
             return (self.conv(x) + self.conv(x).mean(0, keepdim=True)).tanh().mean((2, 3))
 
-    with pytest.raises(ValueError, match=r"method: Grad-CAM is about single images\. The rows influence each other"):
+    with pytest.raises(ValueError, match=r"method: Grad-CAM explains single images\. The rows influence each other"):
         sw.attribute(Frames(), rows(1, 3, 1, 6, 6), target=0, method="grad_cam")
 
 
@@ -730,9 +730,9 @@ def test_rows_tied_without_a_gradient_are_told():
             return x + x.mean(0).detach()
 
     result = sw.attribute(Detached().eval(), rows(0, 6, 3), method="gradient", target=1)
-    assert any("no gradient goes from one to another" in note for note in result.notes)
+    assert any("no gradient connects them" in note for note in result.notes)
     noisy = nn.Sequential(nn.Linear(3, 3), nn.RReLU(), nn.BatchNorm1d(3)).double().train()
-    assert not any("no gradient goes" in note for note in sw.attribute(noisy, rows(0, 6, 3), target=1).notes)
+    assert not any("no gradient connects them" in note for note in sw.attribute(noisy, rows(0, 6, 3), target=1).notes)
 
 
 class Bags(nn.Module):
@@ -807,9 +807,9 @@ def test_methods_that_run_the_model_by_themselves_refuse_rows_of_one_sample():
         def forward(self, x):
             return x * x.mean(0)
 
-    with pytest.raises(ValueError, match=r"method: InputXGradient \(captum\) runs the model by itself.*'gradient'"):
+    with pytest.raises(ValueError, match=r"method: InputXGradient \(captum\) runs the model itself.*'gradient'"):
         sw.attribute(Mean(), rows(0, 6, 3), method="captum.InputXGradient", target=1)
-    with pytest.raises(ValueError, match=r"inputs: The rows influence each other.*Pass them as \(N, 1\)"):
+    with pytest.raises(ValueError, match=r"inputs: The rows influence each other.*Pass shape \(N, 1\)"):
         sw.attribute(centered(), {"a": rows(0, 5, 1)[:, 0]}, method="integrated_gradients", target=0)
 
 
@@ -824,7 +824,7 @@ def centered():
 def test_lrp_shares_out_outputs_and_nothing_made_of_them():
     model = mlp(classes=1)
     for settings in ({"target": 0}, {"score": "probability", "target": 1}):
-        with pytest.raises(ValueError, match="score: LRP shares out an output of the model as it is"):
+        with pytest.raises(ValueError, match="score: LRP can only explain an output of the model"):
             sw.attribute(model, rows(), method="captum.LRP", class_names=["no", "yes"], **settings)
 
 

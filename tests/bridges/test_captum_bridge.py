@@ -518,16 +518,16 @@ def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
     ("make", "error", "message"),
     [
         (lambda m: "captum.DeepLft", ValueError, "'captum.DeepLft' is not known. Did you mean 'captum.DeepLift'"),
-        (lambda m: "captum.NoiseTunnel", ValueError, "needs attribution_method too. Make the object"),
+        (lambda m: "captum.NoiseTunnel", ValueError, "also needs attribution_method. Create the object"),
         (lambda m: "captum.NeuronGradient", ValueError, "NeuronGradient needs neuron_selector"),
-        (lambda m: ca.DeepLift, TypeError, "expected an object of captum's"),
-        (lambda m: ca.DeepLift(copy.deepcopy(m)), ValueError, "DeepLift was made for another model"),
-        (lambda m: ca.NoiseTunnel(ca.Saliency(copy.deepcopy(m))), ValueError, "made for another model"),
+        (lambda m: ca.DeepLift, TypeError, "expected a Captum object"),
+        (lambda m: ca.DeepLift(copy.deepcopy(m)), ValueError, "DeepLift was created for another model"),
+        (lambda m: ca.NoiseTunnel(ca.Saliency(copy.deepcopy(m))), ValueError, "created for another model"),
         (lambda m: ca.Saliency(lambda x: m(x)), ValueError, "another model or a function"),
         (
             lambda m: ca.LayerGradCam(m, copy.deepcopy(m)[2]),
             ValueError,
-            "the layer that this LayerGradCam was made for",
+            "the layer that this LayerGradCam was created for",
         ),
         (
             lambda m: from_captum(ca.Saliency(m), absolute=False),
@@ -535,17 +535,17 @@ def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
             "'absolute' is not known. Did you mean 'abs'",
         ),
         (lambda m: from_captum(ca.Saliency(m), target=1), TypeError, "argument of Saliency: 'target' is not known"),
-        (lambda m: Duck(m, lambda x: x / 0), ValueError, "captum's Duck gave NaN or infinite values"),
+        (lambda m: Duck(m, lambda x: x / 0), ValueError, "Captum's Duck returned NaN or infinite values"),
         (
             lambda m: Duck(m, lambda x: x[:, :1]),
             ValueError,
-            r"gave values of shape \(1, 1, 8, 8\), which is not the inputs'",
+            r"returned values of shape \(1, 1, 8, 8\), not the inputs' shape",
         ),
-        (lambda m: ca.LRP(m), ValueError, "captum's LRP raised TypeError: Module of type .*Flatten"),
+        (lambda m: ca.LRP(m), ValueError, "Captum's LRP raised TypeError: Module of type .*Flatten"),
         (
             lambda m: from_captum(ca.Occlusion(m), sliding_window_shapes=(99,)),
             ValueError,
-            "captum's Occlusion raised AssertionError",
+            "Captum's Occlusion raised AssertionError",
         ),
     ],
 )
@@ -570,7 +570,7 @@ class ChannelsLast(nn.Module):
 def test_a_layer_that_captum_reads_wrongly_is_refused():
     """Its Grad-CAM takes the rows of an image for channels."""
     model = ChannelsLast()
-    with pytest.raises(ValueError, match=r"gave values of shape \(2, 1, 8, 5\) at 'lift'.*Use 'grad_cam'"):
+    with pytest.raises(ValueError, match=r"returned values of shape \(2, 1, 8, 5\) at 'lift'.*Use 'grad_cam'"):
         sw.attribute(model, X, method="captum.LayerGradCam", target=1)
     assert sw.attribute(model, X, method="grad_cam", target=1).values.shape == (2, 1, 8, 8)
 
@@ -584,7 +584,7 @@ def test_a_convolution_that_no_module_made_is_refused():
         def forward(self, x):
             return F.conv2d(x, self.weight).mean((2, 3))
 
-    with pytest.raises(ValueError, match="layer: 'conv2d #1' is no module, and captum needs one"):
+    with pytest.raises(ValueError, match="layer: 'conv2d #1' is not a module, which Captum requires"):
         sw.attribute(Bare(), X, method="captum.LayerGradCam", target=1)
 
 

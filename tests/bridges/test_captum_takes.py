@@ -244,7 +244,7 @@ def test_values_whose_first_dimension_is_not_the_samples():
 
 @pytest.mark.parametrize(
     ("layer", "said"),
-    [(None, r"about one layer, and none was chosen. Pass layer= one of \['first', 'act'"), ("frist", "mean 'first'")],
+    [(None, r"one layer, and none was chosen. Pass layer= one of \['first', 'act'"), ("frist", "mean 'first'")],
 )
 def test_which_layer(layer, said):
     with pytest.raises(ValueError, match=said):
@@ -335,7 +335,7 @@ def test_large_whole_numbers_are_not_rounded_beside_others():
 @pytest.mark.parametrize("method", ["gradient", "captum.Saliency", "captum.IntegratedGradients"])
 @each(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
 def test_gradients_of_whole_numbers_are_refused_with_the_way_out(method, inputs, explain):
-    with pytest.raises(ValueError, match=r"(?i)whole numbers.*method='captum\.FeatureAblation'"):
+    with pytest.raises(ValueError, match=r"(?i)integers .*method='captum\.FeatureAblation'"):
         sw.attribute(Tokens(), inputs, method=method, explain=explain, target=0)
 
 
@@ -500,7 +500,7 @@ def test_permutation_of_a_batch():
     result = sw.attribute(model, X, method="captum.FeaturePermutation", score="value")
     assert far(result.values, weights * (X - X.flip(0))) < 1e-14
     assert sw.attribute(Tokens(), IDS, method="captum.FeaturePermutation", target=TARGETS).values.shape == (2, 3)
-    with pytest.raises(ValueError, match="shuffles a feature among the samples of a batch, and there is one sample"):
+    with pytest.raises(ValueError, match="shuffles a feature among the samples of a batch, but there is only one"):
         sw.attribute(model, X[:1], method="captum.FeaturePermutation", score="value")
 
 
@@ -513,7 +513,7 @@ def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
         def forward(self, a, b):
             return self.one * (self.left(a) * self.right(b)).sum(1, keepdim=True)
 
-    with pytest.raises(ValueError, match=r"method: captum's DeepLift hooks layers.*Leave out explain="):
+    with pytest.raises(ValueError, match=r"method: Captum's DeepLift hooks layers.*Omit explain="):
         sw.attribute(Both(), (X, Y), method="captum.DeepLift", explain="a", target=0)
 
 

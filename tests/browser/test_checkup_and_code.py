@@ -155,7 +155,7 @@ def test_the_button_copies_the_code_of_the_map_and_says_so(lab: Lab) -> None:
     expect(page.copy).to_be_disabled()
     page.tell("show(1, code=CODE)")
     expect(page.copy).to_be_enabled()
-    expect(page.copy).to_have_attribute("title", "Python that repeats this map, bit for bit")
+    expect(page.copy).to_have_attribute("title", "Python code that reproduces this map exactly")
     code = lab.value("view.code")
     assert code == lab.value("CODE")
     before = page.boxes()
@@ -236,7 +236,7 @@ def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
     lab.page.set_viewport_size({"width": 1300, "height": 1300})
     lab.theme(theme)
     page = Page(lab)
-    remark = "4 rows a pass: memory ran out at 8"
+    remark = "4 rows per pass (8 did not fit in memory)"
     for index, width in enumerate([250, 320, 420, 600]):
         lab.execute(f"view.layout.width = '{width}px'; view.checked = False; view.findings = []")
         expect(page.line).to_have_count(0)

@@ -202,7 +202,7 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     for index, k in enumerate((0, 1)):
         grid.locator(".sw-pair-select").nth(index).select_option(str(k))
     lab.wait_for_value("compared.view.pair", [0, 1])
-    expect(grid.locator(".sw-pair-words")).to_contain_text("Numbers as they are")
+    expect(grid.locator(".sw-pair-words")).to_contain_text("Unscaled values")
     difference = render.difference(maps[0][0], maps[1][0])
     display = {param.name: param.default for param in render.DISPLAY}
     table = render.lut(display.pop("diverging"))

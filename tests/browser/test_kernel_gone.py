@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 GONE = "The kernel is gone: run the cell again."
 IMAGE = f"{GONE} Opacity, colors and all other display settings still work."
 GRID = f"{GONE} Opacity, colors, scales and all other display settings still work."
-PLAIN = f"{GONE} What is shown stays as it is."
+PLAIN = f"{GONE} The displayed results remain unchanged."
 
 MODEL = """import numpy as np
 import pandas as pd

@@ -119,7 +119,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
 
 def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
     path = tmp_path / "lesson.html"
-    with pytest.raises(ValueError, match=r"max_bytes: the page has .* maps\), over the limit of 10 kB"):
+    with pytest.raises(ValueError, match=r"max_bytes: the page size is .* maps\), over the limit of 10 kB"):
         lesson.save_html(path, max_bytes=10_000)
     assert not path.exists()
 

@@ -217,10 +217,10 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
     for methods, options, error, said in [
         (np.ones((9, 8)), {}, ValueError, r"'map' has shape \(9, 8\).*\(3, 8, 8\) or \(8, 8\)"),
         ({"mine": broken}, {}, ValueError, "'mine' holds 1 NaN"),
-        (attribution, {"target": 1}, ValueError, "explains target=2, and target=1 is evaluated"),
+        (attribution, {"target": 1}, ValueError, "explains target=2, but target=1 is evaluated"),
         (attribution, {"score": "probability", "target": 2}, ValueError, "score='logit', and score='probability'"),
         (attribution, {"inputs": images(0, 1, 3, 9, 9)}, ValueError, r"inputs of shape \(1, 3, 8, 8\)"),
-        (attribution, {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"and \(2, 3, 8, 8\) is evaluated"),
+        (attribution, {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"but \(2, 3, 8, 8\) is evaluated"),
         (np.ones((8, 8)), {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"\(2, 3, 8, 8\) or \(2, 8, 8\)"),
         (3, {}, TypeError, r"expected a list such as .*, got 3 \(int\)"),
         ([None], {}, TypeError, "got a NoneType"),

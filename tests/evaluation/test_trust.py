@@ -74,9 +74,9 @@ def test_predictions_are_a_table_of_both(mask):
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"mask": np.zeros((8, 8), bool)}, ValueError, "nothing is marked"),
+        ({"mask": np.zeros((8, 8), bool)}, ValueError, "it is empty"),
         ({"mask": np.ones((9, 8), bool)}, ValueError, r"\(8, 8\), got \(9, 8\)"),
-        ({"mask": np.full((8, 8), 0.3)}, ValueError, "truth values"),
+        ({"mask": np.full((8, 8), 0.3)}, ValueError, "expected booleans"),
         ({"mask": "here"}, TypeError, "mask"),
         ({"top": 0.1}, ValueError, "attribution"),
         ({"top": 7}, ValueError, "at most 1"),

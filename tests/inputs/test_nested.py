@@ -185,7 +185,7 @@ def test_what_has_no_row_for_each_sample_is_held_and_that_is_said(chunk_size):
     settings = {"n_steps": 6, "quadrature": "gauss_legendre", "chunk_size": chunk_size}
     result = sw.attribute(Held(), (A, extra), method="integrated_gradients", target=1, **settings)
     assert list(result.parts) == ["x", "extra.rows"]
-    assert any("rows don't match the 2 samples: {'extra.weights': 7}" in note for note in result.notes)
+    assert any("they don't have 2 rows, one for each sample: {'extra.weights': 7}" in note for note in result.notes)
     one = [
         sw.attribute(
             Held(), (A[k : k + 1], {**extra, "rows": C[k : k + 1]}), method="integrated_gradients", target=1, **settings
@@ -275,7 +275,7 @@ def test_one_name_for_all_beneath_a_path():
     [
         ({"batch.y": A}, r"'batch\.y' is not known"),
         ({"batch": {"x": {"b": A}}}, r"'batch\.x\.b' is not known. Did you mean 'batch\.x\.a'"),
-        ((A, B), r"a tuple has one for each explained input, \['batch\.x\.a', .*; this one has 2"),
+        ((A, B), r"a tuple must have one item for each explained input, \['batch\.x\.a', .*; got 2"),
     ],
 )
 def test_baselines_for_what_is_not_there(argument, value, said):
@@ -356,10 +356,10 @@ def test_noise_for_one_and_a_stack_for_another():
     [
         (
             {"x1": torch.zeros(5, 3), "x2": torch.zeros(2, 4)},
-            r"must have as many rows, or one; got \{'x1': 5, 'x2': 2\}",
+            r"must have the same number of rows, or one; got \{'x1': 5, 'x2': 2\}",
         ),
         ({"x1": torch.zeros(5, 4)}, r"expected a stack of shape \(K, 3\) for 'x1'"),
-        (torch.zeros(5, 3), r"each of the inputs has its own.*\{'x1': \(K, 3\), 'x2': \(K, 4\)\}"),
+        (torch.zeros(5, 3), r"each input needs separate baselines.*\{'x1': \(K, 3\), 'x2': \(K, 4\)\}"),
     ],
 )
 def test_backgrounds_that_do_not_fit(value, said):
@@ -372,7 +372,7 @@ def test_backgrounds_that_do_not_fit(value, said):
 
 
 def test_a_background_of_rows_is_not_for_several_inputs():
-    with pytest.raises(ValueError, match=r"background: it applies to rows of a table only\. .*baselines= a mapping"):
+    with pytest.raises(ValueError, match=r"background: it applies only to rows of a table\. .*baselines= a mapping"):
         sw.attribute(OfTuple(), ((A, B, C),), background=A, target=0)
 
 
@@ -382,12 +382,12 @@ def test_a_background_of_rows_is_not_for_several_inputs():
 @each(
     ("inputs", "error", "said"),
     [
-        ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, and this one holds a tuple of tensors"),
-        ([{"xs": A}], TypeError, r"this one holds a dict of tensors\. Pass a tuple of the model's arguments"),
-        (Batch(A, [B]), TypeError, r"a Batch is not an input by itself\. Pass a tuple.*\(a,\) for one"),
-        ({"a.b": A, "a": {"b": B}}, ValueError, r"two of them are called 'a\.b'"),
-        ({"xs": {"ids": IDS}}, ValueError, r"none of them has a gradient; got \{'xs\.ids': 'torch\.int64'\}\. Whole"),
-        ({"xs": {"n": torch.tensor(1.0)}}, ValueError, r"none of them has a gradient.*a row for each sample; they may"),
+        ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, but this one contains a tuple of tensors"),
+        ([{"xs": A}], TypeError, r"this one contains a dict of tensors\. Pass a tuple of the model's arguments"),
+        (Batch(A, [B]), TypeError, r"a Batch can't be passed as a single input\. Pass a tuple.*\(a,\) for one"),
+        ({"a.b": A, "a": {"b": B}}, ValueError, r"two inputs have the path 'a\.b'"),
+        ({"xs": {"ids": IDS}}, ValueError, r"no input has a gradient; got \{'xs\.ids': 'torch\.int64'\}\. Integers"),
+        ({"xs": {"n": torch.tensor(1.0)}}, ValueError, r"no input has a gradient.*one row for each sample; they may"),
         ({"xs": [A, B[:1]]}, ValueError, r"same number of samples .*, got \{'xs\.0': 2, 'xs\.1': 1\}\. Pass explain="),
     ],
     ids=range(7),
@@ -481,7 +481,7 @@ def test_expected_gradients_of_one_number_for_each_sample(explain):
         assert bool(((result.values - half).abs() <= 5 * result.standard_error).all())
     drawn = sw.attribute(Product(), (N3, N1), method="expected_gradients", explain=explain, target=0)
     assert not drawn.values.any()
-    assert any("No noise stands for" in note for note in drawn.notes)
+    assert any("Noise has no range for" in note for note in drawn.notes)
 
 
 def test_a_batch_of_numbers_is_each_of_them():

@@ -143,7 +143,7 @@ def test_twelve_bits_in_sixteen_are_mentioned():
     np.testing.assert_allclose(result.tensor[0, 0], deep / 65535, atol=1e-8)
     assert len(result.tensor.unique()) == 54  # and not the 16 levels of 8 bits
     (note,) = result.notes
-    assert note.startswith("The grays were divided by 65535, and the brightest is 4095")
+    assert note.startswith("Gray values were divided by 65535, and the largest is 4095")
 
 
 @each(
@@ -357,8 +357,8 @@ def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
 @pytest.mark.parametrize(
     ("end", "error", "said"),
     [
-        (lambda scores: scores > 0, TypeError, "expected scores from it, got truth values"),
-        (lambda scores: scores[:, :0], ValueError, r"expected the scores of one class at least, got shape \(1, 0\)"),
+        (lambda scores: scores > 0, TypeError, "expected scores from it, got booleans"),
+        (lambda scores: scores[:, :0], ValueError, r"expected scores of at least one class, got shape \(1, 0\)"),
     ],
 )
 def test_a_model_that_gives_no_scores_is_refused(end, error, said):

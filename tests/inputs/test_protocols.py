@@ -343,7 +343,7 @@ def test_a_batch_is_transformed_image_by_image():
 @each(
     ("inputs", "said"),
     [
-        (PIXELS / 100, r"expected images in uint8 or in \[0, 1\]; leave transform= out"),
+        (PIXELS / 100, r"expected images in uint8 or in \[0, 1\]; omit transform="),
         (torch.randn(1, 3, 8, 8), r"expected images in uint8 or in \[0, 1\]"),
         (PIXELS.astype(np.int64), r"expected images in uint8 or in \[0, 1\]"),
         (np.full((40, 60, 3), np.nan), r"expected images in uint8 or in \[0, 1\]"),
@@ -410,7 +410,7 @@ def test_the_models_own_config_is_used_and_mentioned(carrier):
     assert torch.equal(transform(IMAGE), found_for(CONFIG)[0](IMAGE))
     assert note == (
         "The model's data config is used: resize the shorter side to 32 (bicubic), crop 28 x 28, mean 0.485, "
-        "0.456, 0.406, std 0.229, 0.224, 0.225. Pass transform= for another."
+        "0.456, 0.406, std 0.229, 0.224, 0.225. Pass transform= to use another."
     )
 
 
@@ -591,7 +591,7 @@ def test_one_for_texts_and_images_has_one_for_images():
     ],
 )
 def test_a_processor_of_other_things_is_told(result, got):
-    said = rf"the image processor must give pixel_values of shape \(1, C, H, W\), got {got}"
+    said = rf"the image processor must return pixel_values of shape \(1, C, H, W\), got {got}"
     with pytest.raises(ValueError, match=said):
         prepare(IMAGE, found_for(Processor(result))[0])
 
@@ -685,7 +685,7 @@ class Parallel(nn.DataParallel):
 
 def test_wrappers_are_taken_off_in_any_order():
     model = nn.Linear(2, 2)
-    compiled, parallel = "torch.compile hides", "inside DataParallel is used, on one device"
+    compiled, parallel = "torch.compile hides", "wrapped in DataParallel is used, on one device"
     for wrapped, said in (
         (torch.compile(model), [compiled]),
         (nn.DataParallel(model), [parallel]),

@@ -126,7 +126,7 @@ def test_numbers_that_never_move_and_have_no_names_are_left_out(people, encoder)
     some = people[people["job"] != "pilot"]
     result = read_table(some.iloc[0], some, transform=lambda rows: encoder.transform(rows))
     assert result.columns.of.tolist() == [0, 1, 2, 2, -1, 3, 3]
-    assert any("1 of the 7 numbers that the model sees" in note for note in result.notes)
+    assert any("1 of the 7 numbers in the model's input" in note for note in result.notes)
     assert result.columns.summed(torch.arange(7.0)[None]).tolist() == [[0.0, 1.0, 2.0 + 3.0, 5.0 + 6.0]]
 
 
@@ -316,7 +316,7 @@ def test_a_row_without_types_takes_those_of_the_background():
 
 def test_a_transform_that_gives_another_number_of_numbers_is_refused():
     rows = pd.DataFrame({"job": ["baker", "judge", "pilot"], "n": [1.0, 2.0, 3.0]})
-    with pytest.raises(ValueError, match="transform: it gives 4 numbers for background, and 2 for the inputs"):
+    with pytest.raises(ValueError, match="it returns 4 numbers per row for background, but 2 for the inputs"):
         read_table(rows.iloc[[0]], rows, transform=lambda table: pd.get_dummies(table).to_numpy(float))
 
 
@@ -336,7 +336,7 @@ def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
     ("change", "error", "said"),
     [
         (lambda p: {"row": p.iloc[0], "background": p}, ValueError, "'job' holds .*transform="),
-        (lambda p: {"background": p[["age"]]}, ValueError, "other columns than the inputs, without income"),
+        (lambda p: {"background": p[["age"]]}, ValueError, "the same columns as the inputs, got rows without income"),
         (lambda p: {"background": p.assign(height=1.0)[["age", "income", "height"]]}, ValueError, "with height"),
         (lambda p: {"background": p.assign(age=np.nan)}, ValueError, "50 of 50 values of 'age' are missing"),
         (lambda p: {"row": pd.Series({"age": np.nan, "income": 1.0})}, ValueError, "'age' are missing"),
@@ -473,7 +473,7 @@ def test_words_in_a_row_without_names(people, encoder):
         (lambda b: np.ones((2, 4)), None, "fitted on 3 columns.*these rows have 4"),
         (lambda b: b[["age", "weight"]].iloc[[0]], None, "these rows have no height"),
         (lambda b: b.iloc[[0]].rename(columns={"age": "Age"}), None, "these rows have no age"),
-        (lambda b: b.iloc[0].to_numpy(), ["kg", "age", "height"], "called kg, age, height, in another order"),
+        (lambda b: b.iloc[0].to_numpy(), ["kg", "age", "height"], "named kg, age, height, in a different order"),
     ],
 )
 def test_other_columns_than_the_transforms_are_said(bodies, value, names, message):
@@ -484,7 +484,7 @@ def test_other_columns_than_the_transforms_are_said(bodies, value, names, messag
 
 def test_another_number_of_columns_than_an_unnamed_transform_has_is_said(bodies):
     scaler = StandardScaler().fit(bodies.to_numpy())
-    with pytest.raises(ValueError, match=r"^inputs: the transform was fitted on 3 columns, and these rows have 2"):
+    with pytest.raises(ValueError, match=r"^inputs: the transform was fitted on 3 columns, but these rows have 2"):
         read_table(bodies[["age", "weight"]].iloc[0], transform=scaler)
 
 
@@ -506,7 +506,7 @@ def test_columns_go_in_the_backgrounds_order_where_nothing_else_tells_it(transfo
         table = read_table(other, background, transform=scaler)
         assert torch.equal(table.tensor, straight.tensor)
         assert list(table.rows.columns) == list("abc")
-        assert any("reordered like the background" in note for note in table.notes)
+        assert any("reordered to match the background" in note for note in table.notes)
     assert not any("order of" in note for note in straight.notes)
 
 
@@ -538,7 +538,7 @@ def test_a_column_of_lists_is_refused_by_its_name_and_one_of_tuples_is_taken(bac
     ],
 )
 def test_names_that_are_lists_are_refused(rows, background):
-    with pytest.raises(TypeError, match=r"^(inputs|background): expected texts or numbers as the columns' names"):
+    with pytest.raises(TypeError, match=r"^(inputs|background): expected strings or numbers as column names"):
         read_table(rows, background)
 
 

@@ -65,7 +65,7 @@ def explained(model, x, expected, **settings):
     result = sw.attribute(model, x, method="gradient", target=1, **settings)
     assert far(result.values, gradient(model, expected)) < 1e-12
     assert state_of(model) == before
-    return [note for note in result.notes if note.startswith("Numbers of shape")]
+    return [note for note in result.notes if note.startswith("The input of shape")]
 
 
 @each("channels", [1, 2, 3, 4, 5, 7])
@@ -103,7 +103,7 @@ def test_sequences_of_a_transformer_of_ones_own(samples, pool, kind):
 @pytest.mark.parametrize("samples", [2, 3, 4])
 def test_where_both_can_be_meant_it_is_said(samples):
     model, x = seeded(Attention, lambda h: h.flatten(1, -2).mean(1)), numbers(samples, 10, 6)
-    said = f"Numbers of shape ({samples}, 10, 6) were read as a batch of {samples}. Pass x[None] for one image."
+    said = f"The input of shape ({samples}, 10, 6) was read as a batch of {samples}. Pass x[None] for one image."
     assert explained(model, x, x) == [said]
     assert explained(model, x[None], x[None]) == []
 
@@ -118,7 +118,7 @@ def test_numbers_without_classes_are_no_batch():
             return self.head(x.square().mean((-1, -2)))
 
     model, x = seeded(Means), numbers(3, 8, 8)
-    said = "Numbers of shape (3, 8, 8) were read as one image. Pass (x,) for a batch of 3."
+    said = "The input of shape (3, 8, 8) was read as one image. Pass (x,) for a batch of 3."
     assert explained(model, x, x[None]) == [said]
     result = sw.attribute(model, (x,), method="gradient", target=0)
     assert far(result.values, gradient(model, x, score=lambda out: out)) < 1e-12

@@ -216,7 +216,7 @@ def test_transforms_that_vary_are_refused(vary):
     """A jitter, a random crop, a random flip: another result at every call."""
     calls = itertools.count()
     with pytest.raises(
-        ValueError, match=r"transform: it gives a different result each time.*deterministic.*validation"
+        ValueError, match=r"transform: it returns a different result each time.*deterministic.*validation"
     ):
         prepare(Image.fromarray(IMAGE), lambda p: vary(to_tensor(p), next(calls)))
 

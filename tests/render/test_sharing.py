@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_said():
     a, b = maps(1.0), maps(1.0, size=(3, 3))
     with pytest.raises(ValueError, match="6 x 7 and the other 3 x 3"):
         render.difference(a[0], b[0])
-    with pytest.raises(ValueError, match="signed or none"):
+    with pytest.raises(ValueError, match="all unsigned"):
         render.shared_ends([*a, *maps(1.0, signed=True)], (0, 99))
     with pytest.raises(ValueError, match="at least one"):
         render.shared_ends([], (0, 99))

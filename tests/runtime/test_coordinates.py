@@ -355,7 +355,7 @@ class Sorted(nn.Module):
 
 def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
     model, x = Sorted(), images(0, 2, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' lie in another order for each image"):
+    with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' are in a different order for each image"):
         sw.attribute(model, x, method="grad_cam", target=1)
     for image in x[:, None]:
         result = sw.attribute(model, image, method="grad_cam", target=1)
@@ -401,7 +401,7 @@ class Attributes(nn.Module):
 def test_the_last_block_that_is_read_wherever_it_stands(unread):
     model, x = Attributes(unread), images(0, 1, 3, 32, 32)
     assert sw.attribute(model, x, method="grad_cam", target=1).layer == "block2"
-    with pytest.raises(ValueError, match=r"layer: 'block2.drop' has .*nearest layer that can is 'block2'"):
+    with pytest.raises(ValueError, match=r"layer: 'block2.drop' has .*nearest suitable layer is 'block2'"):
         sw.attribute(model, x, method="grad_cam", target=1, layer="block2.drop")
 
 
@@ -432,7 +432,7 @@ def test_where_later_convolutions_lie_nowhere_a_note_says_so():
 
     result = sw.attribute(Spectral(), X, method="grad_cam", target=1)
     assert result.layer == "first"
-    assert any(note.startswith("Convolutions behind the layer 'first' can't be assigned") for note in result.notes)
+    assert any(note.startswith("Convolutions after the layer 'first' can't be assigned") for note in result.notes)
 
 
 class Decoder(nn.Module):
@@ -464,7 +464,7 @@ def test_the_queries_of_a_decoder_have_no_position(queries):
     assert (result.layer, tuple(result.values.shape)) == ("encoder.1", (2, 1, 4, 4))
     for layer in ("decoder.0", "decoder.1", "decoder.1.linear2"):
         with pytest.raises(
-            ValueError, match=rf"layer: '{layer}' .*The nearest layer that can is 'encoder\.1.*reshape="
+            ValueError, match=rf"layer: '{layer}' .*The nearest suitable layer is 'encoder\.1.*reshape="
         ):
             sw.attribute(model, x, method="grad_cam", target=1, layer=layer)
         with pytest.raises(ValueError, match=rf"reshape: '{layer}' "):

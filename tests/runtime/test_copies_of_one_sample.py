@@ -84,8 +84,8 @@ def test_a_map_is_that_of_the_rows_one_by_one(kind, method):
     result = sw.attribute(model, X, method=method, target=1, **METHODS[method])
     right = sw.attribute(Alone(model), X, method=method, target=1, **METHODS[method])
     assert far(result.values, right.values) < 1e-12
-    assert sum("each of its copies is run by itself" in note for note in result.notes) == 1
-    assert not any("run by itself" in note for note in right.notes)
+    assert sum("copies of the input run one at a time" in note for note in result.notes) == 1
+    assert not any("run one at a time" in note for note in right.notes)
     if result.delta is not None:
         assert float((result.delta - right.delta).abs()) < 1e-12
 
@@ -111,7 +111,7 @@ def test_so_is_a_table_of_checks():
 
 @pytest.mark.parametrize("method", ["captum.DeepLift", "captum.GradientShap"])
 def test_captum_methods_that_need_rows_in_one_pass_are_refused(method):
-    with pytest.raises(ValueError, match=r"runs the input beside variants of it.*batch_first"):
+    with pytest.raises(ValueError, match=r"runs the input together with variants of it.*batch_first"):
         sw.attribute(made(Attention), X, method=method, target=1)
     assert sw.attribute(Alone(made(Attention)), X, method="captum.Saliency", target=1).values.any()
 
@@ -130,14 +130,14 @@ def test_copies_share_passes_where_they_may():
         model, X, method="integrated_gradients", target=1, n_steps=16, quadrature="midpoint", chunk_size=8
     )
     assert max(sizes) == 8
-    assert not any("run by itself" in note for note in result.notes)
+    assert not any("run one at a time" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("training", [nn.Dropout(0.5), nn.RReLU()])
 def test_random_draws_mix_nothing(training):
     model = nn.Sequential(nn.Flatten(), nn.Linear(40, 6), training, nn.Linear(6, 3)).double().train()
     result = sw.attribute(model, X, method="smoothgrad", target=1, n_samples=5)
-    assert not any("run by itself" in note for note in result.notes)
+    assert not any("run one at a time" in note for note in result.notes)
 
 
 ONE_FOR_ALL = {
@@ -162,7 +162,7 @@ def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
     result = sw.attribute(Reduced().eval(), X, method=method, target=target, **METHODS[method])
     right = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
     assert far(result.values, right.values) < 1e-12
-    assert sum("gives one number for a whole batch" in note for note in result.notes) == 1
+    assert sum("returns one number for a whole batch" in note for note in result.notes) == 1
 
 
 def test_a_look_that_was_cancelled_is_made_again():
@@ -176,7 +176,7 @@ def test_a_look_that_was_cancelled_is_made_again():
         Runner(Passes(model, X, score, check=stop, sharing=sharing)).scores(X.repeat(3, 1, 1))
     assert sharing.apart is None
     Runner(Passes(model, X, score, sharing=sharing)).scores(X * torch.tensor([0.5, 1.0, 2.0])[:, None, None])
-    assert "changes its score" in sharing.apart
+    assert "change the score" in sharing.apart
 
 
 class Slipping(nn.Module):
@@ -200,7 +200,7 @@ def test_a_model_that_has_changed_is_looked_at_anew():
     model = made(Slipping)
     problem = Problem(model, X)
     model.slips = True
-    assert any("gives one number for a whole batch" in note for note in of(problem).notes)
+    assert any("returns one number for a whole batch" in note for note in of(problem).notes)
     model.slips = False
     result, right = of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
     assert torch.equal(result.values, right.values)

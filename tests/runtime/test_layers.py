@@ -207,7 +207,7 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
     ("method", "said"),
     [
         ("grad_cam", r"layer: no layer of this model has a spatial output.*'integrated_gradients'"),
-        ("guided_grad_cam", r"method: Guided Grad-CAM multiplies a map with an image.*'guided_backprop'"),
+        ("guided_grad_cam", r"method: Guided Grad-CAM needs images.*'guided_backprop'"),
     ],
 )
 def test_a_model_without_convolutions(method, said):
@@ -231,7 +231,7 @@ def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
 
     for method in ("grad_cam", "layer_cam", "guided_grad_cam"):
         result = sw.attribute(Twice(), X, method=method, layer="conv", target=1)
-        assert any("'conv' ran 2 times; this is its last run" in note for note in result.notes)
+        assert any("'conv' ran 2 times; the map explains its last run" in note for note in result.notes)
     assert not any("ran" in note for note in cam(conv_net().eval()).notes)
 
 
@@ -276,9 +276,9 @@ def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
 
 def test_a_layer_of_another_input_is_refused_and_so_are_two_images_at_once():
     model, value = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
-    with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the input that is explained"):
+    with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the explained input"):
         sw.attribute(model, value, explain="left", method="grad_cam", layer="other", target=1)
-    with pytest.raises(ValueError, match=r"explain: a class activation map is of one image.*\['left', 'right'\]"):
+    with pytest.raises(ValueError, match=r"explain: a class activation map explains a single.*\['left', 'right'\]"):
         sw.attribute(model, value, method="layer_cam", target=1)
 
 
@@ -355,7 +355,7 @@ def test_heads_and_attention_weights_are_no_image(fused):
     inner = "blocks.1.attn.k" if fused else "blocks.1.attn.weights"
     assert inner not in spatial_layers(runner(model, x).passes)
     with pytest.raises(
-        ValueError, match=rf"layer: '{inner}' has an output of shape .*nearest layer that can.*reshape="
+        ValueError, match=rf"layer: '{inner}' has an output of shape .*nearest suitable layer.*reshape="
     ):
         sw.attribute(model, x, method="grad_cam", target=1, layer=inner)
 
@@ -429,7 +429,7 @@ def test_the_tokens_of_a_text_are_no_image():
     model = Patches(8)
     settings = {"x": images(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
     assert sw.attribute(model, settings, explain="x", method="grad_cam", target=1).layer == "blocks.1"
-    with pytest.raises(ValueError, match="does not depend on the input"):
+    with pytest.raises(ValueError, match="does not depend on the explained input"):
         sw.attribute(model, settings, explain="x", method="grad_cam", target=1, layer="texts.1")
 
 

@@ -115,7 +115,7 @@ def test_the_map_is_the_one_with_memory_enough_and_the_next_request_knows(method
     assert limit <= room < 2 * limit, "the largest power of two that fits"
     assert limit & (limit - 1) == 0
     plural = "s" * (limit > 1)
-    assert any(f"Memory ran out: {limit} row{plural} a pass" in note for note in first.notes)
+    assert any(f"Memory ran out: {limit} row{plural} per pass" in note for note in first.notes)
     model.log.failed.clear()
     model.log.passes.clear()
     second, passes = answer(problem, requested), list(model.log.passes)
@@ -148,7 +148,7 @@ def test_every_way_of_saying_so_on_the_way_there_and_back(method, where, error):
     result = answer(Problem(model, x), requested)
     assert far(result.values, expected.values) < 1e-12
     assert model.log.failed
-    assert any("1 row a pass" in note for note in result.notes)
+    assert any("1 row per pass" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("method", METHODS)

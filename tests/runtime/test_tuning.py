@@ -160,7 +160,7 @@ def test_layout_is_dropped_where_the_models_code_fails_with_it():
     assert result.folded == ("norm",)
     assert not result.channels_last
     assert tuned(Net(plain_run).eval(), x).channels_last
-    assert any("channels laid out last" in f.what and "view" in f.what for f in sw.checkup(model, x))
+    assert any("channels-last layout" in f.what and "view" in f.what for f in sw.checkup(model, x))
     assert not any("without optimizations" in f.what for f in sw.checkup(Net(plain_run).eval(), x))
     one, other = (sw.attribute(model, x, method="gradient", target=0, fold=fold).values for fold in (True, False))
     assert torch.allclose(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
@@ -175,7 +175,7 @@ def test_a_model_that_tells_itself_from_its_folded_copy_is_not_folded():
     model = Net(suspicious, bias=False).double().eval()
     result = tuned(model)
     assert result is None or not result.folded
-    assert any("folded" in f.what and "other scores" in f.what for f in sw.checkup(model, X))
+    assert any("folded" in f.what and "the scores differ" in f.what for f in sw.checkup(model, X))
 
 
 def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained64, cat):

@@ -917,7 +917,7 @@ def test_the_worker_never_waits_for_itself(problem, executor):
     session.submit(smooth())
     assert session.wait(60)
     assert set(waited) == {
-        ("running", "wait: an observer calls it on the worker's own thread"),
+        ("running", "wait: called by an observer on the worker's own thread"),
         ("done", True),
     }
     session.close()

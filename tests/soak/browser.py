@@ -71,7 +71,7 @@ PARTS = {
     "draw": "canvas",
     "click": ".bqplot .bar, .bqplot rect",
 }
-MARKED = ".sw-region:not([hidden]) [title^='Mark nothing']:enabled"  # a region lies over the map
+MARKED = ".sw-region:not([hidden]) [title^='Clear the marked']:enabled"  # a region lies over the map
 WORDS = ["bee", "cow (2)", "3", "7", "1.5", "-2", "0.25", "1e9", "", "no such class", "<b>&amp;", "名前"]
 
 # The page's own account of what must not happen, from now on.

@@ -48,10 +48,10 @@ _PACKAGE = str(Path(sw.__file__).parent)
 _MEMORY = 6 * 2**30  # bytes that a call may ask for
 _CPU, _HANG = 10.0, 300.0  # seconds of this process's work, and of waiting, that no call may take
 _CLEAR = (TypeError, ValueError, RuntimeError, OSError, TimeoutError, NotImplementedError)
-_NO_MAP = "There is no map at all: "
+_NO_MAP = "No map can be computed: "
 _NAMED = re.compile(r"^[A-Za-z_][\w. ]*('[^']*')?( of [\w. ']+)?: ")
 _ADVICE = re.compile(
-    r"\b(Pass|Call|Check|call|Make|Leave|Choose|Show|Wait|Install|Known|Did you mean|expected|instead)\b"
+    r"\b(Pass|Call|Check|call|Make|Create|Leave|Omit|Choose|Show|Wait|Install|Known|Did you mean|expected|instead)\b"
 )
 
 

@@ -209,7 +209,7 @@ def test_sign_and_channels_of_all_maps_without_a_pass(made):
     compared.panel.sign.value = "signed"
     assert all(cell.frame["signed"] for cell in compared.view.cells)
     assert compared._comparison.problems[0].memory.passes == passes
-    compared.panel.sign.value = "each method's own"
+    compared.panel.sign.value = "method default"
     assert not any(cell.frame["signed"] for cell in compared.view.cells)
 
 
@@ -302,16 +302,16 @@ def test_a_finished_map_is_counted_once(made):
         ({"settings": 3}, TypeError, r"settings: expected a list such as \[\{'n_steps': 16\}"),
         ({"n_steps": 3}, TypeError, "parameter of these methods: 'n_steps' is not known. There is nothing"),
         ({"n_step": 3, "methods": "integrated_gradients"}, TypeError, "parameter of these methods.*n_steps"),
-        ({"limit": "x"}, TypeError, "limit: expected a whole number of at least 1"),
+        ({"limit": "x"}, TypeError, "limit: expected an integer of at least 1"),
         ({"limit": 0}, ValueError, "limit: expected a number of at least 1"),
         ({"methods": "smoothgrad", "n_samples": -1}, ValueError, "n_samples"),
-        ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Pass it once"),
+        ({"settings": [{"n_samples": 2}], "n_samples": 3, "methods": "smoothgrad"}, ValueError, "Pass it only once"),
         ({"classes": ["cat", "horse"]}, ValueError, "horse"),
         ({"classes": [0, 7]}, ValueError, "out of range"),
         ({"classes": []}, ValueError, "classes: it is empty"),
         ({"classes": [1.5]}, TypeError, "class names or indices"),
         ({"rows": "method"}, ValueError, "methods"),
-        ({"rows": "methods", "columns": "methods"}, ValueError, "columns already"),
+        ({"rows": "methods", "columns": "methods"}, ValueError, "already used for the columns"),
         ({"score": "odds"}, ValueError, "score"),
         ({"sign": "both"}, ValueError, "sign"),
         ({"scale": "all"}, ValueError, "scale"),

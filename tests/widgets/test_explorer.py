@@ -828,7 +828,7 @@ def test_compiled_and_scripted_models(model, image):
         torch.testing.assert_close(scripted.attribution.values, plain.values)
         for name in ("grad_cam", "guided_backprop"):
             scripted.update(method=name)
-            assert "scripted or traced" in scripted.view.status["message"]
+            assert "scripted, traced or exported" in scripted.view.status["message"]
         scripted.close()
 
 

@@ -92,8 +92,8 @@ def test_an_empty_status_has_no_code_no_method_and_no_remark():
     assert (empty["code"], empty["method"], empty["remark"]) == ("", "", "")
     event = Event(1, 1, "running")
     assert messages.status_of(event, "", "") == messages.status(generation=1, state="running", elapsed=event.elapsed)
-    value = messages.status_of(event, "", "", method="Gradient", code="pass", remark="4 rows a pass")
-    assert (value["code"], value["method"], value["remark"]) == ("pass", "Gradient", "4 rows a pass")
+    value = messages.status_of(event, "", "", method="Gradient", code="pass", remark="4 rows per pass")
+    assert (value["code"], value["method"], value["remark"]) == ("pass", "Gradient", "4 rows per pass")
 
 
 def test_the_code_leaves_with_the_map_it_repeats(view, sent):

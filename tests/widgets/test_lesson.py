@@ -112,7 +112,7 @@ def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, mode
         result = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
         assert_shown(lesson, panel(lesson, "noise", number, 1)["map"], strength(result))
         assert f"correlation of {spearman(clean, strength(result)):.2f}" in shots(lesson, "noise")[number]["text"]
-    assert "moves by 0.0 of 255" in shots(lesson, "noise")[0]["text"]
+    assert "changes by 0.0 of 255" in shots(lesson, "noise")[0]["text"]
     seen = Problem(model, IMAGE).prepared.images
     assert seen is not None
     png = lesson.view.content("noise")["images"][panel(lesson, "noise", 0, 0)["image"]]
@@ -344,7 +344,7 @@ def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
 
 
 def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="a lesson needs an image"):
+    with pytest.raises(ValueError, match="a lesson requires an image"):
         sw.lesson(mlp(), rows(0, 1, 4))
     with pytest.raises(ValueError, match="batch of 2"):
         sw.lesson(model, images())

@@ -195,7 +195,7 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
         ({"n_steps": [1]}, TypeError, "It is a parameter of .*Integrated Gradients"),
         ({"n_samples": []}, ValueError, "record: n_samples: it is empty"),
         ({"n_samples": {4}}, TypeError, "record: n_samples: expected a list"),
-        ({"n_samples": ["many"]}, TypeError, "record: n_samples: expected a whole number"),
+        ({"n_samples": ["many"]}, TypeError, "record: n_samples: expected an integer"),
         ({"noise_level": [0.1, -7.0]}, ValueError, "record: noise_level: expected a number of at least 0"),
         ({"method": ["gradint"]}, ValueError, "Did you mean 'gradient'"),
         ({"target": ["dragon"]}, ValueError, "dragon"),
@@ -220,7 +220,7 @@ def test_a_page_too_large_says_how_large_and_what_to_do(explorer, tmp_path):
 @pytest.mark.parametrize(
     ("path", "error", "said"),
     [
-        ("nowhere/a.html", FileNotFoundError, r"there is no folder .*nowhere.* Make it first"),
+        ("nowhere/a.html", FileNotFoundError, r"there is no folder .*nowhere.* Create it first"),
         (".", IsADirectoryError, r"is a folder\. Add the name of the file"),
         ("/dev/null", ValueError, "is a device"),
         (None, TypeError, "expected a path such as 'maps/cat', got a NoneType"),

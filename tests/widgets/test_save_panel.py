@@ -108,7 +108,7 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
     again = explorer.save_html(tmp_path / "b.html", record={"n_samples": True}, progress=False)
     stamp = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
     assert stamp.sub("", path.read_text()) == stamp.sub("", again.path.read_text())
-    assert text(explorer.kind_view.saving._size).endswith("computed already.")
+    assert text(explorer.kind_view.saving._size).endswith("already computed.")
     button(explorer, "Save").click()
     assert "replacing the existing file" in text(explorer.kind_view.saving._message)
 
@@ -117,7 +117,7 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
     ("name", "said"),
     [
         ("nowhere/a.html", "there is no folder"),
-        ("~nobody-of-this-name/a.html", "nobody here is called"),
+        ("~nobody-of-this-name/a.html", "there is no user"),
         ("a" * 300, "too long"),
         ("a\0b.html", "expected a path"),
         ("pipe.html", "is a pipe"),

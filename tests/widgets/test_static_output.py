@@ -267,7 +267,7 @@ def test_a_failure_and_a_stop_are_said(page: Page) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         made.wait()
     assert "nowhere" in page.text
-    assert "the last one stays" in page.text
+    assert "the previous map is still displayed" in page.text
     np.testing.assert_array_equal(page.image, saved)
     made.view.offer(None, {**made.view.status, "state": "stopped", "done": 3, "total": 8, "unit": "samples"})
     made.view.flush()
@@ -301,7 +301,7 @@ def test_a_table_that_cannot_be_written_leaves_the_widget_and_says_why(
     monkeypatch.setattr(Explorer, "_snapshot", lambda self: Snapshot(["title"], table=Broken({"a": [1]})))
     made.update(target=2)
     made.wait()
-    assert "No image could be made" in page.text
+    assert "The image could not be created" in page.text
     assert "OddError" in page.text
     made.close()
 

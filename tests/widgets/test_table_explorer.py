@@ -155,7 +155,7 @@ def test_sliders_move_the_bars(explorer):
     explorer.update(method="smoothgrad", n_samples=7, noise_level=0.3)
     assert explorer.attribution.settings["n_samples"] == 7
     assert shown(explorer.kind_view.bars) != before
-    assert "add up to the score: a slope is per unit" in explorer.kind_view.bars._sum.value
+    assert "add up to the score: each value is a slope per unit" in explorer.kind_view.bars._sum.value
 
 
 def test_only_methods_for_rows_are_in_the_menu(people, argument, explorer):
@@ -354,13 +354,13 @@ def test_rows_without_a_background_are_explored_too():
     made = sw.explore(mlp(), torch.rand(4, dtype=torch.float64))
     assert made.kind == "table"
     made.wait(20)
-    assert [label for label, _ in baseline(made)._holder.options] == ["zero, as the model sees it"]
+    assert [label for label, _ in baseline(made)._holder.options] == ["zero in the model's input"]
     made.kind_view.what_if._feature.value = "feature 2"
     made.kind_view.what_if._value.value += 3 * made.kind_view.what_if._value.step
     made.wait(20)
     made.trust._choice.value = TABS.index("shuffle")
     made.trust._fold.selected_index = 0
-    assert "Pass background=" in made.trust._sections[0]._said.value
+    assert "as background=" in made.trust._sections[0]._said.value
     made.close()
     image = sw.explore(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(3, 8, 8))
     assert isinstance(image, Explorer)
@@ -386,7 +386,7 @@ def test_rows_without_a_background_are_explored_too():
         ({"top": lambda p: 0}, ValueError, "top: expected"),
         ({"transform": lambda p: p.mean}, ValueError, "transform: "),
         ({"baseline": lambda p: p.iloc[:2]}, ValueError, "baseline: expected one row, got 2"),
-        ({"baseline": lambda p: p[["age"]].iloc[[0]]}, ValueError, "baseline: it has other columns"),
+        ({"baseline": lambda p: p[["age"]].iloc[[0]]}, ValueError, "baseline: expected the same columns"),
         ({"nosuch": lambda p: 0}, TypeError, "'nosuch' is not known"),
         ({"opacity": lambda p: 0.5}, TypeError, "'opacity' is not known"),
         ({"executor": lambda p: "threads"}, ValueError, "executor: 'threads' is not known"),
@@ -403,7 +403,7 @@ def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people
 
 def test_a_baseline_of_other_columns_is_said_before_anything_moves(explorer, people):
     before = explorer.attribution
-    with pytest.raises(ValueError, match="baseline: it has other columns than the inputs"):
+    with pytest.raises(ValueError, match="baseline: expected the same columns as the inputs"):
         explorer.update(baseline=people.iloc[[2]][["age"]], n_steps=4)
     assert explorer.attribution is before
     assert baseline(explorer).value == "mean"
@@ -475,7 +475,7 @@ def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, peopl
     assert {label.partition(" = ")[0]: mark for label, mark in marks.items()} == pytest.approx(
         local["contribution"].to_dict()
     )
-    assert f"This row: {local.index[0]} moves the score most" in section._said.value
+    assert f"This row: {local.index[0]} changes the score most" in section._said.value
     assert "Pass labels= to see" in section._said.value
     explorer.edit(age=80)
     again = sw.shuffle(explorer.settings["model"], explorer.row, people, transform=encoder)
@@ -697,6 +697,6 @@ def test_what_images_lack_says_so():
         made.edit(age=3)
     with pytest.raises(NotImplementedError, match=r"^row: "):
         _ = made.row
-    with pytest.raises(ValueError, match="no rows of a table"):
+    with pytest.raises(ValueError, match="not rows of a table"):
         made.by_feature()
     made.close()

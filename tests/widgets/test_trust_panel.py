@@ -133,13 +133,13 @@ def test_an_empty_region_asks_nothing_and_another_fill_asks_again(explorer, mode
 
 def test_another_map_is_looked_into_by_itself_and_compared(explorer):
     unfold(explorer, "stability")
-    assert "Choose other methods" in section(explorer, "stability")._table.value
+    assert "Select other methods" in section(explorer, "stability")._table.value
     explorer.update(method="smoothgrad", n_samples=4)
     table = section(explorer, "stability")._table.value
     assert "Gradient" in table
     assert "other seeds" in section(explorer, "stability")._said.value
     explorer.update(target="bee" if explorer.settings["target"] != 1 else "cat")
-    assert "Choose other methods" in section(explorer, "stability")._table.value, "maps of another class don't compare"
+    assert "Select other methods" in section(explorer, "stability")._table.value, "maps of another class don't compare"
 
 
 def test_curves_of_other_maps_stand_beside(explorer):

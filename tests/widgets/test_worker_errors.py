@@ -300,7 +300,7 @@ def test_an_observer_of_a_comparison_never_waits_for_itself() -> None:
     refused: list[str] = []
 
     def wait(_change: Any) -> None:
-        with pytest.raises(RuntimeError, match=r"^wait: an observer calls it") as error:
+        with pytest.raises(RuntimeError, match=r"^wait: called by an observer") as error:
             comparison.wait(60, progress=False)
         refused.append(str(error.value))
 

@@ -1,14 +1,14 @@
-// Numbers, times and progress as people read them.
+// Formats numbers, times and progress for display.
 
 export interface Status {
   generation?: number;
   state?: "idle" | "running" | "done" | "stopped" | "error";
   title?: string;
-  /** Title of the method of the map that is shown; "" where there is none. */
+  /** The title of the displayed map's method; "" without a map. */
   method?: string;
-  /** Python that repeats the map that is shown; "" while it is not finished. */
+  /** Python code that reproduces the displayed map; "" until it is finished. */
   code?: string;
-  /** Text next to the progress, such as "4 rows a pass". */
+  /** Text next to the progress, such as "4 rows per pass". */
   remark?: string;
   done?: number;
   total?: number;
@@ -19,13 +19,13 @@ export interface Status {
   notes?: string[];
   message?: string;
   remedy?: string;
-  /** The map came from the cache: there is no time to show. */
+  /** Whether the map came from the cache, so that there is no time to show. */
   cached?: boolean;
-  /** The map that is shown is not the one the controls ask for. */
+  /** Whether the displayed map differs from the map that the controls request. */
   dim?: boolean;
 }
 
-/** Three significant digits; an exponent only below 0.001 and from 10000 on. As render.format_number. */
+/** Format three significant digits, with an exponent below 0.001 and from 10000 on, as render.format_number does. */
 export function formatNumber(value: number): string {
   if (value === 0) return "0";
   if (!Number.isFinite(value)) return String(value);
@@ -35,7 +35,7 @@ export function formatNumber(value: number): string {
   return exponent >= -3 && exponent < 4 ? String(Number(rounded)) : `${Number(digits)}e${exponent}`;
 }
 
-/** A share from 0 to 1 in percent, two significant digits. */
+/** Format a share from 0 to 1 as a percentage with two significant digits, three from 10% on. */
 export function formatShare(share: number): string {
   if (!(share > 0)) return "0%";
   if (share < 0.00001) return "< 0.001%";
@@ -52,7 +52,7 @@ export function formatTime(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
-/** How far, and how long: ["17 of 50 samples", "1.2 s, 2.4 s left · a remark"]; one, or both, may be missing. */
+/** The progress and the times: ["17 of 50 samples", "1.2 s, 2.4 s left · a remark"]; either may be missing. */
 export function progressParts(status: Status): string[] {
   const {
     state = "idle",
@@ -68,7 +68,7 @@ export function progressParts(status: Status): string[] {
   const running = state === "running";
   if (running && !(total > 0)) return ["Computing …", remark].filter(Boolean);
   const times: string[] = [];
-  if (cached) times.push("from memory");
+  if (cached) times.push("from cache");
   else if (isNumber(elapsed)) times.push(formatTime(elapsed));
   if (running && isNumber(remaining)) times.push(`${formatTime(remaining)} left`);
   return [
@@ -90,26 +90,26 @@ export function progressText(status: Status): string {
 
 export const SEPARATOR = " · ";
 
-/** The map of this status is finished, even if there is an error too. */
+/** Whether the map of this status is finished, even if there is also an error. */
 export function isWhole({ done = 0, total = 0 }: Status): boolean {
   return total > 0 && done >= total;
 }
 
 export const KERNEL_GONE = "The kernel is gone: run the cell again";
 
-/** What works without a kernel, for the message that it is gone. */
+/** Sentences about what still works without a kernel, for the message that it is gone. */
 export const STILL_WORKS = {
   image: "Opacity, colors and all other display settings still work.",
   grid: "Opacity, colors, scales and all other display settings still work.",
-  plain: "What is shown stays as it is.",
+  plain: "The displayed results remain unchanged.",
 };
 
-/** The message, in one line, after a move that the kernel does not answer. */
+/** The message of one line after a user action that the kernel didn't answer. */
 export function unanswered(view: keyof typeof STILL_WORKS): string {
   return `${KERNEL_GONE}. ${STILL_WORKS[view]}`;
 }
 
-/** The status once the kernel is gone; with `line` as its message after a move that needs the kernel. */
+/** The status once the kernel is gone, with `line` as its message after a user action that needs the kernel. */
 export function withoutKernel(status: Status, line = ""): Status {
   const { remaining: _, ...rest } = status;
   const ended: Status = status.state === "running" ? { ...rest, state: "stopped" } : status;
@@ -120,7 +120,7 @@ export function withoutKernel(status: Status, line = ""): Status {
 export interface Reading {
   x: number;
   y: number;
-  /** null while there is no map. */
+  /** null without a map. */
   value: number | null;
   share: number;
 }

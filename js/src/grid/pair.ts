@@ -1,4 +1,4 @@
-// The difference of two cells, as a signed map of its own.
+// The difference of two cells, as a signed map.
 
 import { Composer } from "../core/compose.ts";
 import { difference } from "../core/difference.ts";
@@ -11,13 +11,13 @@ import { Stage } from "../shell/stage.ts";
 import type { GridCell, Spot } from "./cell.ts";
 
 const NONE =
-  "Choose two cells: a signed map shows where the first says more (one color) or less (the other).";
-const COMPARED = "Numbers as they are: both maps have one unit.";
+  "Choose two cells: a signed map shows where the first is larger (one color) or smaller (the other).";
+const COMPARED = "Unscaled values: both maps have the same unit.";
 const RELATIVE =
   "The two maps have different units: each was divided by its own upper clip value before they were subtracted.";
 const SIZES =
-  "These two maps differ in size, pixel by pixel they can't be subtracted. Choose cells of one size.";
-const UNREADY = "One of the two maps is not there yet.";
+  "The two maps differ in size and can't be subtracted pixel by pixel. Choose cells of the same size.";
+const UNREADY = "One of the two maps is not finished yet.";
 
 export class PairView {
   readonly root: HTMLElement;
@@ -35,10 +35,10 @@ export class PairView {
   #cells: readonly GridCell[] = [];
   #last: { key: readonly unknown[]; frame: Frame | null } | null = null;
 
-  /** @param chosen two other cells are to be subtracted, by index; -1 where none is */
+  /** @param chosen called with the indices of the two selected cells, -1 for none */
   constructor(chosen: (pair: readonly [number, number]) => void, life: AbortSignal) {
     const select = (label: string) => make("select", "pair-select", { "aria-label": label });
-    this.#selects = [select("Map"), select("Map that is subtracted")];
+    this.#selects = [select("Map"), select("Map to subtract")];
     const swap = make("button", "tool", { type: "button", title: "Exchange the two" }, ["Swap"]);
     const tell = () => chosen(this.pair);
     for (const one of this.#selects) one.addEventListener("change", tell, { signal: life });
@@ -76,7 +76,7 @@ export class PairView {
     return [Number(a.value), Number(b.value)];
   }
 
-  /** The pair that is shown is another; the view opens where both are chosen. */
+  /** Select a pair of cells; the view opens if both are selected. */
   choose(pair: readonly [number, number]): void {
     this.#selects.forEach((select, k) => {
       select.value = String(pair[k]);
@@ -95,7 +95,7 @@ export class PairView {
     this.choose(pair);
   }
 
-  /** The signed map of the chosen two, and a sentence about it. */
+  /** The difference of the selected cells as a signed map, and a sentence about it. */
   #difference(display: Display): { frame: Frame | null; words: string } {
     const [a, b] = this.pair.map((index) => this.#cells[index]);
     if (!a || !b) return { frame: null, words: NONE };
@@ -139,7 +139,7 @@ export class PairView {
   }
 }
 
-/** What a map's values are divided by where the two maps have different units. */
+/** The divisor of a map's values if the two maps have different units. */
 function unit(cell: GridCell, display: Display): number {
   const { frame } = cell;
   const limits = cell.ownLimits(display);

@@ -1,4 +1,4 @@
-// Which cells share a color scale, and where it ends.
+// Determines which cells share a color scale, and the ends of that scale.
 
 import type { Display } from "../core/display.ts";
 import { type Ends, type Pooled, sharedEnds } from "../core/scale.ts";
@@ -20,7 +20,7 @@ export class Scales {
     this.#cache.clear();
   }
 
-  /** The ends of the scale that a cell shares with the others of its group; null where it has its own. */
+  /** The ends of the scale that a cell shares with its group; null if it has its own scale. */
   ends(cell: GridCell, cells: readonly GridCell[], display: Display): Ends | null {
     if (!cell.frame || !this.isLocked(cell)) return null;
     const { group } = cell;
@@ -36,14 +36,14 @@ export class Scales {
     return ends;
   }
 
-  /** The scales in use, the shared ones first. */
+  /** The scales in use, shared ones first. */
   shown(cells: readonly GridCell[], display: Display): Scale[] {
     const scales = new Map<string, Scale>();
     for (const cell of cells) {
       const { frame } = cell;
       if (!frame) continue;
       const ends = this.ends(cell, cells, display);
-      const name = ends ? String(cell.model.get("group") ?? "") : "Each map by itself";
+      const name = ends ? String(cell.model.get("group") ?? "") : "Each map separately";
       const key = ends ? cell.group : `separate ${frame.signed}`;
       if (!scales.has(key)) scales.set(key, { name, signed: frame.signed, ends });
     }

@@ -1,8 +1,8 @@
-// Above a grid: its progress, its color scales, and the size of its cells.
+// The toolbar above a grid, with its progress, color scales and cell size.
 
 import { make, setText } from "../shell/elements.ts";
 
-/** Pixels of the page that a map is wide. */
+/** The limits of a map's width, in pixels of the page. */
 export const SMALLEST = 110;
 export const LARGEST = 420;
 
@@ -18,12 +18,12 @@ const CHOICES: readonly (readonly [ScaleChoice, string, string])[] = [
   [
     "shared",
     "One scale",
-    "Equal colors are equal values, in all locked maps whose values can be compared (one method, one score)",
+    "Equal colors mean equal values, in all locked maps whose values can be compared (same method and score)",
   ],
   [
     "separate",
     "Same clip for all",
-    "Every map is clipped at the same percentiles of its own: equal colors are equal ranks",
+    "Each map is clipped at the same percentiles of its own values: equal colors mean equal ranks",
   ],
 ];
 
@@ -65,7 +65,7 @@ export class Toolbar {
     this.#words.title = words;
     this.#fill.style.width = `${100 * share}%`;
     this.#stop.disabled = state === "done";
-    setText(this.#stop, state === "stopped" ? "Go on" : "Stop");
+    setText(this.#stop, state === "stopped" ? "Resume" : "Stop");
   }
 
   showWidth(pixels: number): void {

@@ -1,4 +1,4 @@
-// A grid of maps: one display for all, one scale for those that can be compared, one pixel read in all.
+// A grid of maps with shared display settings, a shared scale for comparable maps, and a shared pixel cursor.
 
 import type { AnyModel } from "@anywidget/types";
 import type { Limits } from "../core/clip.ts";
@@ -20,7 +20,7 @@ import { Scales } from "./scales.ts";
 import { Table } from "./table.ts";
 import { SMALLEST, Toolbar } from "./toolbar.ts";
 
-/** What the trait `progress` holds. */
+/** The value of the trait `progress`. */
 export interface Progress {
   state?: "running" | "done" | "stopped";
   done?: number;
@@ -53,9 +53,9 @@ export class GridView {
   #reported = "";
   #hovering: number | null = null;
   #source: LiveModel | null = null;
-  /** As chosen by the size slider; null while the maps are as wide as their columns allow. */
+  /** The width set with the size slider; null while the maps are as wide as their columns allow. */
   #width: number | null = null;
-  /** A cell was clicked on this page, and its explorer isn't there yet. */
+  /** Whether a cell was clicked on this page and its explorer hasn't been opened yet. */
   #opening = false;
 
   constructor(
@@ -150,13 +150,13 @@ export class GridView {
     tell(() => this.model.send(message));
   }
 
-  /** A choice for the grid as a whole: one message each, none while a slider moves. */
+  /** Write a setting of the whole grid, in one message per change. */
   #write(trait: string, value: unknown): void {
     this.model.set(trait, value);
     tell(() => this.model.save_changes());
   }
 
-  // -- what arrives --------------------------------------------------------------------------------------
+  // -- incoming traits -----------------------------------------------------------------------------------
 
   get #progress(): Progress {
     return (this.model.get("progress") ?? {}) as Progress;
@@ -224,7 +224,7 @@ export class GridView {
     this.#rescale();
   }
 
-  /** Set the width of the maps: the chosen one, or what the columns have room for. */
+  /** Set the width of the maps to the selected width, or to the width that the columns have room for. */
   #fit(): void {
     const width = this.#width ?? Math.min(260, Math.max(SMALLEST, this.#table.room));
     this.#root.style.setProperty("--sw-cell", `${width}px`);
@@ -244,11 +244,11 @@ export class GridView {
           : `${state === "stopped" ? "Stopped at " : ""}${done} of ${total} maps`;
     this.#toolbar.showProgress(words, total ? done / total : 0, gone ? "done" : state);
     this.#root.dataset.state = state;
-    // Maps that were there before the grid have no progress.
+    // Maps that were computed before the grid have no progress.
     this.#root.classList.toggle("sw-still", total === 0);
   }
 
-  /** An explorer was opened below: scroll to it, once it is there. */
+  /** Report an explorer that was opened below, and scroll to it once it is on the page. */
   #readOpened(): void {
     const { words = "", mark = "" } = (this.model.get("opened") ?? {}) as { words?: string; mark?: string };
     setText(this.#opened, this.#kernel.unanswered ? unanswered("grid") : words);
@@ -260,12 +260,12 @@ export class GridView {
       if (explorer) explorer.scrollIntoView({ block: "nearest", behavior: "smooth" });
       else requestAnimationFrame(look);
     };
-    // A page that is opened again has the trait too, without a click.
+    // A reopened page has the trait too, but without a click.
     if (this.#opening) requestAnimationFrame(look);
     this.#opening = false;
   }
 
-  // -- what is shown -------------------------------------------------------------------------------------
+  // -- rendering -----------------------------------------------------------------------------------------
 
   #rescale(): void {
     const shared = this.#shared;
@@ -276,10 +276,10 @@ export class GridView {
       lock.setAttribute("aria-pressed", String(!separate));
       lock.disabled = !shared;
       lock.title = !shared
-        ? "Every map has its own scale now: choose 'One scale' to lock maps to each other"
+        ? "Each map has its own scale now: choose 'One scale' to lock maps to each other"
         : separate
-          ? "This map has a scale of its own; press to share the others' again (L)"
-          : "Equal colors are equal values in all locked maps of this kind; press to give this one its own scale (L)";
+          ? "This map has its own scale; press to use the shared scale again (L)"
+          : "Equal colors mean equal values in all locked maps of this kind; press to give this one its own scale (L)";
       lock.setAttribute("aria-label", separate ? "Lock to the shared scale" : "Unlock from the shared scale");
     }
     this.#soonAll("display");
@@ -303,7 +303,7 @@ export class GridView {
     this.#frame ??= requestAnimationFrame(() => this.#paint());
   }
 
-  /** Those in sight in this animation frame, the others in the next one. */
+  /** Paint the visible cells in this animation frame and the others in the next one. */
   #paint(): void {
     this.#frame = null;
     const display = this.#display;
@@ -350,11 +350,11 @@ export class GridView {
     const report = JSON.stringify(seen);
     if (report === this.#reported) return;
     this.#reported = report;
-    // Only while it matters which is computed first.
+    // The order matters only while maps are being computed.
     if (this.#progress.state === "running") this.#send({ type: "visible", cells: seen });
   }
 
-  // -- what a person does --------------------------------------------------------------------------------
+  // -- user actions --------------------------------------------------------------------------------------
 
   #toggle(cell: GridCell): void {
     if (cell.lock.disabled) return;

@@ -1,13 +1,13 @@
-// Keeps the kernel's copy of the drawing layers right.
+// Keeps the kernel's copy of the drawing layers correct.
 
 import type { LiveModel } from "../shell/models.ts";
 import { tell } from "../shell/traits.ts";
 
 /**
- * Sends the kernel what a canvas shows, where it has something else.
+ * Sends the contents of a canvas to the kernel if the kernel's copy differs.
  *
- * ipycanvas encodes an image for every command, several at a time, and the browser may finish an older one last:
- * the kernel would keep, and save, what is no longer on the page. So each of its images is checked, one at a time.
+ * ipycanvas encodes an image for every command, several concurrently, and the browser may finish an older one last.
+ * The kernel would then store and save an outdated image, so each of its images is checked, one at a time.
  */
 export class Drawings {
   #checking = false;
@@ -15,7 +15,7 @@ export class Drawings {
 
   constructor(private readonly layers: () => readonly LiveModel[]) {}
 
-  /** Called when something was drawn or sent; `begun`: perhaps nothing yet, so an empty canvas is not sent. */
+  /** Check after a drawing or an image; with `begun`, skip empty canvases, which may not be drawn yet. */
   async check(begun = false): Promise<void> {
     this.#again = true;
     if (this.#checking) return;
@@ -25,8 +25,8 @@ export class Drawings {
       try {
         for (const layer of this.layers()) await correct(layer, first);
       } catch (error) {
-        // An image from elsewhere on the canvas: the browser refuses to read it.
-        console.debug("[saliency_widgets] what is drawn can't be read", error);
+        // The browser refuses to read a canvas with an image of another origin.
+        console.debug("[saliency_widgets] the drawing can't be read", error);
       }
     }
     this.#checking = false;

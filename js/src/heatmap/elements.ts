@@ -1,4 +1,4 @@
-// The elements of one view. All of them are there from the start: nothing jumps when values arrive.
+// The elements of one view. All exist from the start, so that nothing jumps when values arrive.
 
 import { make } from "../shell/elements.ts";
 
@@ -20,11 +20,11 @@ export function makeElements() {
   const hold = make("button", "hold", { type: "button", "aria-pressed": "false" }, [
     "Hold to see the original",
   ]);
-  // Both texts lie on top of each other, so that the button is always as wide as the wider one.
+  // Both texts overlap, so that the button is always as wide as the wider one.
   const copy = make(
     "button",
     "copy",
-    { type: "button", disabled: "", title: "Python that repeats this map, bit for bit" },
+    { type: "button", disabled: "", title: "Python code that reproduces this map exactly" },
     [make("span", "copy-ask", {}, ["Copy code"]), make("span", "copy-said", {}, ["Copied"])],
   );
   const stop = make("button", "stop", { type: "button", disabled: "" }, ["Stop"]);
@@ -37,10 +37,10 @@ export function makeElements() {
     readonly: "",
     rows: "6",
     spellcheck: "false",
-    "aria-label": "Python that repeats this map",
+    "aria-label": "Python code that reproduces this map",
   });
   const byHand = make("div", "by-hand", { hidden: "" }, [
-    "The browser lets nothing be copied from here. Copy it by hand; Escape closes it.",
+    "The browser blocked copying. Copy the code manually; Escape closes this box.",
     byHandText,
   ]);
   const readings = make("dl", "readings");
@@ -49,7 +49,7 @@ export function makeElements() {
   const remedy = make("div", "remedy");
   const error = make("div", "error", { role: "alert", hidden: "" }, [message, remedy]);
   const notes = make("ul", "notes", { hidden: "" });
-  // The check-up comes before what comes and goes: its line stays where it is.
+  // The check-up comes before the elements that appear and disappear, so that its line stays in place.
   const parts = [title, stage, scale, readout, run, byHand, readings, checkup, error, notes, announcement];
   const body = make("div", "body", {}, parts);
   const root = make(
@@ -90,16 +90,16 @@ export function makeElements() {
 
 export type Elements = ReturnType<typeof makeElements>;
 
-/** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
+/** Enable or disable a button; if it would lose focus to the notebook and its one-letter commands, move the focus. */
 export function setDisabled(elements: Elements, button: HTMLButtonElement, disabled: boolean): void {
   const focused = document.activeElement === button;
   button.disabled = disabled;
   if (focused && disabled) keepFocus(elements);
 }
 
-/** Put the focus where it stays inside the view: on the image, or on the view itself where there is none. */
+/** Keep the focus inside the view: on the image, or on the view itself if it has no image. */
 export function keepFocus({ root, canvas }: Elements): void {
   const plain = root.classList.contains("sw-plain");
-  if (plain) root.tabIndex = -1; // not before: a click on the words would take the focus from the notebook
+  if (plain) root.tabIndex = -1; // not earlier, or a click on the text would take the focus from the notebook
   (plain ? root : canvas).focus({ preventScroll: true });
 }

@@ -1,4 +1,4 @@
-// Marks a region of the image: by brush or rectangle, with the pointer or the keys.
+// Marks a region of the image by brush or rectangle, with the pointer or the keyboard.
 
 import { type Raster, toBytes } from "../core/frame.ts";
 import { Mask, type Spot } from "../core/mask.ts";
@@ -19,7 +19,7 @@ export interface RawRegion {
 const TOOLS: readonly (readonly [Tool, string, string])[] = [
   ["brush", "Brush", "Paint with the pointer; by key: arrows to move, Space to mark"],
   ["rectangle", "Rectangle", "Drag from corner to corner; by key: Space at one corner, Space at the other"],
-  ["erase", "Erase", "Take away from what is marked"],
+  ["erase", "Erase", "Remove pixels from the marked region"],
 ];
 
 export class RegionTools {
@@ -37,10 +37,10 @@ export class RegionTools {
   #corner: Spot | null = null;
 
   /**
-   * @param raster the image's size
-   * @param cursor the pixel that the keys have reached
-   * @param changed what is marked is to be painted
-   * @param done a stroke has ended: what is marked counts
+   * @param raster the size of the image
+   * @param cursor the pixel at the keyboard cursor
+   * @param changed called when the marked region needs to be painted
+   * @param done called with the marked region when a stroke has ended
    */
   constructor(
     private readonly elements: Elements,
@@ -71,7 +71,7 @@ export class RegionTools {
       title: "Brush size; by key: [ and ]",
     });
     this.#undo = press("tool", "Undo", "Undo the last stroke; by key: U", () => this.#back());
-    this.#clear = press("tool", "Clear", "Mark nothing; by key: Delete", () =>
+    this.#clear = press("tool", "Clear", "Clear the marked region; by key: Delete", () =>
       this.#change((m) => m.clear()),
     );
     const invert = press("tool", "Invert", "Mark everything else; by key: I", () =>
@@ -96,12 +96,12 @@ export class RegionTools {
     canvas.addEventListener("keydown", (event) => this.#key(event), listen);
   }
 
-  /** To be laid over the image; null while nothing is marked. */
+  /** The layer to draw over the image; null if nothing is marked. */
   get surface(): HTMLCanvasElement | null {
     return this.#on && this.#mask?.count ? this.#surface : null;
   }
 
-  /** Show or hide the tools: they are there while a test needs a region. */
+  /** Show or hide the tools, which are visible while a test needs a region. */
   show(on: boolean): void {
     if (on === this.#on) return;
     this.#on = on;
@@ -111,7 +111,7 @@ export class RegionTools {
     this.#draw();
   }
 
-  /** Take the region that the kernel sends. */
+  /** Load a region sent by the kernel. */
   load(raw: RawRegion | null | undefined): void {
     if (!raw?.width) return;
     const mask = this.#fitting(raw);
@@ -183,7 +183,7 @@ export class RegionTools {
     this.#draw();
   }
 
-  // -- keys ----------------------------------------------------------------------------------------------
+  // -- keyboard ------------------------------------------------------------------------------------------
 
   #key(event: KeyboardEvent): void {
     if (!this.#on || event.altKey) return;
@@ -220,7 +220,7 @@ export class RegionTools {
     if (!size || !spot) return;
     if (this.#tool === "rectangle" && !this.#corner) {
       this.#corner = spot;
-      setText(this.#words, "One corner is set: Space at the other one marks the rectangle");
+      setText(this.#words, "One corner is set: press Space at the other corner to mark the rectangle");
       return;
     }
     this.#begin(size, this.#corner ?? spot);
@@ -229,7 +229,7 @@ export class RegionTools {
     this.#finish();
   }
 
-  // -- what is marked ------------------------------------------------------------------------------------
+  // -- marked region -------------------------------------------------------------------------------------
 
   #change(work: (mask: Mask) => void): void {
     const size = this.raster();
@@ -257,7 +257,7 @@ export class RegionTools {
     setDisabled(this.elements, this.#undo, !mask?.undoable);
     setDisabled(this.elements, this.#clear, !mask?.count);
     if (mask) {
-      // Finer than a small image, so that its pixels stay square when it is enlarged.
+      // Finer than a small image, so that pixels stay square when it is enlarged.
       const scale = Math.max(1, Math.round(FINE / Math.max(mask.width, mask.height)));
       const [width, height] = [mask.width * scale, mask.height * scale];
       if (this.#surface.width !== width) this.#surface.width = width;

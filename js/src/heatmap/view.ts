@@ -1,4 +1,4 @@
-// One view of the model: listens to its traits, keeps the newest frame, paints under requestAnimationFrame.
+// A view of one map: listens to the model's traits, keeps the newest frame, and paints in animation frames.
 
 import type { AnyModel } from "@anywidget/types";
 import { type Cause, Coalescer } from "../core/coalesce.ts";
@@ -29,11 +29,11 @@ import { type Problem, showStatus } from "./status.ts";
 
 const BROKEN_IMAGE: Problem = {
   message: "The image could not be decoded.",
-  remedy: "The map is shown on plain gray. Run the cell again to send the image once more.",
+  remedy: "The map is shown on plain gray. Run the cell again to reload the image.",
 };
 const NO_DISPLAY: Problem = {
-  message: "The display settings of this view are gone.",
-  remedy: "Only the image is shown. Run the cell again to bring the map back.",
+  message: "The display settings of this view are missing.",
+  remedy: "Only the image is shown. Run the cell again to restore the map.",
 };
 
 export class HeatmapView {
@@ -62,7 +62,7 @@ export class HeatmapView {
   #decoding = false;
   #imageTurn = 0;
   #displayModel: LiveModel | null = null;
-  /** undefined: not resolved yet. */
+  /** undefined until it is resolved; null without display settings. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
   #painted: Frame | null = null;
@@ -129,7 +129,7 @@ export class HeatmapView {
     this.#on("controls", () => this.#primeControls());
   }
 
-  /** Leave nothing behind: no listener, no observer, no timer. */
+  /** Remove all listeners, observers and timers. */
   remove(): void {
     this.#life.abort();
     this.#paints.cancel();
@@ -148,7 +148,7 @@ export class HeatmapView {
     tell(() => this.model.send(message, undefined, buffers));
   }
 
-  // -- what arrives --------------------------------------------------------------------------------------
+  // -- incoming traits -----------------------------------------------------------------------------------
 
   #readFrame(): void {
     const raw = this.model.get("frame") as RawFrame | undefined;
@@ -242,14 +242,14 @@ export class HeatmapView {
 
   #stop(): void {
     const { stop } = this.#elements;
-    // One press is one message; the next status frees or disables the button.
+    // Send one message per press; the next status enables or disables the button.
     stop.disabled = true;
     setText(stop, "Stopping");
     keepFocus(this.#elements);
     this.#send({ type: "stop" });
   }
 
-  // -- what is shown -------------------------------------------------------------------------------------
+  // -- rendering -----------------------------------------------------------------------------------------
 
   #size(): Raster | null {
     return this.#image ?? this.#newest.current ?? this.#imageSize;
@@ -267,7 +267,7 @@ export class HeatmapView {
   #paint(cause: Cause): void {
     const frame = this.#newest.current;
     const display = this.#display;
-    // Each of them requests a paint when it arrives.
+    // The image and the display settings each request a paint when they arrive.
     if (this.#decoding || (frame && display === undefined)) return;
     const { root, empty } = this.#elements;
     if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
@@ -285,7 +285,7 @@ export class HeatmapView {
     root.dataset.generation = String(generation);
     root.dataset.index = String(index);
     root.dataset.final = String(final);
-    // A new frame may have waited for its image, or for a hidden view to be shown.
+    // A new frame may have been delayed by its image or by a hidden view.
     const detail = { generation, index, final, cause: frame === this.#painted ? cause : "frame" };
     this.#painted = frame;
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));

@@ -1,4 +1,4 @@
-// The content of a lesson's traits, as saliency_widgets.widgets.lesson.page makes it, and moving between its steps.
+// The content of a lesson's traits, as saliency_widgets.widgets.lesson.page creates it, and moves between steps.
 
 import { decodeFrame, type Frame, type RawFrame } from "../core/frame.ts";
 
@@ -6,7 +6,7 @@ export interface StepInfo {
   name: string;
   title: string;
   text: string[];
-  /** The explorer's control that changes the same, and its CSS class. */
+  /** The explorer's control for the same setting, and its CSS class. */
   control: string;
   control_class: string;
 }
@@ -25,14 +25,14 @@ export interface Curve {
   mark: { at: number; label: string } | null;
 }
 
-/** One thing to look at: an image, a map, a map over an image, bars or a curve. */
+/** A panel with an image, a map, a map over an image, bars or a curve. */
 export interface Panel {
   caption: string;
   image?: string;
   map?: string;
-  /** The map whose color scale is used. */
+  /** The name of the map whose color scale is used. */
   scale?: string;
-  /** Traits of a display; those that are missing are the model's. */
+  /** Traits of the display settings; missing ones are read from the model. */
   display?: Record<string, unknown>;
   bars?: Bar[];
   chosen?: number;
@@ -45,7 +45,7 @@ export interface Shot {
   panels: Panel[];
 }
 
-/** `{}` while it is still to come. */
+/** The content of a step; `{}` until it is computed. */
 export interface Content {
   state?: "ready" | "refused" | "stopped";
   message?: string;
@@ -68,7 +68,7 @@ export class Maps {
   readonly #raw = new Map<string, RawFrame>();
   readonly #frames = new Map<string, Frame | null>();
 
-  /** Take in what a step brings. */
+  /** Add the maps of a step. */
   add(maps: Record<string, RawFrame> | undefined): void {
     for (const [name, raw] of Object.entries(maps ?? {})) {
       if (this.#raw.get(name) === raw) continue;
@@ -98,25 +98,25 @@ const MOVES: Record<string, Move> = {
   Home: "first",
   End: "last",
 };
-/** Keys that a control in focus uses itself; those of a presenter's remote are not among them. */
+/** Keys that a focused control uses itself; they don't include those of a presentation remote. */
 const OF_SLIDERS = new Set(["ArrowRight", "ArrowLeft", "Home", "End", " "]);
 const OF_BUTTONS = new Set([" "]);
 
-/** Where a key leads, with the focus on a slider, on a button or on neither. */
+/** The move of a key, with the focus on a slider, on a button or on neither. */
 export function moveOf(key: string, focus: "slider" | "button" | "none"): Move | null {
   if (focus === "slider" && OF_SLIDERS.has(key)) return null;
   if (focus === "button" && OF_BUTTONS.has(key)) return null;
   return MOVES[key] ?? null;
 }
 
-/** The step that a move leads to: the ends are the ends. */
+/** The step that a move leads to, clamped to the first and the last. */
 export function moved(from: number, move: Move, count: number): number {
   const to = { next: from + 1, back: from - 1, first: 0, last: count - 1 }[move];
   return Math.min(count - 1, Math.max(0, to));
 }
 
-/** "7 of 13 steps are there" while it is computed. */
+/** "7 of 13 steps ready"; empty once all are computed. */
 export function progressOf(contents: readonly Content[]): string {
   const there = contents.filter((content) => content.state).length;
-  return there < contents.length ? `${there} of ${contents.length} steps are there` : "";
+  return there < contents.length ? `${there} of ${contents.length} steps ready` : "";
 }

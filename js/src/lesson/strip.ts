@@ -1,4 +1,4 @@
-// All steps, each a button with its number, its title and a small image; the current one is marked.
+// The strip of steps: a button for each, with its number, title and thumbnail. The current step is marked.
 
 import { Composer } from "../core/compose.ts";
 import { fill, make, setText } from "../shell/elements.ts";
@@ -6,7 +6,11 @@ import { Stage } from "../shell/stage.ts";
 import type { StepInfo } from "./content.ts";
 import { pixelsOf, type Seen } from "./panel.ts";
 
-const STATES: Record<string, string> = { refused: "does not apply", stopped: "stopped", "": "to come" };
+const STATES: Record<string, string> = {
+  refused: "does not apply",
+  stopped: "stopped",
+  "": "not computed yet",
+};
 
 interface Item {
   button: HTMLButtonElement;
@@ -48,7 +52,7 @@ export class Strip {
     });
   }
 
-  /** Show a step's small image, or a symbol where it has none. */
+  /** Show a step's thumbnail, or a symbol if it has none. */
   show(step: number, state: string, seen: Seen | null): void {
     const item = this.#items[step];
     if (!item) return;

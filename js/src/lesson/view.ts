@@ -1,4 +1,4 @@
-// One lesson on a page: everything in it is in the model's traits, and works without a kernel.
+// The view of a lesson. Its contents are in the model's traits, so that it works without a kernel.
 
 import type { AnyModel } from "@anywidget/types";
 import { Coalescer } from "../core/coalesce.ts";
@@ -27,8 +27,11 @@ import { bringIntoSight } from "./highlight.ts";
 import { PanelView, type Seen } from "./panel.ts";
 import { Strip } from "./strip.ts";
 
-const TO_COME: Content = { message: "This step is being computed.", remedy: "It appears here by itself." };
-const NEVER: Content = { message: `${KERNEL_GONE}.`, remedy: "The steps that were finished still work." };
+const TO_COME: Content = {
+  message: "This step is being computed.",
+  remedy: "It appears here when it is finished.",
+};
+const NEVER: Content = { message: `${KERNEL_GONE}.`, remedy: "The finished steps still work." };
 
 interface Status {
   state?: "running" | "done" | "stopped";
@@ -89,7 +92,7 @@ export class LessonView {
     this.#on("step", () => this.#turn(Number(this.model.get("step")) || 0));
   }
 
-  /** Leave nothing behind: no listener, no observer, no timer. */
+  /** Remove all listeners, observers and timers. */
   remove(): void {
     this.#life.abort();
     this.#paints.cancel();
@@ -104,7 +107,7 @@ export class LessonView {
     tell(() => this.model.send(message));
   }
 
-  // -- what arrives --------------------------------------------------------------------------------------
+  // -- incoming traits -----------------------------------------------------------------------------------
 
   get #info(): StepInfo | undefined {
     return this.#steps[this.#step];
@@ -166,7 +169,7 @@ export class LessonView {
   }
 
   async #followKernel(): Promise<void> {
-    // A view's model doesn't show whether its comm lives; its layout's does.
+    // A view's model doesn't show whether its comm is alive, but its layout's model does.
     const sibling = await resolveModel(this.model.widget_manager, this.model.get("layout"));
     if (this.#life.signal.aborted) return;
     this.#connected = sibling !== null && sibling.comm_live !== false;
@@ -180,7 +183,7 @@ export class LessonView {
     this.#paints.request("display");
   }
 
-  // -- what the person does ------------------------------------------------------------------------------
+  // -- user actions --------------------------------------------------------------------------------------
 
   #go(step: number): void {
     if (step === this.#step) return;
@@ -189,7 +192,7 @@ export class LessonView {
       this.model.set("step", step);
       this.model.save_changes();
     } catch (error) {
-      console.debug("[saliency_widgets] no kernel to tell the step", error);
+      console.debug("[saliency_widgets] no kernel to send the step to", error);
     }
   }
 
@@ -202,7 +205,7 @@ export class LessonView {
     this.#strip.mark(this.#step);
     this.#setDisabled(back, this.#step === 0);
     this.#setDisabled(next, this.#step >= count - 1);
-    // All texts lie on top of each other: there is room for the longest, and nothing jumps.
+    // All texts overlap, so that there is room for the longest and nothing jumps.
     fill(texts, [...this.#steps], ({ text }) => make("p", "lesson-sentences", {}, [text.join(" ")]));
     [...texts.children].forEach((text, i) => {
       text.classList.toggle("sw-off", i !== this.#step);
@@ -230,14 +233,14 @@ export class LessonView {
     const focus =
       target instanceof HTMLInputElement ? "slider" : target instanceof HTMLButtonElement ? "button" : "none";
     const move = moveOf(event.key, focus);
-    // Keys that a control uses must not reach the notebook: it would act on them.
+    // Keys that a control uses must not reach the notebook, which would act on them.
     if (move || focus === "slider") event.stopPropagation();
     if (!move) return;
     event.preventDefault();
     this.#go(moved(this.#step, move, this.#steps.length));
   }
 
-  /** After a click anywhere, also on a button, the keys turn the steps. A press of Enter or Space is no such click. */
+  /** After a pointer click anywhere, even on a button, keys change the step. Enter and Space don't count as clicks. */
   #clicked(event: MouseEvent): void {
     if (event.detail > 0) this.#takeFocus();
   }
@@ -246,7 +249,7 @@ export class LessonView {
     this.#elements.root.focus({ preventScroll: true });
   }
 
-  /** A disabled button loses the focus to the notebook, whose one-letter commands would then be live. */
+  /** Enable or disable a button; if it would lose focus to the notebook and its one-letter commands, take the focus. */
   #setDisabled(button: HTMLButtonElement, disabled: boolean): void {
     const focused = document.activeElement === button;
     button.disabled = disabled;
@@ -259,7 +262,7 @@ export class LessonView {
       if (document.fullscreenElement === root) await document.exitFullscreen();
       else await root.requestFullscreen();
     } catch (error) {
-      console.debug("[saliency_widgets] the browser gives no full screen", error);
+      console.debug("[saliency_widgets] full screen is not available", error);
     }
     this.#takeFocus();
   }
@@ -270,7 +273,7 @@ export class LessonView {
     this.#paints.request("resize");
   }
 
-  // -- what is shown -------------------------------------------------------------------------------------
+  // -- rendering -----------------------------------------------------------------------------------------
 
   #seen(panel: Panel): Seen {
     return {

@@ -1,4 +1,4 @@
-// A saved page: the views as they are, with stand-ins for the kernel's models, and controls that need no kernel.
+// A saved page: the regular views on models that need no kernel, and controls for the settings.
 
 import type { AnyModel } from "@anywidget/types";
 import { toBytes } from "../core/frame.ts";
@@ -36,9 +36,9 @@ async function open(): Promise<void> {
   view.dataset.kind = String(root.get("kind") ?? "");
   view.replaceChildren();
   views.render({ model: root as unknown as AnyModel, el: view });
-  // A lesson is turned by key from the start.
+  // Focus a lesson, so that its keys work immediately.
   view.querySelector<HTMLElement>(".sw-lesson")?.focus({ preventScroll: true });
-  // For whoever looks into it from the browser's console.
+  // Exposed for debugging in the browser's console.
   Object.assign(globalThis, { saliency: { models, root } });
   document.documentElement.dataset.opened = "true";
 }
@@ -50,7 +50,7 @@ function section(title: string, rows: HTMLElement[]): HTMLElement {
   ]);
 }
 
-/** Hide a menu of colors that no map on the page uses. */
+/** Hide the colormap menus that no map on the page uses. */
 function showFitting(rows: HTMLElement[], models: readonly PageModel[]): void {
   const frames = models.map((model) => model.get("frame") as { signed?: boolean } | undefined);
   const signs = frames.map((frame) => frame?.signed).filter((signed) => signed !== undefined);
@@ -87,7 +87,7 @@ function predictionRows({ predictions }: Archive): {
 
 function find(id: string): HTMLElement {
   const element = document.getElementById(id);
-  if (!element) throw new Error(`this page lacks its part ${id}: it was cut off`);
+  if (!element) throw new Error(`the page is incomplete: ${id} is missing`);
   return element;
 }
 
@@ -97,7 +97,7 @@ open().catch((error: unknown) => {
   if (!said) return;
   const remedy =
     typeof DecompressionStream === "undefined"
-      ? "This browser is too old for it: Chrome 110, Firefox 113 and Safari 16.4 and newer show it."
-      : "The file is damaged: save it again, or copy it once more.";
+      ? "This browser is too old. Use Chrome 110, Firefox 113, Safari 16.4 or newer."
+      : "The file is damaged: save or copy it again.";
   said.textContent = `This page could not be opened (${error instanceof Error ? error.message : error}). ${remedy}`;
 });

@@ -1,4 +1,4 @@
-// What every view does with its model: follow its traits, and send to the kernel.
+// Helpers shared by all views: follow traits of the model, and send to the kernel.
 
 import type { AnyModel } from "@anywidget/types";
 
@@ -10,11 +10,11 @@ export function follow(model: AnyModel, trait: string, read: () => void, life: A
   read();
 }
 
-/** A saved page has no kernel; everything else in a view still works. */
+/** Send to the kernel. On a saved page, which has none, the error is logged and the view keeps working. */
 export function tell(send: () => void): void {
   try {
     send();
   } catch (error) {
-    console.debug("[saliency_widgets] no kernel to tell", error);
+    console.debug("[saliency_widgets] no kernel to send to", error);
   }
 }

@@ -74,12 +74,12 @@ class Comparison:
                 raise type(error)(self._with_model(cell, error)) from error
             if len(problem.tensor) != 1:
                 raise ValueError(
-                    f"inputs: expected single images, and {brief(self.axes['inputs'].labels[cell.inputs])} is a batch "
+                    f"inputs: expected single images, but {brief(self.axes['inputs'].labels[cell.inputs])} is a batch "
                     f"of {len(problem.tensor)}. Pass its images as a list."
                 )
             if problem.prepared.images is None:
                 raise ValueError(
-                    f"inputs: sw.compare shows maps over images, and the model's input has shape "
+                    f"inputs: sw.compare shows maps over images, but the model's input has shape "
                     f"{tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
                 )
             self._problems[key] = problem

@@ -66,7 +66,7 @@ def read_comparison(  # noqa: PLR0913
 def _models(model: Any) -> Axis:
     if not isinstance(model, (nn.Module, Mapping, list, tuple)):
         raise TypeError(
-            f"model: expected a torch.nn.Module, or a mapping from names to several, got a {type(model).__name__}."
+            f"model: expected a torch.nn.Module, or a mapping from names to modules, got a {type(model).__name__}."
         )
     models = read_axis(
         "model", model, lambda one: type(one).__name__, single=lambda one: isinstance(one, nn.Module), example="[a, b]"

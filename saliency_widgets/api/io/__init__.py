@@ -119,7 +119,7 @@ def read_state(path: Any) -> dict[str, Any]:
         try:
             written = _content(text, LARGEST_TEXT)
             if written is None:
-                raise ValueError(f"it has more than the {LARGEST_TEXT} bytes that a state may.")
+                raise ValueError(f"it exceeds the limit of {LARGEST_TEXT} bytes for a state.")
             document = parse(written)
             stated = read_statement(document.get("arrays"))
             # The packed bytes are not bound to a name, so that they are freed before tables copy the arrays.
@@ -139,7 +139,7 @@ def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> di
     state["controls"] = reader.fields("controls", state["controls"])
     state["attribution"] = _attribution(reader, state["attribution"])
     if reader.arrays:
-        raise ValueError(f"arrays: no value has {min(reader.arrays)[:99]!r}.")
+        raise ValueError(f"arrays: no value refers to {min(reader.arrays)[:99]!r}.")
     check_state(state)
     return state
 
@@ -264,8 +264,8 @@ def _packed(text: Path, packed: Path, digest: Any, limit: int) -> bytes:
             return content
     _check_there(packed)
     raise ValueError(
-        f"{packed.name} is not the one that {text.name} was written with, or it was changed. Bring the two files of "
-        "one save_state together."
+        f"{packed.name} is not the one that {text.name} was written with, or it was changed. Use the two files "
+        "that one save_state wrote."
     )
 
 

@@ -21,7 +21,7 @@ _MEMBER = 1024  # maximum bytes of a member in addition to its array
 _FEW = 1000  # allowance for packed bytes that happen to look like the start of an entry
 _CHUNK = 2**20
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # other types need extra memory
-_OTHERS = "arrays: the npz holds others than the JSON states."
+_OTHERS = "arrays: the arrays in the npz differ from those declared in the JSON."
 
 
 class Stated(NamedTuple):
@@ -57,21 +57,21 @@ def read_statement(stated: Any) -> list[Stated]:
         raise ValueError(f"arrays: expected a list, got a {type(stated).__name__}.")
     arrays = [_read_entry(entry) for entry in stated]
     if len({one.name for one in arrays}) < len(arrays):
-        raise ValueError("arrays: two of them have one name.")
+        raise ValueError("arrays: two arrays have the same name.")
     size = sum(one.bytes for one in arrays)
     if size > LARGEST:
-        raise ValueError(f"arrays: they hold {size / 2**20:.0f} MiB, and those of a state {LARGEST // 2**20} at most.")
+        raise ValueError(f"arrays: they hold {size / 2**20:.0f} MiB; the limit for a state is {LARGEST // 2**20} MiB.")
     return arrays
 
 
 def _read_entry(entry: Any) -> Stated:
     if not isinstance(entry, dict) or set(entry) != {"name", "dtype", "shape"} or not isinstance(entry["name"], str):
-        raise ValueError("arrays: each has a name, a dtype and a shape.")
+        raise ValueError("arrays: each must have a name, a dtype and a shape.")
     name, dtype, shape = entry["name"], entry["dtype"], entry["shape"]
     if not isinstance(dtype, str) or not _DTYPES.fullmatch(dtype):
         raise ValueError(f"arrays: {name[:99]!r} has a dtype that can't be stored.")
     if not isinstance(shape, list) or len(shape) > 32 or not all(type(n) is int and 0 <= n <= LARGEST for n in shape):
-        raise ValueError(f"arrays: {name[:99]!r} has a shape that can't be.")
+        raise ValueError(f"arrays: {name[:99]!r} has an invalid shape.")
     return Stated(name, np.dtype(dtype), tuple(shape))
 
 
@@ -94,7 +94,7 @@ def unpack(content: bytes, stated: Sequence[Stated]) -> dict[str, np.ndarray]:
             raise ValueError(_OTHERS)
         for member, one in zip(members, stated, strict=True):
             if member.compress_type not in _PACKED or not 0 < member.file_size - one.bytes < _MEMBER:
-                raise ValueError(f"arrays: {one.name[:99]!r} is packed otherwise, or has another size.")
+                raise ValueError(f"arrays: {one.name[:99]!r} has an unsupported compression or an unexpected size.")
         return {one.name: _unpack(archive, member, one) for member, one in zip(members, stated, strict=True)}
 
 
@@ -106,11 +106,11 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
         header = file.read(int.from_bytes(head[8:], "little"))
         expected = f"{{'descr': {one.dtype.str!r}, 'fortran_order': False, 'shape': {one.shape!r}, }}"
         if head[:8] != b"\x93NUMPY\1\0" or header.rstrip() != expected.encode():
-            raise ValueError(f"arrays: {one.name[:99]!r} has another type or shape than the JSON states.")
+            raise ValueError(f"arrays: {one.name[:99]!r} has a different type or shape than declared in the JSON.")
         for begin in range(0, one.bytes + 1, _CHUNK):  # reads up to the end, where zipfile verifies the checksum
             part = file.read(_CHUNK)
             if len(part) != min(_CHUNK, one.bytes - begin):
-                raise ValueError(f"arrays: {one.name[:99]!r} has another size than the JSON states.")
+                raise ValueError(f"arrays: {one.name[:99]!r} has a different size than declared in the JSON.")
             buffer[begin : begin + len(part)] = part
     array = np.ndarray(one.shape, one.dtype, buffer)
     _check_bytes(array, one)
@@ -120,8 +120,8 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, one: Stated) -> n
 def _check_bytes(array: np.ndarray, one: Stated) -> None:
     """Refuse bytes that are not valid booleans or characters."""
     if one.dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
-        raise ValueError(f"arrays: {one.name[:99]!r} holds bytes that are no truth values.")
+        raise ValueError(f"arrays: {one.name[:99]!r} contains bytes that are not booleans.")
     if one.dtype.kind == "U":
         letters = np.ndarray(array.size * (one.dtype.itemsize // 4), one.dtype.str[0] + "u4", array.data)
         if letters.max(initial=0) > 0x10FFFF or ((letters >= 0xD800) & (letters < 0xE000)).any():
-            raise ValueError(f"arrays: {one.name[:99]!r} holds bytes that are no letters.")
+            raise ValueError(f"arrays: {one.name[:99]!r} contains bytes that are not valid characters.")

@@ -24,7 +24,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """
     nested = content.count(b"[") + content.count(b"{")
     if len(content) > LARGEST_TEXT or nested > _MOST_NESTED or nested + content.count(b",") > MANY:
-        raise ValueError(f"its JSON, {len(content)} bytes, holds more than that of a state may.")
+        raise ValueError(f"its JSON ({len(content)} bytes) exceeds the limits for a state.")
     try:
         document = json.loads(
             content.decode(), parse_int=_whole, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
@@ -53,7 +53,7 @@ def checksum(document: Mapping[str, Any]) -> str:
     try:
         return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode())
     except UnicodeEncodeError as error:
-        raise ValueError(f"a text in it holds {error.object[error.start]!r}, which is half a letter.") from error
+        raise ValueError(f"a string contains the unpaired surrogate {error.object[error.start]!r}.") from error
 
 
 def _whole(text: str) -> int:

@@ -118,9 +118,9 @@ def _or_null(rule: Rule) -> Rule:
     return f"{rule[0]}, or null", lambda value: value is None or rule[1](value)
 
 
-_TEXT: Rule = "a text", lambda value: isinstance(value, str)
+_TEXT: Rule = "a string", lambda value: isinstance(value, str)
 _NAMES: Rule = "a list of names", _is_many(list, lambda value: isinstance(value, str))
-_COUNT: Rule = "a whole number, 0 or more", _is_whole
+_COUNT: Rule = "a non-negative integer", _is_whole
 _FLAG: Rule = "true or false", lambda value: isinstance(value, bool)
 _METHOD: Rule = "the name of a method", _is_method
 _TARGET: Rule = "a class, or an index", _is_target
@@ -181,28 +181,28 @@ ATTRIBUTION: Mapping[str, Rule] = {
 }
 # Rules that relate fields of an attribution to each other; each may rely on the rules before it.
 _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
-    ("input_shape: it begins with the number of samples", lambda f: bool(f["input_shape"]) and f["values"].ndim > 0),
+    ("input_shape: must begin with the number of samples", lambda f: bool(f["input_shape"]) and f["values"].ndim > 0),
     (
-        "values: of the inputs' shape, where they are of no layer",
+        "values: must have the inputs' shape unless a layer is set",
         lambda f: f["layer"] is not None or bool(f["parts"]) or tuple(f["values"].shape) == f["input_shape"],
     ),
     (
-        "parts: they share out the values",
+        "parts: their sizes must add up to the number of values",
         lambda f: not f["parts"] or f["values"].shape[1:] == (sum(map(math.prod, f["parts"].values())),),
     ),
     (
-        "standard_error: one for each value",
+        "standard_error: must have the shape of the values",
         lambda f: f["standard_error"] is None or f["standard_error"].shape == f["values"].shape,
     ),
     *(
         (
-            f"{name}: one for each sample, or for all together",
+            f"{name}: must have one value per sample, or a single one for all",
             lambda f, name=name: f[name] is None or len(f[name]) in (1, f["input_shape"][0]),
         )
         for name in ("score", "delta", "agreement", "map_error")
     ),
     (
-        "columns: of the inputs' features",
+        "columns: must match the inputs' features",
         lambda f: f["columns"] is None or f["input_shape"][1:] == (len(f["columns"]["of"]),),
     ),
 )
@@ -228,7 +228,7 @@ def check_state(state: Mapping[str, Any]) -> None:
         _check_value(name, state[name], rule)
     _check_settings("controls", state["controls"], CONTROLS)
     if (state["row"] is not None) != (state["kind"] == "table"):
-        raise ValueError("row: there is one exactly where kind is 'table'.")
+        raise ValueError("row: must be present if and only if kind is 'table'.")
     target, names = state["attribution"].settings["target"], state["class_names"]
     if names is not None and isinstance(target, int) and target >= len(names):
         raise ValueError(f"settings/target: there are {len(names)} classes, got {target}.")

@@ -55,7 +55,7 @@ class Writer:
         if hasattr(value, "iloc"):
             return self._pandas(name, value)
         raise TypeError(
-            f"{name}: a {type(value).__name__} can't be stored: numbers, names, tensors and tables can. Choose such a "
+            f"{name}: a {type(value).__name__} can't be stored; numbers, names, tensors and tables can. Choose such a "
             "value first. Nothing was written."
         )
 

@@ -42,7 +42,7 @@ def read_metrics(
         requested = [requested]
     names: list[str] = [] if requested is None else check_list("metrics", requested, "['similarity', 'time']")
     if requested is not None and not names:
-        raise ValueError(f"metrics: the list is empty. Choose of {list(METRICS)}, or leave it out.")
+        raise ValueError(f"metrics: the list is empty. Choose from {list(METRICS)}, or omit it.")
     if requested is None:
         names = [FINEST] * bool(finer) + ["insertion"] * (set(grid) > set(finer) or not finer)
         names = [*reversed(names), "delta", "standard_error", "evaluations", "time"]
@@ -55,7 +55,7 @@ def read_metrics(
         raise ValueError(f"cost: {cost!r} is not a cost. Expected one of {[n for n, m in METRICS.items() if m.cost]}.")
     if FINEST in (*names, quality) and not finer:
         raise ValueError(
-            f"metrics: 'similarity' compares with the most samples or steps, and the grid varies none of "
+            f"metrics: 'similarity' compares with the most samples or steps, but the grid varies none of "
             f"{[param.name for param in refining(entry)]}."
         )
     if "seeds" in (*names, quality) and not has_seed(entry):
@@ -91,7 +91,7 @@ def lasting_name(*values: Any) -> str:
     try:
         return signature(*values)
     except TypeError as error:
-        raise TypeError(f"store: {error} Leave store= out.") from error
+        raise TypeError(f"store: {error} Omit store=.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +135,10 @@ def read_inputs(
         problem = Problem(model, item, **options)
         if len(problem.tensor) != 1:
             raise ValueError(
-                f"inputs: a list holds single inputs, and one of them is a batch of {len(problem.tensor)}."
+                f"inputs: expected a list of single inputs, but one of them is a batch of {len(problem.tensor)}."
             )
         if problem.parts:
-            raise ValueError(f"explain: a sweep is about one input. Pass explain= one of {list(problem.parts)}.")
+            raise ValueError(f"explain: a sweep explains one input. Pass explain= one of {list(problem.parts)}.")
         prepared = problem.prepared
         image = None if prepared.images is None else prepared.images[0]
         # All that the results depend on: the tensor, other inputs, black and white pixels, background and class names.
@@ -157,8 +157,7 @@ def read_inputs(
     if len(shapes) > 1:
         listed = ", ".join(f"{'x'.join(map(str, shape))} (input {index})" for shape, index in list(shapes.items())[:4])
         raise ValueError(
-            f"inputs: as the model sees them they have different sizes: {listed}. Pass transform= with a resize and a "
-            f"crop."
+            f"inputs: the model's inputs have different sizes: {listed}. Pass transform= with a resize and a crop."
         )
     return first, each
 
@@ -178,14 +177,14 @@ def each_of(model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> list[A
         return [inputs]
     if _tied(problem):
         raise ValueError(
-            f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be explained one by one, as is done here; "
+            f"inputs: {COUPLED[0].lower()}{COUPLED[1:]}. They can't be explained separately, as is done here; "
             f"sw.attribute makes one map of all {rows}."
         )
     if (frame := getattr(inputs, "iloc", None)) is not None:
         return [frame[[k]] for k in range(rows)]
     if hasattr(inputs, "shape") and len(inputs) == rows:
         return [inputs[k : k + 1].clone() if isinstance(inputs, Tensor) else inputs[k : k + 1] for k in range(rows)]
-    raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one for each.")
+    raise TypeError(f"inputs: {rows} samples in a {type(inputs).__name__}. Pass a list with one item per sample.")
 
 
 def _tied(problem: Problem) -> bool:

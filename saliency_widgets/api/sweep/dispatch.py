@@ -13,7 +13,7 @@ from typing import Any
 from saliency_widgets.api.sweep.cells import Cell, CellResult, Payload, Reply, hold, measure, release, run_cell
 
 _FORKED = (
-    "executor: a process pool that forks can't use torch after this process has. Make it with "
+    "executor: forked processes can't use torch after this process has used it. Create the pool with "
     "ProcessPoolExecutor(n, mp_context=multiprocessing.get_context('spawn'))."
 )
 
@@ -140,7 +140,7 @@ class _Dispatcher:
             if type(error).__name__ == "KilledWorker":  # from Dask: several workers died on this cell
                 yield (
                     cell,
-                    CellResult({}, error=f"workers ended while they computed it: {error}", failure="KilledWorker"),
+                    CellResult({}, error=f"workers died while computing it: {error}", failure="KilledWorker"),
                 )
                 return
             raise ExecutorDiedError(f"{type(error).__name__}: {error}".rstrip(": ")) from error

@@ -202,7 +202,7 @@ class Sweep:
         silent = int(np.isnan(self._numbers(self.quality)).all(1).sum())
         if silent:
             notes.append(
-                f"{silent} of {self.inputs} inputs have no {METRICS[self.quality].title.lower()}, and don't count."
+                f"{silent} of {self.inputs} inputs have no {METRICS[self.quality].title.lower()}, and are not counted."
             )
         notes += self._edges()
         if self.inputs == 1:
@@ -316,13 +316,13 @@ class Sweep:
         if len(fits) != 1:
             raise ValueError(
                 f"setting: expected a value of the grid for each of {list(self.grid)}, got {_named(setting)}, which "
-                f"{len(fits)} settings have."
+                f"{len(fits)} settings match."
             )
         return fits[0]
 
     def _failures(self) -> str:
         errors = dict.fromkeys(f"{result.failure}: {result.error}" for result in self.cells.values() if result.error)
-        return " | ".join(list(errors)[:3]) or "the metrics have no value for this method here."
+        return " | ".join(list(errors)[:3]) or "the metrics are not defined for this method here."
 
 
 def with_similarity(

@@ -191,7 +191,7 @@ class Store:
                     raise
                 if time.monotonic() > patience:
                     raise StoreError(
-                        f"store: {self.path} has been locked by another process for {_LOCK_SECONDS:g} s. End that, "
+                        f"store: {self.path} has been locked by another process for {_LOCK_SECONDS:g} s. End it, "
                         f"or choose another file."
                     ) from error
             time.sleep(0.01)
@@ -247,7 +247,7 @@ def _check_regular(path: Path) -> None:
         except (OSError, ValueError) as error:
             raise StoreError(f"store: {path} can't be used ({error}). Choose another file.") from error
         if not stat.S_ISREG(mode):
-            raise StoreError(f"store: expected a regular file, and {name} is a folder, a device or a pipe.")
+            raise StoreError(f"store: expected a regular file, but {name} is a folder, a device or a pipe.")
 
 
 def _checksum(name: str, *parts: bytes) -> str:

@@ -24,8 +24,8 @@ BLUR_LEVEL = Param(
     high=1.0,
     maximum=math.inf,
     unit="of the shorter side",
-    help="Standard deviation of the strongest blur, where the way to the image begins, as a fraction of its shorter "
-    "side. What survives that blur gets no attribution.",
+    help="Standard deviation of the strongest blur, where the path to the image begins, as a fraction of its shorter "
+    "side. Structure that survives that blur gets no attribution.",
 )
 
 

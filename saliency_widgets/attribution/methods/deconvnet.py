@@ -14,7 +14,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     pointwise=True,
     needs=("relu",),
     aliases=("deconv", "deconvolution"),
-    blank="nothing positive comes back through the ReLUs",
+    blank="no positive signal passes back through the ReLUs",
 )
 def deconvnet(query: Query) -> Iterator[Estimate]:
     r"""A backward pass that keeps positive signals: it shows what activates the model, and hardly depends on the class.

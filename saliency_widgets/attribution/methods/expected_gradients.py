@@ -55,7 +55,7 @@ def expected_gradients(
     """
     pool = query.baseline_pool(baselines, seed)
     flat = ", ".join(pool.constant)
-    notes = (f"No noise stands for {flat}: it lies between a sample's min and max, which are equal.",) if flat else ()
+    notes = (f"Noise has no range for {flat}: each sample's min and max are equal.",) if flat else ()
     score = query.scores(query.inputs)
     moments = Moments(query.inputs)
     scores: dict[int, Tensor] = {}  # by index of each baseline drawn so far; fresh noise has -1, -2, ...
@@ -103,7 +103,7 @@ def expected_gradients(
         )
 
 
-_REMEDY = "Leave it out, or mend it: the model must give numbers for each of them."
+_REMEDY = "Remove or correct it: the model must return finite scores for every baseline."
 
 
 def _unaccounted(query: Query, values: Tensor, delta: Tensor, score: Tensor, missed: list[Tensor]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     params=(LAYER, RESHAPE),
     sign="positive",
     needs=("layer",),
-    blank="at this layer nothing is left of the activation weighed with its gradient",
+    blank="the gradient-weighted activation is zero at this layer",
 )
 def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""The regions where a convolutional layer shows evidence for the class: coarse and class-specific.

@@ -17,7 +17,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     sign="positive",
     needs=("layer",),
     aliases=("gradcam_pp",),
-    blank="at this layer nothing is left of the activation weighed with its gradient",
+    blank="the gradient-weighted activation is zero at this layer",
 )
 def grad_cam_plus_plus(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""Grad-CAM with weights that do not fade for small or repeated objects.

@@ -14,7 +14,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     pointwise=True,
     needs=("relu",),
     aliases=("gbp", "guided_backpropagation"),
-    blank="nothing positive comes back through the ReLUs",
+    blank="no positive signal passes back through the ReLUs",
 )
 def guided_backprop(query: Query) -> Iterator[Estimate]:
     r"""A gradient that is cut off at every ReLU where it is negative: sharp, but hardly dependent on the class.

@@ -35,14 +35,14 @@ def guided_grad_cam(query: Query, layer: str | None, reshape: object) -> Iterato
     """
     if query.inputs.ndim != 4:
         raise ValueError(
-            f"method: Guided Grad-CAM multiplies a map with an image, got inputs of shape "
+            f"method: Guided Grad-CAM needs images (N, C, H, W), got inputs of shape "
             f"{tuple(query.inputs.shape)}. "
-            f"Of several inputs, pass explain= the image; else use 'guided_backprop'."
+            f"For several inputs, pass the image as explain=; otherwise use 'guided_backprop'."
         )
     (cam,) = get_method("grad_cam").run(query, layer=layer, reshape=reshape)
     (guided,) = get_method("guided_backprop").run(query)
     size = tuple(query.inputs.shape[-2:])
     mask = F.interpolate(cam.values.clamp(min=0), size=size, mode="bilinear", align_corners=False)
     hidden = unseen(cam.values, "positive")
-    notes = (*cam.notes, f"Of Grad-CAM: {hidden}") if hidden else cam.notes
+    notes = (*cam.notes, f"Grad-CAM: {hidden}") if hidden else cam.notes
     yield Estimate(guided.values * mask, evaluations=2, score=cam.score, notes=notes)

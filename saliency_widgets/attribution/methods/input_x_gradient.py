@@ -13,7 +13,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     unit="passes",
     pointwise=True,
     aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient", "grad*input"),
-    blank="wherever the input is not zero, the gradient is",
+    blank="the gradient is zero wherever the input is not",
 )
 def input_x_gradient(query: Query) -> Iterator[Estimate]:
     r"""The gradient multiplied by the input: exact for a linear model without bias.

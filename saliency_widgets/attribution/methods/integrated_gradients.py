@@ -41,7 +41,7 @@ TOLERANCE = Param(
     high=1.0,
     maximum=math.inf,
     continued=True,
-    help="Adaptive steps end as soon as the estimated error of the map, relative to it, was below this twice in a row; "
+    help="Adaptive steps end once the estimated relative error of the map has been below this twice in a row; "
     "0 takes all steps.",
 )
 ADAPTIVE = "adaptive"
@@ -52,7 +52,7 @@ QUADRATURE = Param(
     choices=(ADAPTIVE, *RULES),
     advanced=True,
     continued=True,
-    help="Where on the path gradients are taken. Adaptive looks closer where the map changes, and ends when it no "
+    help="Where on the path gradients are computed. Adaptive adds nodes where the map changes, and ends when it no "
     "longer does; the others have fixed nodes.",
 )
 _ROUND = 8

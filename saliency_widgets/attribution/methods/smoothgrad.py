@@ -23,8 +23,8 @@ NOISE_LEVEL = Param(
     high=1.0,
     maximum=math.inf,
     unit="of the input's range",
-    help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise, smoother map; "
-    "too much and another image is explained.",
+    help="Standard deviation of the added noise, as a fraction of the input's max - min. More noise makes the map "
+    "smoother; too much explains a different image.",
 )
 N_SAMPLES = Param(
     "n_samples",
@@ -36,7 +36,7 @@ N_SAMPLES = Param(
     label="Sample count",
     unit="samples",
     continued=True,
-    help="How many noisy copies are averaged. The error falls with the square root.",
+    help="The number of noisy copies to average. The error falls with its square root.",
 )
 TOLERANCE = Param(
     "tolerance",
@@ -122,7 +122,7 @@ def smoothgrad(
         raise ValueError("n_samples: a variance needs at least 2 samples, got 1.")
     inner = get_method(base)
     constant = constant_inputs(query) if noise_level > 0 else []
-    why = "noise is a part of max - min within a sample, which is 0 there"
+    why = "noise is a fraction of each sample's max - min, which is 0 there"
     quiet = (f"No noise was added to {', '.join(constant)}: {why}.",) if constant else ()
     moments = Moments(query.inputs)
     estimated = statistic != "variance"  # the error of a variance is not estimated

@@ -11,11 +11,11 @@ from saliency_widgets.attribution.numerics.stopping import percent
 _ROUNDING = 64  # units in the last place of the subtracted numbers: a smaller delta is rounding
 _COARSE = {"tf32": 2.0**-10, "bfloat16": 2.0**-7}
 _JUMPS = (
-    "More {unit} will hardly bring it down: most likely the score jumps on the way (rounding, a comparison, "
+    "More {unit} will hardly reduce it: most likely the score jumps along the path (rounding, a comparison, "
     "torch.where), or a part of it has no gradient or a surrogate one (detach, no_grad)."
 )
-_CANCELS = "Values of both signs cancel in the sum: a smaller tolerance= brings it down."
-_STEPS = "More {unit} bring it down, unless the score jumps on the way or a part of it has no gradient."
+_CANCELS = "Values of both signs cancel in the sum: a smaller tolerance= reduces it."
+_STEPS = "More {unit} reduce it, unless the score jumps along the path or a part of it has no gradient."
 
 
 def unaccounted(  # noqa: PLR0913

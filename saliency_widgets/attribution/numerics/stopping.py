@@ -40,9 +40,9 @@ def describe_stop(
     if enough:
         return f"{done} {unit} were enough: {within}."
     if worst <= tolerance:
-        first = f"All {done} {unit} were taken: {within}, though not yet in two rounds running."
+        first = f"All {done} {unit} were taken: {within}, but not yet in two consecutive rounds."
     elif reached == wanted:
-        first = f"The budget of {done} {unit} ended first: {what} {reached}, just above the tolerance."
+        first = f"The budget of {done} {unit} was used up: {what} {reached}, just above the tolerance."
     else:
-        first = f"The budget of {done} {unit} ended first: {what} {reached}, and the tolerance is {wanted}."
+        first = f"The budget of {done} {unit} was used up: {what} {reached}, and the tolerance is {wanted}."
     return f"{first} {missing}".rstrip()

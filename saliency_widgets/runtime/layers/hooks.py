@@ -87,7 +87,7 @@ class Tap:
             module = model.get_submodule(layer)
             if isinstance(module, torch.jit.ScriptModule):
                 raise ValueError(
-                    f"layer: {layer!r} is scripted or traced, and can't be looked into. Choose a layer outside of it, "
+                    f"layer: {layer!r} is scripted or traced, and can't be hooked. Choose a layer outside of it, "
                     f"or pass the original module, from before torch.jit."
                 )
             module.register_forward_hook(lambda _module, _inputs, output: self._cut(output))
@@ -115,8 +115,8 @@ class Tap:
         """
         if self._passed and not self._outputs:
             raise ValueError(
-                f"layer: {self._layer!r} does not depend on the input that is explained. Leave layer= out, or pass "
-                f"explain= the input that goes through it."
+                f"layer: {self._layer!r} does not depend on the explained input. Omit layer=, or pass explain= the "
+                f"input that reaches it."
             )
         if not self._outputs or not isinstance(self._outputs[-1], Tensor):
             what = f"returned a {type(self._outputs[-1]).__name__}" if self._outputs else "did not run"

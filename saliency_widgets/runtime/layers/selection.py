@@ -46,12 +46,12 @@ def _reader(
         _check_orders(passes, name, layer.layout)
         return layer.layout.read
     nearest = _nearest(path, layers, passes.model)
-    near = f"The nearest layer that can is {nearest!r}; leave" if nearest else "Leave"
+    near = f"The nearest suitable layer is {nearest!r}; omit" if nearest else "Omit"
     argument = "layer" if reshape == BY_POSITION else "reshape"
     raise ValueError(
         f"{argument}: {path!r} has an output of shape {shape}; a class activation "
-        f"map needs (N, channels, height, width), or one token for each patch of the image, and these numbers can't "
-        f"be assigned to positions on the image. {near} layer= out to take the last layer that can, or pass reshape= a "
+        f"map needs (N, channels, height, width), or one token for each patch of the image, but these values can't "
+        f"be assigned to positions on the image. {near} layer= to use the last suitable layer, or pass reshape= a "
         f"function from this output to that shape."
     )
 
@@ -66,7 +66,7 @@ def _check_orders(passes: Passes, path: str, layout: Layout) -> None:
         other = _spatial_layers(passes, sample).get(path)
         if other is None or other.layout != layout:
             raise ValueError(
-                f"layer: the tokens of {path!r} lie in another order for each image. Explain one image at a time."
+                f"layer: the tokens of {path!r} are in a different order for each image. Explain one image at a time."
             )
 
 
@@ -148,21 +148,21 @@ def _one_image(passes: Passes) -> Passes:
     images = [part for part in passes.parts if len(part.shape) == 3]
     if len(images) != 1:
         names = [part.name for part in images or passes.parts]
-        raise ValueError(f"explain: a class activation map is of one image. Pass explain= one of {names}.")
+        raise ValueError(f"explain: a class activation map explains a single image. Pass explain= one of {names}.")
     return passes.alone(images[0])
 
 
 _NONE = (
     "layer: no layer of this model has a spatial output (channels, height, width) that can be assigned to positions on "
-    "the image, so a class activation map does not apply by itself. Use a gradient method such as "
-    "'integrated_gradients', or pass layer= and, where you know how it lies on the image, reshape=."
+    "the image, so class activation maps are not available by default. Use a gradient method such as "
+    "'integrated_gradients', or pass layer= and, if you know its layout on the image, reshape=."
 )
 _LOST = (
-    "Convolutions behind the layer {!r} can't be assigned to positions on the image, so an earlier layer is taken. "
-    "Pass layer= and reshape= if you know how one of them lies."
+    "Convolutions after the layer {!r} can't be assigned to positions on the image, so this earlier layer is used. "
+    "Pass layer= and reshape= if you know the layout of one of them."
 )
 _HIDDEN = (
-    "layer: a scripted or traced model hides its layers, and so does an exported one. Pass the original module, from "
+    "layer: the layers of a scripted, traced or exported model are not accessible. Pass the original module, from "
     "before torch.jit or torch.export."
 )
 
@@ -171,7 +171,7 @@ def _maps(
     passes: Passes, path: str, reshape: Any, spatial: Callable[[], Mapping[str, Spatial]], graphs: Store | None
 ) -> LayerPoint:
     activation, gradient, score, runs = layer_gradient(passes, path, graphs)
-    notes = (f"The layer {path!r} ran {runs} times; this is its last run.",) if runs > 1 else ()
+    notes = (f"The layer {path!r} ran {runs} times; the map explains its last run.",) if runs > 1 else ()
     with torch.no_grad():
         read = _reader(path, activation, passes, reshape, spatial)
         return LayerPoint(read(activation), read(gradient), score, path, notes)

@@ -24,10 +24,12 @@ def check_device(device: Any) -> None:
     if isinstance(device, bool) or not isinstance(device, (torch.device, str, int, type(None))):
         raise TypeError(
             f"device: expected a torch.device or a name such as 'cpu' or 'cuda:0', got {brief(device)} "
-            f"({type(device).__name__}). Leave it out to stay where the model is."
+            f"({type(device).__name__}). Omit it to use the model's device."
         )
     if isinstance(device, int) and not 0 <= device < 1000:
-        raise ValueError(f"device: expected the number of a device, got {brief(device)}. Leave it out to stay here.")
+        raise ValueError(
+            f"device: expected a device index from 0 to 999, got {brief(device)}. Omit it to use the model's device."
+        )
 
 
 def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
@@ -40,7 +42,7 @@ def on_device(model: nn.Module, device: torch.device | str) -> nn.Module:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
             f"device: {brief(str(device))} can't be used here: {str(error)[:_LONGEST]}. "
-            "Leave it out to stay where the model is."
+            "Omit it to use the model's device."
         ) from error
 
 

@@ -87,9 +87,9 @@ def _opened(func: Any) -> Callable:
 
 # Code that runs with gradients on inside a backward pass repeats a forward pass, and would draw new numbers.
 _RECOMPUTED = (
-    "model: it draws random numbers (dropout, noise) in a part that is computed again in the backward pass "
-    "(torch.utils.checkpoint), where they would be other ones. Call model.eval(), or pass a copy of the model without "
-    "checkpointing (gradient_checkpointing_disable() where it has that)."
+    "model: it draws random numbers (dropout, noise) in a part that is recomputed in the backward pass "
+    "(torch.utils.checkpoint), where the numbers would differ. Call model.eval(), or pass a copy of the model without "
+    "checkpointing (gradient_checkpointing_disable(), if available)."
 )
 
 

@@ -51,7 +51,7 @@ def signature(*values: Any) -> str:
     except TypeError:
         raise
     except Exception as error:
-        raise TypeError(f"what the sweep depends on can't be recognized on another day: {error}") from error
+        raise TypeError(f"a value that the sweep depends on can't be hashed reproducibly: {error}") from error
     return signer.state.hexdigest()
 
 
@@ -72,7 +72,7 @@ class _Signer:
         if isinstance(value, _PLAIN):
             add(repr(value).encode())
         elif not depth:
-            raise TypeError(f"a {type(value).__name__} that lies too deep can't be recognized on another day.")
+            raise TypeError(f"a {type(value).__name__} is nested too deeply to be hashed reproducibly.")
         elif id(value) in self._met:
             add(f"#{self._met[id(value)][0]}".encode())
         else:

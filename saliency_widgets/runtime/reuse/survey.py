@@ -138,7 +138,7 @@ def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None,
             scores = again.read(model, rows)[1]
         if agree(scores, logits[: rows.stop]):
             return tuned, ""
-        why = "it gives other scores"
+        why = "the scores differ"
     except Cancelled:
         raise
     except Exception as error:
@@ -147,6 +147,6 @@ def _proven(passes: Passes, tuned: Tuned, logits: Tensor) -> tuple[Tuned | None,
         why = str(error).partition(". Check that")[0].removeprefix("model: ")
     if tuned.channels_last and tuned.folded:
         faster, further = _proven(passes, tuned.without_layout(), logits)
-        return faster, further or f"with channels laid out last, {why}"
-    how = "channels laid out last" if tuned.channels_last else "BatchNorms folded into convolutions"
+        return faster, further or f"with channels-last layout, {why}"
+    how = "channels-last layout" if tuned.channels_last else "BatchNorms folded into convolutions"
     return None, f"with {how}, {why}"

@@ -209,7 +209,7 @@ def top_of(columns: int) -> Param:
         high=max(2, columns),
         kind="int",
         label="Bars",
-        help="The number of features with their own bar; the others are summed in one.",
+        help="The number of features with their own bar; the others are summed in one bar.",
     )
 
 

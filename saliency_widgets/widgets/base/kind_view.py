@@ -199,7 +199,7 @@ class KindView:
     @property
     def row(self) -> Any:
         """See :attr:`.Explorer.row`."""
-        self._refuse("row", "it is not a row of a table")
+        self._refuse("row", "only explorers of a table have a row")
 
     def edit(self, values: Mapping[str, Any]) -> None:  # noqa: ARG002
         """See :meth:`.Explorer.edit`."""
@@ -207,16 +207,18 @@ class KindView:
 
     def pin(self) -> None:
         """See :meth:`.Explorer.pin`."""
-        self._refuse("pin", "only maps of images are pinned")
+        self._refuse("pin", "only maps of images can be pinned")
 
     @property
     def annotations(self) -> Any:
         """See :attr:`.Explorer.annotations`."""
-        self._refuse("annotations", "only images are drawn on")
+        self._refuse("annotations", "drawing is supported only for images")
 
     def save_png(self, path: Any, scale: float | None, caption: str) -> None:  # noqa: ARG002
         """See :meth:`.Explorer.save_png`."""
-        self._refuse("save_png", "explorer.save_state(path) stores everything for sw.load")
+        self._refuse(
+            "save_png", "it can't be saved as an image. explorer.save_state(path) stores everything for sw.load"
+        )
 
     def page_size(self, record: Mapping[str, Any] | None) -> Any:  # noqa: ARG002
         """See :meth:`.Explorer.page_size`."""
@@ -224,7 +226,9 @@ class KindView:
 
     def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> Any:  # noqa: ARG002
         """See :meth:`.Explorer.save_html`."""
-        self._refuse("save_html", "explorer.save_state(path) stores everything for sw.load")
+        self._refuse(
+            "save_html", "it can't be saved as a page. explorer.save_state(path) stores everything for sw.load"
+        )
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise NotImplementedError(f"{name}: this explorer shows {self.noun}: {why}.")

@@ -63,7 +63,7 @@ def status_of(
         requested: Title of the newest request.
         method: Title of the displayed map's method, which selects the findings about that method.
         code: Python code that reproduces the displayed map; empty until the map is finished.
-        remark: A short text next to the progress, such as "4 rows a pass: memory ran out at 8".
+        remark: A short text next to the progress, such as "4 rows per pass (8 did not fit in memory)".
         notes: Notes to show before those of the map.
         sign: The displayed sign of the map. Default: the method's default sign.
     """
@@ -146,8 +146,11 @@ def error_text(error: Exception) -> str:
 
 
 def describe_error(error: Exception, requested: str) -> dict[str, str]:
-    """Return the message and the remedy for the error area."""
-    stays = f"No map of {requested}; the last one stays. Change a setting to continue."
+    """Return the message and the remedy to show for an error."""
+    stays = (
+        f"The map for {requested} could not be computed; the previous map is still displayed. Change a setting to "
+        "continue."
+    )
     if isinstance(error, torch.OutOfMemoryError):
         return {
             "message": "The device ran out of memory for a single row.",
@@ -176,7 +179,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
                 "Completeness delta",
                 number(numbers["delta"]) + change,
                 "Sum of all values minus the change of the score from the baseline to the input. "
-                "It should be small; more steps bring it down, unless the score jumps along the path or a part of it "
+                "It should be small; more steps reduce it, unless the score jumps along the path or a part of it "
                 "has no gradient. It is never forced to zero.",
             )
         )
@@ -195,8 +198,8 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
             _line(
                 "Split-half correlation",
                 f"{numbers['agreement']:.2f}",
-                "Rank correlation of two maps, each computed from half of the samples: 1 is the same order of all "
-                "pixels, 0 is no relation. Maps from all samples would agree better than these.",
+                "Rank correlation of two maps, each computed from half of the samples: 1 means the same order of "
+                "all pixels, 0 no correlation. Maps computed from all samples would agree better.",
             )
         )
     if attribution.map_error is not None:
@@ -205,7 +208,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
                 "Map error",
                 f"≈ {percent(numbers['map_error'])}",
                 "Estimated from the changes in the last refinements, relative to the whole map. The tolerance applies "
-                "to it; the completeness delta says less about the map.",
+                "to this error, which describes the map better than the completeness delta does.",
             )
         )
     lines.append(_line("Gradients", str(attribution.evaluations), "The number of model gradients that were computed."))

@@ -24,7 +24,9 @@ from saliency_widgets.widgets.base.target import ClassSearch, PredictionBars
 from saliency_widgets.widgets.base.text import RichText
 
 _TOP = 5
-_RECOMPUTE = "Forget all that was computed for this model, and compute again. For changes of it that went unnoticed."
+_RECOMPUTE = (
+    "Discard all results for this model and compute again. Use it after changes to the model that were not detected."
+)
 
 
 class Panel:

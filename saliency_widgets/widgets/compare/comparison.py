@@ -238,7 +238,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         attributions = self.wait(progress=progress)
         self._check_open()
         if not attributions:
-            raise ValueError("compare: there is no finished map to save. Call .go() to compute what was stopped.")
+            raise ValueError("compare: there is no finished map to save. Call .go() to resume the stopped computation.")
         return write_page(
             path, self.view, title=title, provenance=self._provenance,
             maps=len(attributions), max_bytes=max_bytes, overrides=self._saved,
@@ -246,7 +246,7 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     def _check_open(self) -> None:
         if not self._open:
-            raise ValueError("compare: the comparison is closed, and its maps are gone. Create a new one.")
+            raise ValueError("compare: the comparison is closed and its maps are not available. Create a new one.")
 
     @property
     def _saved(self) -> dict[Widget, dict[str, Any]]:

@@ -17,7 +17,7 @@ from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.compare.pivot import Pivot, menu
 
-_PER_METHOD = "each method's own"
+_PER_METHOD = "method default"
 _TOP = 3
 _SPREAD = "display:flex;gap:8px"
 _CUT = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"

@@ -121,7 +121,7 @@ def _chosen(varied: list[str], rows: str | None, columns: str | None) -> tuple[s
         if axis is not None:
             check_choice(name, axis, list(TITLES))
     if rows is not None and rows == columns:
-        raise ValueError(f"rows: {rows!r} are the columns already. Choose another of {list(TITLES)}.")
+        raise ValueError(f"rows: {rows!r} is already used for the columns. Choose another of {list(TITLES)}.")
     free = [name for name in dict.fromkeys((*varied, *TITLES)) if name not in (rows, columns)]
     if len(varied) < 2 and rows is None:  # one row of maps
         columns = columns or free.pop(0)

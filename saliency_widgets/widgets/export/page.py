@@ -136,8 +136,8 @@ def write_page(
     text = page(view, title=title, provenance=provenance, **about).encode()
     if len(text) > max_bytes:
         raise ValueError(
-            f"max_bytes: the page has {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
-            f"{size_text(max_bytes)}. Show fewer maps, or smaller images; or pass max_bytes={len(text)}."
+            f"max_bytes: the page size is {size_text(len(text))} ({count(maps, 'map')}), over the limit of "
+            f"{size_text(max_bytes)}. Show fewer maps or smaller images, or pass max_bytes={len(text)}."
         )
     return Saved(as_path(path), put(path, text), maps)
 
@@ -321,7 +321,7 @@ def _document(title: str, provenance: str, archive: str) -> str:
 <div class="sw-page">
 {element("h1", title)}
 <main class="sw-main">
-<div id="sw-view"><noscript>This page draws its maps with JavaScript, which is disabled here.</noscript></div>
+<div id="sw-view"><noscript>This page requires JavaScript, which is disabled here.</noscript></div>
 <div id="sw-controls"></div>
 </main>
 {element("p", provenance, class_="sw-provenance")}

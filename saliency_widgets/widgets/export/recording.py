@@ -45,7 +45,7 @@ class PageSize:
     def __str__(self) -> str:
         """Describe the size in one line."""
         if not self.new:
-            return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}, computed already"
+            return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}, already computed"
         time = "" if self.seconds is None else f", about {_duration(self.seconds)} to compute"
         return f"{count(self.maps, 'map')}, about {size_text(self.bytes)}{time}"
 
@@ -117,7 +117,7 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
     recorded = tuple(_Reader(panel, problem).read(chosen))
     count = math.prod(len(one.values) for one in recorded)
     if count > _MOST:
-        raise ValueError(f"record: {count:,} maps are more than the {_MOST:,} of one page. Record fewer values.")
+        raise ValueError(f"record: {count:,} maps exceed the limit of {_MOST:,} for one page. Record fewer values.")
     return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
@@ -198,7 +198,7 @@ class _Reader:
         owners = [m.title for m in self._panel.menu.values() if name in {param.name for param in m.params}]
         if not owners:
             return ""
-        return f" It is a parameter of {', '.join(owners)}: record that method too, or show it first."
+        return f" It is a parameter of {', '.join(owners)}: record that method too, or select it first."
 
     def _of_methods(self, values: Any) -> Recorded:
         menu = self._panel.menu

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from saliency_widgets.widgets.base.kind_view import Explored
 
 _SAYS = (
-    "One file that opens from disk without a kernel. The display settings stay live; choose what else can be changed:"
+    "One file that opens from disk without a kernel. The display settings stay interactive; select what else can be "
+    "changed:"
 )
 
 
@@ -133,7 +134,7 @@ class SavePanel:
         except BaseException as error:
             _set_value(self._size, _line(error_text(worker_error(error)), QUIET))
             return
-        over = f" Over the limit of {LIMIT}: record less." if size.maps > LIMIT else ""
+        over = f" Over the limit of {LIMIT} maps: record fewer values." if size.maps > LIMIT else ""
         _set_value(self._size, _line(f"{size}.{over}", INK))
 
     def _write(self, path: Path, check: Check) -> None:

@@ -61,7 +61,7 @@ class PageWriter:
         # Use the chunk size of the displayed map, so that the maps share samples.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer.problem.rows
         self.plan: Plan = plan(explorer.panel, explorer.problem, record, pace)
-        self._title = titled(title, f"Which pixels moved the output of {type(explorer.arguments['model']).__name__}")
+        self._title = titled(title, f"Which pixels affect the output of {type(explorer.arguments['model']).__name__}")
 
     @property
     def size(self) -> PageSize:
@@ -138,7 +138,7 @@ class PageWriter:
         except (TypeError, ValueError) as error:
             settings = ", ".join(f"{name}={written(name, value)}" for name, value in request.settings.items())
             raise ValueError(
-                f"record: {error} The request was: {settings}. Leave that value out; computed maps stay in the cache."
+                f"record: {error} The request was: {settings}. Omit that value; computed maps stay in the cache."
             ) from error
 
     def _traits(self, entry: Entry, attribution: Attribution, version: tuple | None) -> dict[str, Any]:

@@ -98,12 +98,13 @@ def compare_with(explorer: Explored, state: Mapping[str, Any]) -> None:
             differ.append("the map differs")
     elif now != then:
         name = type(explorer.arguments["model"]).__name__
-        differ.append(f"the model differs: {name} with other weights or code than the saved {state['model']['class']}")
+        saved = state["model"]["class"]
+        differ.append(f"the model differs: {name} with different weights or code than the saved {saved}")
     seen = problem.tensor.cpu()
     if seen.shape != inputs.shape:
         differ.append(f"the inputs have shape {tuple(seen.shape)} instead of {tuple(inputs.shape)}")
     elif seen.dtype != inputs.dtype or not torch.equal(seen, inputs):
-        differ.append("the model inputs have other values")
+        differ.append("the model inputs have different values")
     if differ:
         warnings.warn(
             f"The controls are restored, but {'; and '.join(differ)}. sw.load(path) without a model returns the saved "

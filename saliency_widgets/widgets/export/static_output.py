@@ -107,7 +107,7 @@ class WithStaticOutput(Widget):
             return bundles(self._snapshot())
         except Exception as caught:  # the widget itself still works
             error = worker_error(caught)
-            return bundles(Snapshot([repr(self), f"No image could be made: {type(error).__name__}: {error}"]))
+            return bundles(Snapshot([repr(self), f"The image could not be created: {type(error).__name__}: {error}"]))
 
     def _update_static(self) -> None:
         """Update the static output if it is outdated, as part of the running cell's messages."""

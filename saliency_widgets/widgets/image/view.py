@@ -115,8 +115,8 @@ class ImageView(KindView):
         if inputs is not None or not state["attribution"].transformed:
             return super().arguments(state, inputs, further)
         warnings.warn(
-            "load: the image was transformed, and only the result is stored: black and white are unknown to other "
-            "settings. Pass the original inputs= and transform=.",
+            "load: the image was transformed and only the result is stored, so the black and white baselines are not "
+            "available for other settings. Pass the original inputs= and transform=.",
             UserWarning,
             stacklevel=4,
         )

@@ -38,7 +38,7 @@ def the_channel(board: Board) -> int:
 
 @step(
     "Input",
-    "This is the image as the model sees it: cropped, resized and scaled, if there is a transform.",
+    "This is the model's input: the image after cropping, resizing and scaling, if there is a transform.",
     "All following maps explain exactly these pixels.",
     control="Hold to see the original",
     control_class="sw-hold",
@@ -48,10 +48,10 @@ def input_(board: Board, page: Page) -> None:
     seen = board.problem.tensor[0]
     channels, height, width = seen.shape
     text = (
-        f"{height} × {width} pixels with {channels} value{'s' * (channels != 1)} each. The model sees numbers from "
+        f"{height} × {width} pixels with {channels} value{'s' * (channels != 1)} each. The model's input ranges from "
         f"{number(float(seen.min()))} to {number(float(seen.max()))}."
     )
-    page.shot("", image(board, page, "What the model sees"), text=text)
+    page.shot("", image(board, page, "The model's input"), text=text)
 
 
 @step(
@@ -176,7 +176,7 @@ def normalized(board: Board, page: Page) -> None:
 @step(
     "Overlay",
     "The map is drawn over the image, to see what is in its strong regions.",
-    "Strong pixels move the score most; the map does not show whether for a good reason.",
+    "Strong pixels affect the score most; the map does not show whether for a good reason.",
     control="Opacity",
     control_class="sw-control-opacity",
     settings={"method": "gradient", "sign": "absolute"},

@@ -89,8 +89,8 @@ class Board:
             self._version = version
         elif version != self._version:
             raise ValueError(
-                "model: the model or the image has changed since the lesson began, and its steps would not fit "
-                "together. Run the cell again for a new lesson."
+                "model: the model or the image has changed since the lesson began, and its steps would be "
+                "inconsistent. Run the cell again to start a new lesson."
             )
 
     def _findings_on(self, method: str) -> list[str]:
@@ -250,7 +250,7 @@ def describe_error(error: Exception) -> dict[str, str]:
             "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
         }
     if isinstance(error, (TypeError, ValueError)):
-        return {"message": error_text(error), "remedy": "This step is left out; the others are not affected."}
+        return {"message": error_text(error), "remedy": "This step is skipped; the others are not affected."}
     return {
         "message": f"{type(error).__name__}: {error_text(error)}",
         "remedy": "Unexpected error: please report it.",

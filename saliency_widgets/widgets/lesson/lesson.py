@@ -93,10 +93,10 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         chosen = _chosen(steps)
         if explorer is not None and not isinstance(explorer, Explorer):
             raise TypeError(
-                f"explorer: expected what sw.explore returns for an image, got a {type(explorer).__name__}."
+                f"explorer: expected an explorer of an image from sw.explore, got a {type(explorer).__name__}."
             )
         if explorer is not None and not explorer.is_open:
-            raise ValueError("explorer: it is closed. Create a new one, or leave it out.")
+            raise ValueError("explorer: the explorer is closed. Create a new one, or omit it.")
         settings = {
             "score": SCORE.check(score),
             "baseline": BASELINE.check(baseline),
@@ -106,7 +106,7 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         }
         problem = Problem(model, inputs, **options)
         if problem.prepared.images is None:
-            raise ValueError(f"inputs: a lesson needs an image, got inputs of shape {tuple(problem.tensor.shape)}.")
+            raise ValueError(f"inputs: a lesson requires an image, got inputs of shape {tuple(problem.tensor.shape)}.")
         one_sample(problem)
         target = problem.choice(target, settings["score"])
         self._options = options

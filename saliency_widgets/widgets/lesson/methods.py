@@ -40,7 +40,7 @@ _LAYERS = 8
 @step(
     "Noise",
     "Noise is added to the image, and the gradient is computed again.",
-    "Compare how far the image has changed with how far the map has.",
+    "Compare how much the image has changed with how much the map has changed.",
     control=NOISE_LEVEL.title,
     control_class="sw-control-noise_level",
     settings={"method": "smoothgrad", "n_samples": 1, "sign": "absolute"},
@@ -57,7 +57,7 @@ def noise(board: Board, page: Page) -> None:
         moved = float(np.abs(seen.astype(float) - board.image).mean())
         correlation = spearman(clean, board.map_of(attribution))
         text = (
-            f"On average a pixel's value moves by {moved:.1f} of 255. "
+            f"On average a pixel's value changes by {moved:.1f} of 255. "
             f"The two maps have a rank correlation of {correlation:.2f}."
         )
         page.shot(
@@ -296,7 +296,7 @@ def _comparison_text(correlations: dict[str, float]) -> str:
 
 @step(
     "Grad-CAM",
-    "Grad-CAM weights the channels of one layer with their gradients: where does it see the class?",
+    "Grad-CAM weights the channels of one layer by their gradients: where does the layer respond to the class?",
     "The map is as coarse as its layer; deeper layers are coarser and more specific to the class.",
     control="Layer",
     control_class="sw-control-layer",
@@ -319,7 +319,7 @@ def layers(board: Board, page: Page) -> None:
         frame = board.layer_frame(attribution, "positive")
         text = f"Layer {name}: {h} × {w} cells, each for {height / h:.3g} × {width / w:.3g} pixels of the image."
         if not frame.high:
-            text += " It sees no evidence for the class."
+            text += " It shows no evidence for the class."
         layer_map = page.map(f"cam {name}", "The layer's map", lambda frame=frame: frame)
         laid = page.map(f"cam {name}", "Over the image", lambda frame=frame: frame, over=under["image"])
         page.shot(name, under, layer_map, laid, text=text, layer=name)

@@ -20,7 +20,7 @@ _ROW = "row"
 _NAMED = {
     "mean of the background": "mean",
     "median of the background": "median",
-    "zero, as the model sees it": "zero",
+    "zero in the model's input": "zero",
     "a row of the background": _ROW,
     "noise in each column's range": "noise",
 }
@@ -36,7 +36,7 @@ class BaselineControl(Control):
 
     def __init__(self, table: Table, value: Any = None) -> None:
         background = table.background
-        options = _NAMED if background is not None else {"zero, as the model sees it": "zero"}
+        options = _NAMED if background is not None else {"zero in the model's input": "zero"}
         super().__init__(BASELINE, value, options=options)
         self._background = background
         self._rows: dict[int, Any] = {}  # the same row must be the same object, as it is part of the request

@@ -128,7 +128,9 @@ class TableView(KindView):
         """Return the row, and its feature names and background as arguments."""
         attribution = state["attribution"]
         if attribution.transformed and "transform" not in further:
-            raise ValueError("transform: the row was transformed, and functions are not stored. Pass it as transform=.")
+            raise ValueError(
+                "transform: the row was transformed, but functions are not stored. Pass the original transform=."
+            )
         settings = attribution.settings
         about = {name: settings[name] for name in ("feature_names", "background") if name in settings}
         return state["row"] if inputs is None else inputs, about
@@ -136,9 +138,9 @@ class TableView(KindView):
     def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> NoReturn:
         """Raise an error, because bqplot, which draws the bars, needs a notebook."""
         raise NotImplementedError(
-            f"save_html: a page without a kernel can't draw the bars, so {brief(path)} was not written. "
-            "explorer.save_state(path) stores everything for sw.load, explorer.by_feature() is a table, and the "
-            "notebook can be stored with its widgets."
+            f"save_html: bars can't be drawn without a kernel, so {brief(path)} was not written. "
+            "explorer.save_state(path) stores everything for sw.load, explorer.by_feature() returns a table, and the "
+            "notebook can be saved with its widgets."
         )
 
     def _on_bar(self, column: int) -> None:
@@ -244,7 +246,7 @@ class TableView(KindView):
         text = f"Orange is evidence for {name}, blue against it{other}. "
         total = float(attribution.values[0].double().sum())
         if attribution.delta is None or attribution.score is None:
-            text += "These bars don't add up to the score: a slope is per unit of the model's input."
+            text += "These bars don't add up to the score: each value is a slope per unit of the model's input."
         else:
             score = float(attribution.score[0])
             start = score - (total - float(attribution.delta[0]))

@@ -26,7 +26,7 @@ _SHARE = Param(
     high=50.5,
     unit="%",
     label="Strongest",
-    help="How much of the map is marked: its strongest pixels.",
+    help="The percentage of the pixels to mark, strongest first.",
 )
 
 
@@ -82,8 +82,8 @@ class AblationSection(Section):
         if changes:
             as_far = round(result.rank * (len(changes) + 1)) - 1
             second = (
-                f" Without random regions of the same shape it moves by {np.mean(changes):+.3g} on average; {as_far} "
-                f"of {len(changes)} draws move it as far in that direction."
+                f" Without random regions of the same shape it changes by {np.mean(changes):+.3g} on average; "
+                f"{as_far} of {len(changes)} random regions change it at least as much in the same direction."
             )
         self.say(first + second)  # first, because the charts take longer to draw
         limit = 1.15 * max(1e-6, abs(result.change), *map(abs, changes))

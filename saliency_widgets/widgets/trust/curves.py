@@ -29,7 +29,7 @@ class CurvesSection(Section):
         self._class = w.Text(
             description="Score of", placeholder="the class that is explained", continuous_update=False,
             style={"description_width": LABEL_WIDTH}, layout={"width": "auto"},
-            tooltip="Another class, by name or index: the same curves for its score, without running the model.",
+            tooltip="Another class, by name or index, whose score to plot; the model is not run again.",
         )  # fmt: skip
         self._class.add_class("sw-control").add_class("sw-control-class")
         self._class.observe(lambda _change: self._refresh(), names="value")
@@ -107,7 +107,8 @@ def _describe(kind: str, curve: Curve | None, result: Curves) -> str:
     if chance:
         better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
         text += (
-            f", {number(min(chance))} to {number(max(chance))} shifted at random: better than {better} of {len(chance)}"
+            f", {number(min(chance))} to {number(max(chance))} for maps shifted at random: better than {better} of "
+            f"{len(chance)}"
         )
     others = [f"{name} {number(c.area)}" for name, c in result.others[kind].items()]  # type: ignore[index]
     return text + (f". Other maps: {', '.join(others)}." if others else ".")

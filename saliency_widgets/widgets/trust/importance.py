@@ -15,7 +15,7 @@ from saliency_widgets.widgets.trust.section import Section
 class BarsSection(Section):
     """A tab for a test that yields a number for each feature of a table, shown as bars."""
 
-    waiting = "The answer comes as soon as the bars are there."
+    waiting = "The result appears as soon as the bars are computed."
 
     def _make_parts(self) -> Sequence[w.Widget]:
         assert self.context.table is not None

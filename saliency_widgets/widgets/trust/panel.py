@@ -21,8 +21,10 @@ from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.trust.section import Context, Section
 
-_REMEMBERED = 6  # maps of other methods for comparison
-_INTRODUCTION = "{mark} shows what the score is sensitive to, not what causes it. Test it here."
+_REMEMBERED = 6  # maps, for comparison between methods
+_INTRODUCTION = (
+    "{mark} shows what the score is sensitive to, not what causes the score. Run the tests below to check it."
+)
 
 
 def views() -> dict[str, type[Section]]:

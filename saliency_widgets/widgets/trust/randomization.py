@@ -50,7 +50,7 @@ class RandomizationSection(Section):
         if result.done <= result.total // 2:
             text = f"{result.done - 1} of {result.total - 1} stages done."
         elif result.reacts is None:
-            text = "A map is the same everywhere, so this test says nothing."
+            text = "One of the maps is constant, so this test is inconclusive."
         elif result.reacts:
             text = f"{title} reacts: its map changes {half}."
         else:

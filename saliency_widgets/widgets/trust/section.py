@@ -61,7 +61,7 @@ class Context:
     def missing(self, test: TrustTest) -> str:
         """Return a message about an input that a test needs and the explorer lacks; empty if nothing is missing."""
         if "background" in test.needs and (self.table is None or self.table.background is None):
-            return "There are no other rows. Pass background= some of your training data to sw.explore."
+            return "This test needs other rows. Pass some training data as background= to sw.explore."
         return ""
 
 
@@ -84,7 +84,7 @@ class Section:
     """
 
     view: ClassVar[str] = "numbers"
-    waiting: ClassVar[str] = "The answer comes as soon as the map is finished."
+    waiting: ClassVar[str] = "The result appears as soon as the map is finished."
 
     def __init__(self, test: TrustTest, context: Context) -> None:
         self.test, self.context = test, context

@@ -44,8 +44,8 @@ def _describe_row(local: Shuffled, contributions: np.ndarray, attributions: np.n
     largest = int(np.abs(contributions).argmax())
     direction = "higher" if contributions[largest] >= 0 else "lower"
     text = (
-        f"This row: {names[largest]} moves the score most; it is {size_text(abs(contributions[largest]))} {direction} "
-        f"with the row's value than with those of {local.done} other rows."
+        f"This row: {names[largest]} changes the score most; it is {size_text(abs(contributions[largest]))} "
+        f"{direction} with the row's value than with those of {local.done} other rows."
     )
     if len(names) > 2:
         correlation = spearman(torch.from_numpy(np.abs(contributions)), torch.from_numpy(np.abs(attributions)))
@@ -58,7 +58,7 @@ def _describe_permutation(permuted: Permutation, values: np.ndarray, names: list
     largest = int(finite.argmax())
     state = "" if permuted.complete else f" ({permuted.done} of {permuted.total})"
     if permuted.loss == "change of the score":
-        what = f"permuting {names[largest]} moves the score most, by {size_text(finite[largest])} on average"
+        what = f"permuting {names[largest]} changes the score most, by {size_text(finite[largest])} on average"
         return f"All rows{state}: {what}. Pass labels= to see the effect on the loss."
     return (
         f"All rows{state}: permuting {names[largest]} raises the {permuted.loss} most, by "

@@ -52,7 +52,7 @@ class StabilitySection(Section):
 
 def _table(maps: Mapping[str, Tensor]) -> Markup:
     if len(maps) < 2:
-        return result_line("Choose other methods, and their maps are compared here.")
+        return result_line("Select other methods to compare their maps here.")
     cells = agreement(maps).tolist()
     quiet = f"padding:2px 8px;color:{QUIET}"
 
