@@ -30,14 +30,14 @@ describe("decoding", () => {
     expect([...decodeCodes(view)]).toEqual([0, 513, 65534]);
   });
 
-  it("keeps no hold on the message's buffer", () => {
+  it("copies the codes out of the message's buffer", () => {
     const message = Uint16Array.of(7, 8);
     const codes = decodeCodes(message);
     message[0] = 9;
     expect([...codes]).toEqual([7, 8]);
   });
 
-  it("gives no frame for none, for a damaged one and for a map without size", () => {
+  it("returns null for a missing or damaged frame and for an empty map", () => {
     expect(decodeFrame({})).toBeNull();
     expect(decodeFrame(null)).toBeNull();
     expect(decodeFrame(undefined)).toBeNull();
@@ -46,21 +46,21 @@ describe("decoding", () => {
     expect(decodeFrame(raw([1, 2]))?.codes).toEqual(Uint16Array.of(1, 2));
   });
 
-  it("puts zero at exactly zero and the ends at the ends", () => {
+  it("decodes zero to exactly zero and the extreme codes to the limits", () => {
     const map = { low: -0.3, high: 0.3 };
     expect(codeValue(map, ZERO)).toBe(0);
     expect(codeValue(map, 0)).toBe(-0.3);
     expect(codeValue(map, LEVELS)).toBeCloseTo(0.3, 15);
   });
 
-  it("takes any byte container", () => {
+  it("accepts any byte container", () => {
     const buffer = Uint8Array.of(1, 2, 3, 4).buffer;
     expect([...toBytes(buffer)]).toEqual([1, 2, 3, 4]);
     expect([...toBytes(new DataView(buffer, 1, 2))]).toEqual([2, 3]);
     expect([...toBytes(null)]).toEqual([]);
   });
 
-  it("spreads a coarse map evenly", () => {
+  it("spreads the pixels of a map of another size evenly", () => {
     expect([0, 1, 2, 3].map((i) => nearest(i, 4, 2))).toEqual([0, 0, 1, 1]);
     expect([0, 1].map((i) => nearest(i, 2, 4))).toEqual([1, 3]);
     expect(nearest(5, 9, 9)).toBe(5);
@@ -77,7 +77,7 @@ describe("decoding", () => {
   });
 });
 
-it("survives a code that no valid map has", () => {
+it("handles a code that no valid map contains", () => {
   for (const signed of [false, true]) {
     const codes = Uint16Array.of(65535);
     expect(clipLimits(histogram(codes, signed), 1, [0, 99])).toHaveLength(2);
@@ -96,7 +96,7 @@ describe("composing", () => {
   };
   const display = readDisplay((name) => traits[name])!;
 
-  it("takes the table of the map's kind, on gray where there is no image", () => {
+  it("uses the color table of signed or unsigned maps, over gray if there is no image", () => {
     const composer = new Composer();
     const unsigned = decodeFrame(raw([0, 9]))!;
     const signed = decodeFrame(raw([0, 9], { signed: true, low: -1 }))!;
@@ -114,7 +114,7 @@ describe("composing", () => {
     expect(composer.read(null, size, 1, 0).value).toBeNull();
   });
 
-  it("gives no share where the map is zero", () => {
+  it("gives a share of 0 if the map is zero", () => {
     const zero = decodeFrame(raw([0, 0], { high: 0 }))!;
     expect(new Composer().read(zero, zero, 0, 0)).toEqual({ x: 0, y: 0, value: 0, share: 0 });
   });
@@ -126,7 +126,7 @@ describe("order", () => {
     expect(compare({ generation: 2, index: 0 }, { generation: 2, index: 1 })).toBeLessThan(0);
   });
 
-  it("never goes back, whatever the order of arrival", () => {
+  it("never goes back to an older frame, in whatever order frames arrive", () => {
     let seed = 1;
     const random = (n: number) => {
       seed = (seed * 48271) % 2147483647;
@@ -144,7 +144,7 @@ describe("order", () => {
     expect(shown).toEqual({ generation: 8, index: 8 });
   });
 
-  it("starts over after it was cleared", () => {
+  it("accepts any frame after it was cleared", () => {
     const newest = new Newest<Stamp>();
     newest.offer({ generation: 5, index: 5 });
     newest.clear();
@@ -152,8 +152,8 @@ describe("order", () => {
   });
 });
 
-/** A clock that is moved by hand. */
-class Hand {
+/** A fake clock that is advanced explicitly. */
+class FakeClock {
   now = 0;
   #next = 1;
   #waiting = new Map<number, { at: number; callback: () => void }>();
@@ -176,7 +176,7 @@ class Hand {
     return this.#waiting.size;
   }
 
-  move(ms: number): void {
+  advance(ms: number): void {
     this.now += ms;
     for (const [handle, { at, callback }] of [...this.#waiting]) {
       if (at <= this.now && this.#waiting.delete(handle)) callback();
@@ -186,41 +186,41 @@ class Hand {
 
 describe("acknowledging", () => {
   const start = () => {
-    const hand = new Hand();
+    const clock = new FakeClock();
     const sent: Stamp[] = [];
-    return { hand, sent, acknowledger: new Acknowledger((s) => sent.push(s), 250, hand.timers) };
+    return { clock, sent, acknowledger: new Acknowledger((s) => sent.push(s), 250, clock.timers) };
   };
 
-  it("tells once that a frame is painted", () => {
-    const { hand, sent, acknowledger } = start();
+  it("acknowledges a painted frame once", () => {
+    const { clock, sent, acknowledger } = start();
     acknowledger.expect({ generation: 1, index: 0 }, {});
     acknowledger.painted();
     acknowledger.painted();
-    hand.move(1000);
+    clock.advance(1000);
     expect(sent).toEqual([{ generation: 1, index: 0 }]);
-    expect(hand.pending).toBe(0);
+    expect(clock.pending).toBe(0);
   });
 
-  it("holds nothing any more once a frame was taken away", () => {
-    const { hand, sent, acknowledger } = start();
+  it("forgets a frame that was removed", () => {
+    const { clock, sent, acknowledger } = start();
     const newest = new Newest<Stamp>();
     expect(receive({ generation: 5, index: 0 }, {}, newest, acknowledger)).toBe(true);
     expect(receive({ generation: 4, index: 0 }, {}, newest, acknowledger)).toBe(false);
     expect(receive({ generation: 5, index: 0 }, {}, newest, acknowledger)).toBe(false); // sent again
     expect(receive(null, {}, newest, acknowledger)).toBe(true);
     expect(newest.current).toBeNull();
-    hand.move(1000);
+    clock.advance(1000);
     expect(sent).toEqual([]);
     expect(receive({ generation: 1, index: 0 }, {}, newest, acknowledger)).toBe(true);
   });
 
-  it("says nothing about a paint that no frame asked for", () => {
+  it("acknowledges no paint without a new frame", () => {
     const { sent, acknowledger } = start();
     acknowledger.painted();
     expect(sent).toEqual([]);
   });
 
-  it("names only the newest of several frames", () => {
+  it("acknowledges only the newest of several frames", () => {
     const { sent, acknowledger } = start();
     acknowledger.expect({ generation: 1, index: 0 }, {});
     acknowledger.expect({ generation: 1, index: 1 }, {});
@@ -228,21 +228,21 @@ describe("acknowledging", () => {
     expect(sent).toEqual([{ generation: 1, index: 1 }]);
   });
 
-  it("does not let the kernel wait for a hidden tab", () => {
-    const { hand, sent, acknowledger } = start();
+  it("acknowledges after a while even if a hidden tab does not paint", () => {
+    const { clock, sent, acknowledger } = start();
     acknowledger.expect({ generation: 1, index: 0 }, {});
-    hand.move(249);
+    clock.advance(249);
     expect(sent).toEqual([]);
-    hand.move(1);
+    clock.advance(1);
     expect(sent).toEqual([{ generation: 1, index: 0 }]);
     acknowledger.painted();
     expect(sent).toHaveLength(1);
     acknowledger.expect({ generation: 1, index: 1 }, {});
-    hand.move(250);
+    clock.advance(250);
     expect(sent).toHaveLength(2);
   });
 
-  it("answers once for all views of a model, and again for the same frame sent again", () => {
+  it("acknowledges once for all views of a model, and again if the frame is resent", () => {
     const { sent, acknowledger } = start();
     const other = new Acknowledger((s) => sent.push(s));
     const message = {};
@@ -254,11 +254,11 @@ describe("acknowledging", () => {
     expect(sent).toHaveLength(2);
   });
 
-  it("is silent after the view is gone", () => {
-    const { hand, sent, acknowledger } = start();
+  it("sends nothing after the view was removed", () => {
+    const { clock, sent, acknowledger } = start();
     acknowledger.expect({ generation: 1, index: 0 }, {});
     acknowledger.cancel();
-    hand.move(1000);
+    clock.advance(1000);
     acknowledger.painted();
     expect(sent).toEqual([]);
   });
@@ -266,41 +266,41 @@ describe("acknowledging", () => {
 
 describe("coalescing", () => {
   const start = () => {
-    const hand = new Hand();
+    const clock = new FakeClock();
     const painted: Cause[] = [];
-    return { hand, painted, paints: new Coalescer((cause) => painted.push(cause), hand.frames) };
+    return { clock, painted, paints: new Coalescer((cause) => painted.push(cause), clock.frames) };
   };
 
-  it("paints many requests of one animation frame once, and names the most telling cause", () => {
-    const { hand, painted, paints } = start();
+  it("paints once for all requests of an animation frame, with the most important cause", () => {
+    const { clock, painted, paints } = start();
     for (let i = 0; i < 50; i++) paints.request(i === 30 ? "display" : "layer");
     paints.request("resize");
     expect(painted).toEqual([]);
-    hand.move(16);
+    clock.advance(16);
     expect(painted).toEqual(["display"]);
-    hand.move(160);
+    clock.advance(160);
     expect(painted).toHaveLength(1);
   });
 
-  it("paints again for what is asked while it paints", () => {
-    const hand = new Hand();
+  it("paints again for a request during painting", () => {
+    const clock = new FakeClock();
     let count = 0;
     const paints: Coalescer = new Coalescer(() => {
       if (++count < 3) paints.request("layer");
-    }, hand.frames);
+    }, clock.frames);
     paints.request("frame");
-    for (let i = 0; i < 9; i++) hand.move(16);
+    for (let i = 0; i < 9; i++) clock.advance(16);
     expect(count).toBe(3);
   });
 
-  it("paints nothing after it was cancelled, and works again when asked anew", () => {
-    const { hand, painted, paints } = start();
+  it("paints nothing after it was cancelled, and again after a new request", () => {
+    const { clock, painted, paints } = start();
     paints.request("frame");
     paints.cancel();
-    hand.move(100);
+    clock.advance(100);
     expect(painted).toEqual([]);
     paints.request("resize");
-    hand.move(16);
+    clock.advance(16);
     expect(painted).toEqual(["resize"]);
   });
 });

@@ -7,8 +7,8 @@ const SLOW: Finding = { what: "c", methods: ["SmoothGrad"], severity: "slow" };
 const ALWAYS: Finding = { what: "d", severity: "wrong" };
 
 it.each<[Finding[], string, string, string]>([
-  [[], "", "nothing found that would make a map of this model wrong", "fine"],
-  [[], "Deconvnet", "nothing found that would make a map of this model wrong", "fine"],
+  [[], "", "no problems found", "fine"],
+  [[], "Deconvnet", "no problems found", "fine"],
   [[WRONG], "", "1 finding (makes maps wrong)", "wrong"],
   [[WRONG, CAUTION], "", "2 findings (1 makes maps wrong)", "wrong"],
   [[WRONG, ALWAYS], "", "2 findings (2 make maps wrong)", "wrong"],
@@ -25,13 +25,13 @@ it.each<[Finding[], string, string, string]>([
     "wrong",
   ],
   [[SLOW, WRONG], "SmoothGrad", "1 finding about this method (makes this map slow), 1 about others", "slow"],
-  [[WRONG], "Gradient", "nothing about this method, 1 finding about others", "fine"],
-  [[WRONG, SLOW], "Gradient", "nothing about this method, 2 findings about others", "fine"],
+  [[WRONG], "Gradient", "no findings about this method, 1 finding about others", "fine"],
+  [[WRONG, SLOW], "Gradient", "no findings about this method, 2 findings about others", "fine"],
 ])("sums up %o for %j", (findings, method, line, mark) => {
   expect(checkUp(findings, method)).toMatchObject({ line: `Check-up: ${line}`, mark });
 });
 
-it("lists what concerns the shown method first, and keeps the order within", () => {
+it("lists findings about the shown method first, and keeps the order otherwise", () => {
   const findings = [WRONG, CAUTION, SLOW, ALWAYS];
   const split = (method: string) => {
     const { relevant, others } = checkUp(findings, method);
@@ -42,7 +42,7 @@ it("lists what concerns the shown method first, and keeps the order within", () 
   expect(split("Gradient")).toEqual(["bd", "ac"]);
 });
 
-it("tells of each finding how grave it is, where, for whom, and what to do", () => {
+it("describes the severity, layers, methods and remedy of a finding", () => {
   const where = ["f.0", "f.1", "f.2", "f.3"];
   const [all] = checkUp([{ ...WRONG, where, remedy: "Call model.eval()." }], "").relevant;
   expect(all).toEqual({
@@ -57,7 +57,7 @@ it("tells of each finding how grave it is, where, for whom, and what to do", () 
   expect(bare).toMatchObject({ severity: "wrong", about: "concerns all methods", places: "", remedy: "" });
 });
 
-it("shows a finding of a severity that is new to it", () => {
+it("shows a finding of an unknown severity as a caution", () => {
   const odd = { what: "e", severity: "odd" } as unknown as Finding;
   expect(checkUp([odd], "")).toMatchObject({ mark: "caution", line: "Check-up: 1 finding (may mislead)" });
 });
@@ -68,11 +68,11 @@ it.each([
   [["a", "b"], "in a and b"],
   [["a", "b", "c"], "in a, b and c"],
   [["a", "b", "c", "d", "e", "f"], "in a, b and 4 more"],
-])("names the places %j as %j", (where, text) => {
+])("names the layers %j as %j", (where, text) => {
   expect(whereText(where)).toBe(text);
 });
 
-it("names the methods", () => {
+it("names the methods that a finding concerns", () => {
   expect(concernsText([])).toBe("concerns all methods");
   expect(concernsText(["Guided Backprop", "Deconvnet"])).toBe("concerns Guided Backprop, Deconvnet");
 });

@@ -1,4 +1,4 @@
-"""Write what saliency_widgets.render computes for many cases: js/core must compute the same."""
+"""Write the results of saliency_widgets.render for many cases, which js/core must reproduce."""
 
 import base64
 import json
@@ -16,12 +16,12 @@ rng = np.random.default_rng(20261123)
 
 
 def packed(array: np.ndarray, dtype: str) -> str:
-    """Bytes as text."""
+    """The bytes of an array in base64."""
     return base64.b64encode(np.ascontiguousarray(array, dtype=dtype).tobytes()).decode()
 
 
 def maps():
-    """Named maps of values with their sign."""
+    """Yield a name, the values of a map, and whether it is signed."""
     shapes = [(1, 1), (1, 7), (5, 3), (9, 16), (16, 9), (24, 24)]
     for height, width in shapes:
         size = (height, width)
@@ -44,7 +44,7 @@ CLIPS = [(0, 99), (0, 100), (1, 99), (0, 0), (100, 100), (50, 50), (2.5, 97.5), 
 
 
 def drawn(param):
-    """A value of a display setting, its ends and its default among them."""
+    """A random value of a display setting, often its default or one of its limits."""
     if param.kind == "choice":
         return str(rng.choice(param.options()))
     if param.kind == "range":
@@ -55,12 +55,12 @@ def drawn(param):
 
 
 def trait(param, value):
-    """A setting as the page gets it."""
+    """The value of a setting as the page receives it."""
     return param.options().index(value) if param.kind == "choice" else value
 
 
 def case(name, values, signed):
-    """One map with drawn settings, and everything render makes of it."""
+    """One map with random settings, and everything that render computes from it."""
     q = render.quantize(values, signed=signed)
     settings = {param.name: drawn(param) for param in render.DISPLAY}
     limits = render.clip_limits(q.codes, signed, settings["clip"])
@@ -90,7 +90,7 @@ def case(name, values, signed):
 
 
 def numbers():
-    """Numbers and how they are written, halves and powers of ten among them."""
+    """Numbers and their texts, including halves and powers of ten."""
     fixed = [
         0.0,
         -0.0,
@@ -114,7 +114,7 @@ def numbers():
 
 
 def shared():
-    """Maps that share a scale, each with its limits and its pixels."""
+    """Maps that share a scale, with its ends, the limits of each map, and a difference."""
     for _ in range(40):
         signed = bool(rng.uniform() < 0.5)
         count, size = int(rng.integers(1, 5)), (int(rng.integers(1, 20)), int(rng.integers(1, 20)))
@@ -139,7 +139,7 @@ def shared():
 
 
 def packing():
-    """Maps and how they are packed: single pixels, smooth ones, and codes that wrap around between neighbors."""
+    """Maps and their packed codes: random ones, smooth ones that wrap around, and constant ones."""
     smooth = (np.add.outer(np.arange(9), np.arange(40)) * 1300 % 65535).astype(np.uint16)
     for codes in (rng.integers(0, 65535, (7, 5)).astype(np.uint16), smooth, np.full((3, 4), 65534, np.uint16)):
         how, packed_codes = render.pack_codes(codes)
@@ -152,7 +152,7 @@ def packing():
 
 
 def setting(param):
-    """A display setting as Python states it."""
+    """A display setting as Python defines it."""
     return {"name": param.name, "kind": param.kind, "low": param.low, "high": param.high, "options": param.options()}
 
 

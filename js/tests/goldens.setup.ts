@@ -1,4 +1,4 @@
-// The reference is computed afresh by Python before the tests: without Python they fail, they are not skipped.
+// Python computes the reference results before the tests. Without Python the tests fail; they are not skipped.
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 

@@ -20,7 +20,7 @@ function raw(codes: number[], high = 1): RawFrame {
 }
 
 describe("the keys of a lesson", () => {
-  it("turn the steps wherever the focus is on none of its controls", () => {
+  it("change steps unless a control has the focus", () => {
     for (const key of ["ArrowRight", "PageDown", " "]) expect(moveOf(key, "none")).toBe("next");
     for (const key of ["ArrowLeft", "PageUp"]) expect(moveOf(key, "none")).toBe("back");
     expect(moveOf("Home", "none")).toBe("first");
@@ -28,7 +28,7 @@ describe("the keys of a lesson", () => {
     for (const key of ["a", "Enter", "Tab", "ArrowUp", "Escape"]) expect(moveOf(key, "none")).toBeNull();
   });
 
-  it("leave a slider its arrows and a button its space, and a presenter's remote turns all the same", () => {
+  it("leave arrows to sliders and space to buttons, while a presenter's remote always changes steps", () => {
     for (const key of ["ArrowRight", "ArrowLeft", "Home", "End", " "])
       expect(moveOf(key, "slider")).toBeNull();
     expect(moveOf(" ", "button")).toBeNull();
@@ -39,7 +39,7 @@ describe("the keys of a lesson", () => {
     }
   });
 
-  it("stop at both ends", () => {
+  it("stop at the first and the last step", () => {
     expect(moved(0, "back", 5)).toBe(0);
     expect(moved(4, "next", 5)).toBe(4);
     expect(moved(2, "next", 5)).toBe(3);
@@ -49,7 +49,7 @@ describe("the keys of a lesson", () => {
   });
 });
 
-describe("what a step has", () => {
+describe("the content of a step", () => {
   it("is ready once it has a shot", () => {
     const shots = [{ label: "", text: "", panels: [] }];
     expect(isReady({ state: "ready", shots })).toBe(true);
@@ -58,12 +58,12 @@ describe("what a step has", () => {
     expect(isReady({})).toBe(false);
   });
 
-  it("is counted, refused steps too, until all are there", () => {
+  it("is counted, including refused steps, until all are ready", () => {
     expect(progressOf([{ state: "ready" }, { state: "refused" }, {}])).toBe("2 of 3 steps ready");
     expect(progressOf([{ state: "ready" }])).toBe("");
   });
 
-  it("is found among the maps of all steps, and decoded once", () => {
+  it("has its maps found among those of all steps and decoded once", () => {
     const maps = new Maps();
     const first = raw([1, 2]);
     maps.add({ a: first });
@@ -85,7 +85,7 @@ describe("maps that share a scale", () => {
   const traits: Record<string, unknown> = { colormap_luts: lut, diverging_luts: lut, blend: 1 };
   const display = readDisplay((name) => traits[name])!;
 
-  it("have one color for one value, where each alone would use all of them", () => {
+  it("have the same color for the same value, unlike maps with separate scales", () => {
     const weak = decodeFrame(raw([0, LEVELS / 2]))!;
     const strong = decodeFrame(raw([0, LEVELS]))!;
     const red = (composer: Composer, scale = weak) =>
@@ -99,13 +99,13 @@ describe("maps that share a scale", () => {
 });
 
 describe("a curve", () => {
-  it("has its points' values, and straight lines between them", () => {
+  it("goes through its points, with straight lines between them", () => {
     const curve = { x: [0, 0.5, 1], y: [2, 4, 0] };
     expect([0, 0.25, 0.5, 0.75, 1].map((at) => valueAt(curve, at))).toEqual([2, 3, 4, 2, 0]);
     expect(valueAt(curve, 7)).toBe(0);
   });
 
-  it("has round ticks within its limits, few of them", () => {
+  it("has a few round ticks within its limits", () => {
     for (const [low, high] of [
       [0, 9.1],
       [-0.3, 0.4],
@@ -128,7 +128,7 @@ describe("a curve", () => {
     expect(roundTicks(3, 3)).toEqual([3]);
   });
 
-  it("shortens a name only where it must", () => {
+  it("shortens only long names", () => {
     expect(shortened("Egyptian cat")).toBe("Egyptian cat");
     expect(shortened("x".repeat(40))).toHaveLength(26);
   });

@@ -7,7 +7,7 @@ const rows = (mask: Mask): string[] =>
   );
 
 describe("a mask", () => {
-  it("marks a box between two corners, in whatever order, cut at the edges", () => {
+  it("marks a box between two corners in any order, clipped at the edges", () => {
     const mask = new Mask(5, 4);
     mask.box({ x: 3, y: 2 }, { x: 1, y: 1 }, true);
     expect(rows(mask)).toEqual([".....", ".###.", ".###.", "....."]);
@@ -16,7 +16,7 @@ describe("a mask", () => {
     expect(mask.count).toBe(4);
   });
 
-  it("marks a round brush along a line, without gaps", () => {
+  it("marks a round brush along a line without gaps", () => {
     const mask = new Mask(9, 5);
     mask.stroke({ x: 2, y: 2 }, { x: 6, y: 2 }, 2, true);
     expect(rows(mask)).toEqual([".........", "..#####..", ".#######.", "..#####..", "........."]);
@@ -25,7 +25,7 @@ describe("a mask", () => {
     expect(mask.has(5, 2)).toBe(true);
   });
 
-  it("marks the pixel under the thinnest brush, wherever it points", () => {
+  it("marks a pixel under the thinnest brush, and none outside the image", () => {
     const mask = new Mask(3, 3);
     mask.stroke({ x: 1.4, y: 0.6 }, { x: 1.4, y: 0.6 }, 0.1, true);
     expect(rows(mask)).toEqual(["...", ".#.", "..."]);
@@ -33,7 +33,7 @@ describe("a mask", () => {
     expect(mask.count).toBe(1);
   });
 
-  it("goes back step by step, and begins a step again", () => {
+  it("undoes step by step, and restores the last snapshot", () => {
     const mask = new Mask(2, 1);
     expect(mask.undoable).toBe(false);
     mask.snapshot();
@@ -52,7 +52,7 @@ describe("a mask", () => {
     expect(mask.undoable).toBe(false);
   });
 
-  it("remembers a bounded number of steps", () => {
+  it("keeps a limited number of steps", () => {
     const mask = new Mask(1, 1);
     for (let i = 0; i < 1000; i++) mask.snapshot();
     let steps = 0;
@@ -60,7 +60,7 @@ describe("a mask", () => {
     expect(steps).toBe(64);
   });
 
-  it("is packed as numpy does it, and unpacked", () => {
+  it("is packed as by numpy, and unpacked", () => {
     const mask = new Mask(3, 3);
     for (const [x, y] of [
       [0, 0],
@@ -77,7 +77,7 @@ describe("a mask", () => {
     expect(other.load(new Uint8Array(9))).toBe(false);
   });
 
-  it("is laid over nothing but what is marked, with a whole edge", () => {
+  it("has an overlay of only the marked pixels, with an opaque edge", () => {
     const mask = new Mask(16, 16);
     mask.box({ x: 2, y: 2 }, { x: 12, y: 12 }, true);
     const data = mask.overlay();
@@ -91,7 +91,7 @@ describe("a mask", () => {
     expect(inside).toEqual(new Set([0, 255]));
   });
 
-  it("is laid over a small image in finer pixels, at the same places", () => {
+  it("has an overlay in finer pixels that covers the same area", () => {
     const mask = new Mask(4, 3);
     mask.box({ x: 1, y: 1 }, { x: 2, y: 1 }, true);
     const data = mask.overlay(5);

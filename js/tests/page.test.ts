@@ -1,4 +1,4 @@
-// Saved pages: codes come back as they were, and what is recorded is found by what is chosen.
+// Saved pages: codes are unpacked exactly, and recorded maps are found by the chosen settings.
 import { readFileSync } from "node:fs";
 import { deflateSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
@@ -20,7 +20,7 @@ const GOLDENS = JSON.parse(readFileSync(new URL("goldens.json", import.meta.url)
 const bytes = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
 
 describe("packed codes", () => {
-  it("cover both ways of packing, with codes that wrap around", () => {
+  it("cover both kinds of packing", () => {
     expect(new Set(GOLDENS.packed.map(({ packing }) => packing))).toEqual(new Set(["planes", "steps"]));
   });
 
@@ -28,7 +28,7 @@ describe("packed codes", () => {
     expect(unpack(packing, bytes(packed), shape[1])).toEqual(bytes(codes));
   });
 
-  it("leaves other bytes alone", () => {
+  it("are left unchanged if they are not packed", () => {
     const raw = Uint8Array.of(1, 2, 3);
     expect(unpack("raw", raw, 0)).toBe(raw);
   });
@@ -47,11 +47,11 @@ const axis = (name: string, count: number, rest: Partial<Axis> = {}): Axis => ({
 describe("a recording", () => {
   const axes = [axis("method", 3, { begin: 1 }), axis("n", 4, { only: { axis: "method", at: [1, 2] } })];
 
-  it("opens where the page was saved", () => {
+  it("opens at the settings at which the page was saved", () => {
     expect(new Recording(axes).key).toBe("1 0");
   });
 
-  it("leaves out what doesn't matter, and finds it again", () => {
+  it("ignores a setting that doesn't matter, and remembers its value", () => {
     const recording = new Recording(axes);
     recording.choose("n", 3);
     recording.choose("method", 0);
@@ -61,7 +61,7 @@ describe("a recording", () => {
     expect(recording.key).toBe("2 3");
   });
 
-  it("stays within its axes", () => {
+  it("stays within its axes, and ignores unknown ones", () => {
     const recording = new Recording(axes);
     recording.choose("n", 17);
     recording.choose("method", -2);
@@ -78,7 +78,7 @@ describe("an archive", () => {
     return deflateSync(Buffer.concat([size, json, ...blocks])).toString("base64");
   };
 
-  it("puts blocks where they belong, however deep, once each", async () => {
+  it("puts blocks of bytes into their models, at any depth", async () => {
     const text = pack(
       {
         models: [{ a: { $bytes: 1 }, b: [{ c: { $bytes: 0 } }], d: "</script>" }],
@@ -97,14 +97,14 @@ describe("an archive", () => {
     expect(d).toBe("</script>");
   });
 
-  it("refuses a block that was cut off", async () => {
+  it("refuses an archive that was cut off", async () => {
     const text = pack({ models: [], bytes: [] }, new Uint8Array(1000));
     await expect(readArchive(text.slice(0, 40))).rejects.toThrow();
   });
 });
 
 describe("a page's model", () => {
-  it("tells what changed, once, and nobody who left", () => {
+  it("notifies listeners of changes once, and not after they were removed", () => {
     const model = new PageModel({ a: 1, b: 2 }, { get_model: async () => null });
     const heard: string[] = [];
     const listener = () => heard.push("a");

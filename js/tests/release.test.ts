@@ -1,8 +1,8 @@
-// What a closed explorer's comms still call: nothing, whatever it is made of and whenever that came.
+// Closing an explorer releases all its parts, whenever they were added: their comms call nothing any more.
 import { describe, expect, it } from "vitest";
 import { releaseClosed } from "../src/shell/release.ts";
 
-/** A model as ipywidgets has it, whose comm remembers what it calls. */
+/** A model like ipywidgets', which records what its comm calls. */
 class Model {
   readonly calls = new Set(["model"]);
   readonly comm = {
@@ -30,7 +30,7 @@ class Model {
     for (const listener of this.#listeners.change ?? []) listener();
   }
 
-  /** Close it; returns whether its comm calls nobody then. */
+  /** Close the model; returns whether its comm calls nothing any more. */
   close(): boolean {
     for (const listener of this.#listeners.destroy ?? []) listener();
     return this.calls.size === 0;
@@ -47,7 +47,7 @@ function pageOf(models: Record<string, Model>) {
 }
 
 describe("a closed explorer", () => {
-  it("lets go of every part: attributes, lists, mappings and references, in circles too", async () => {
+  it("releases every part: in attributes, lists, mappings and references, also in cycles", async () => {
     const [layout, mark, scale, display, root] = [1, 2, 3, 4, 5].map(() => new Model());
     mark.attributes.scales = { x: scale };
     const view = new Model({
@@ -61,14 +61,14 @@ describe("a closed explorer", () => {
     await expect.poll(() => parts.every((part) => part.close())).toBe(true);
   });
 
-  it("keeps what is open as it is", async () => {
+  it("does not release open widgets", async () => {
     const root = new Model();
     releaseClosed(pageOf({ root }), "root")();
     await Promise.resolve();
     expect([...root.calls]).toEqual(["model"]);
   });
 
-  it("lets go of parts that came after it was shown", async () => {
+  it("releases parts that were added after it was shown", async () => {
     const root = new Model({ children: [] });
     const release = releaseClosed(pageOf({ root }), "root");
     await expect.poll(() => root.close()).toBe(true);
@@ -78,7 +78,7 @@ describe("a closed explorer", () => {
     expect(late.close()).toBe(true);
   });
 
-  it("lets go of parts that came and went while it was shown", async () => {
+  it("releases parts that were added and closed while it was shown", async () => {
     const box = new Model({ children: [] });
     const root = new Model({ children: [box] });
     releaseClosed(pageOf({ root }), "root");
@@ -93,7 +93,7 @@ describe("a closed explorer", () => {
       .toBe(true);
   });
 
-  it("may be none, or one that this page doesn't have", () => {
+  it("may be missing, or unknown to the page", () => {
     for (const root of ["", "gone", undefined]) expect(() => releaseClosed(pageOf({}), root)()).not.toThrow();
   });
 });

@@ -1,5 +1,5 @@
-// js/core against saliency_widgets.render: the same numbers, byte for byte. A test for each file of core/ lists all
-// that differs.
+// js/core compared with saliency_widgets.render: all numbers must be identical. The test of each file of core/ lists
+// all differences.
 import { readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import { barColors, barTicks } from "../src/core/bar.ts";
@@ -68,22 +68,22 @@ const GOLDENS = JSON.parse(readFileSync(new URL("goldens.json", import.meta.url)
 const bytes = (text: string) => new Uint8Array(Buffer.from(text, "base64"));
 const TABLES = Object.fromEntries(Object.entries(GOLDENS.tables).map(([name, text]) => [name, bytes(text)]));
 
-/** The first number that differs; nothing where all are the same, zeros with their sign. */
-function apart(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>): string[] {
+/** Describes the first number that differs; empty if all are identical, including the signs of zeros. */
+function diffs(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>): string[] {
   for (let i = 0; i < Math.max(actual.length, expected.length); i++) {
     if (!Object.is(actual[i], expected[i])) return [`${what} ${i} is ${actual[i]}, not ${expected[i]}`];
   }
   return [];
 }
 
-/** All that differs in any of the cases. */
+/** The differences of all cases. */
 function all<T extends { name: string }>(cases: readonly T[], compare: (one: T) => string[]): string[] {
   return cases.flatMap((one) => compare(one).map((line) => `${one.name}: ${line}`));
 }
 
 function frameOf(c: Case): Frame {
   const raw = bytes(c.codes);
-  // As it arrives: a view at an odd offset of a larger buffer.
+  // As received from the kernel: a view at an odd offset of a larger buffer.
   const message = new Uint8Array(raw.length + 3);
   message.set(raw, 3);
   const codes = new DataView(message.buffer, 3, raw.length);
@@ -118,7 +118,7 @@ function rgba(c: Case): Pixels {
   return { width, height, data };
 }
 
-/** As RGBA, all of it opaque. */
+/** Convert RGB to opaque RGBA. */
 function opaque(rgb: Uint8Array): Uint8Array {
   return Uint8Array.from({ length: (rgb.length / 3) * 4 }, (_, i) =>
     i % 4 === 3 ? 255 : rgb[3 * Math.floor(i / 4) + (i % 4)],
@@ -133,7 +133,7 @@ const CASES = GOLDENS.cases.map((c) => ({
   expected: opaque(bytes(c.blended)),
 }));
 
-it("there are cases", () => {
+it("the reference has many cases", () => {
   expect(CASES.length).toBeGreaterThan(300);
   expect(GOLDENS.shared.length).toBeGreaterThan(30);
 });
@@ -164,7 +164,7 @@ it("display.ts: the same settings, ranges and choices as in Python", () => {
 
 it("frame.ts: the same values", () => {
   const differ = all(CASES, ({ frame, values }) =>
-    apart(
+    diffs(
       "value",
       Array.from(frame.codes, (code) => codeValue(frame, code)),
       values,
@@ -180,30 +180,30 @@ it("clip.ts: the same limits, strength and shares", () => {
     const limits = clipLimits(counts, codes.length, c.settings.clip);
     const total = totalMagnitude(counts, c.frame);
     const shares = Array.from(codes, (code) => (total > 0 ? Math.abs(codeValue(c.frame, code)) / total : 0));
-    // The two add up the same numbers in another order.
+    // Python and JavaScript add the same numbers in different orders.
     const near = shares.map((share, i) =>
       Math.abs(share - c.shares[i]) <= 1e-9 * c.shares[i] ? c.shares[i] : share,
     );
     return [
-      ...apart("limit", limits, c.limits),
-      ...apart(
+      ...diffs("limit", limits, c.limits),
+      ...diffs(
         "strength",
         Array.from(codes, (code) => strength(code, signed, limits)),
         c.strength,
       ),
-      ...apart("share", near, c.shares),
+      ...diffs("share", near, c.shares),
     ];
   });
   expect(differ).toEqual([]);
 });
 
-it("blend.ts: the same pixels, with a table of all codes and without one", () => {
+it("blend.ts: the same pixels, with and without a table of all codes", () => {
   const differ = all(CASES, (c) => {
     const look = lookOf(c.settings, c.signed);
     const [large, small] = [0, 0].map(() => new Uint8ClampedArray(c.pixels.data.length));
     blendInto(large, c.pixels, c.frame, makeMix(c.signed, c.limits, look));
     blendSmall(small, c.pixels, c.frame, c.limits, look);
-    return [...apart("byte", large, c.expected), ...apart("byte of the small one", small, c.expected)];
+    return [...diffs("byte", large, c.expected), ...diffs("byte of the small one", small, c.expected)];
   });
   expect(differ).toEqual([]);
 });
@@ -213,7 +213,7 @@ it("compose.ts: the same pixels, computed once", () => {
     const composer = new Composer();
     const pixels = composer.blend(c.frame, c.pixels, c.settings);
     const again = composer.blend(c.frame, c.pixels, { ...c.settings });
-    return [...apart("byte", pixels.data, c.expected), ...(again === pixels ? [] : ["was computed again"])];
+    return [...diffs("byte", pixels.data, c.expected), ...(again === pixels ? [] : ["was computed again"])];
   });
   expect(differ).toEqual([]);
 });
@@ -223,14 +223,14 @@ it("bar.ts: the same color bar", () => {
     const row = barColors(c.signed, c.limits, lookOf(c.settings, c.signed));
     const ticks = [3, 5].map((count) => barTicks(c.frame, c.limits, count));
     return [
-      ...apart("byte", row, bytes(c.bar)),
+      ...diffs("byte", row, bytes(c.bar)),
       ...ticks.flatMap((labels, i) => [
-        ...apart(
+        ...diffs(
           "position",
           labels.map((tick) => tick.position),
           c.ticks[i].map(([position]) => position),
         ),
-        ...apart(
+        ...diffs(
           "tick",
           labels.map((tick) => tick.value),
           c.ticks[i].map(([, value]) => value),
@@ -262,10 +262,10 @@ it("scale.ts: the same ends and limits of a shared scale", () => {
     }));
     const composed = new Composer().pooled(frames[0]);
     return [
-      ...apart("pooled", composed.cumulative, pooled[0].cumulative),
-      ...apart("pooled high", [composed.high], [pooled[0].high]),
-      ...apart("end", sharedEnds(pooled, signed, clip), ends),
-      ...frames.flatMap((frame, i) => apart(`limit of map ${i}`, limitsOf(frame, ends), limits[i])),
+      ...diffs("pooled", composed.cumulative, pooled[0].cumulative),
+      ...diffs("pooled high", [composed.high], [pooled[0].high]),
+      ...diffs("end", sharedEnds(pooled, signed, clip), ends),
+      ...frames.flatMap((frame, i) => diffs(`limit of map ${i}`, limitsOf(frame, ends), limits[i])),
     ];
   });
   expect(differ).toEqual([]);
@@ -275,20 +275,20 @@ it("difference.ts: the same difference", () => {
   const differ = all(SHARED, ({ frames, units, difference: expected }) => {
     const { low, high, codes, signed } = difference(frames[0], frames.at(-1) as Frame, units) as Frame;
     return [
-      ...apart("end", [low, high], [expected.low, expected.high]),
-      ...apart("byte", new Uint8Array(codes.buffer), bytes(expected.codes)),
+      ...diffs("end", [low, high], [expected.low, expected.high]),
+      ...diffs("byte", new Uint8Array(codes.buffer), bytes(expected.codes)),
       ...(signed ? [] : ["is not signed"]),
     ];
   });
   expect(differ).toEqual([]);
 });
 
-it("difference.ts: nothing is subtracted of another size", () => {
+it("difference.ts: maps of different sizes have no difference", () => {
   const one = { generation: 1, index: 0, final: true, low: 0, high: 1, signed: false };
   const a = { ...one, height: 1, width: 2, codes: Uint16Array.of(0, 65534) };
   expect(difference(a, { ...one, height: 2, width: 1, codes: a.codes })).toBeNull();
 });
 
-it("text.ts: numbers are written the same", () => {
+it("text.ts: the same texts of numbers", () => {
   expect(GOLDENS.numbers.map(([value]) => [value, formatNumber(value)])).toEqual(GOLDENS.numbers);
 });

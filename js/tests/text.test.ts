@@ -73,11 +73,11 @@ it.each<[Status, string]>([
   [{ state: "idle", remark: "4 rows per pass" }, ""],
   [{ state: "idle", done: 3, total: 9 }, ""],
   [{}, ""],
-])("tells how far %o is", (status, text) => {
+])("describes the progress of %o", (status, text) => {
   expect(progressText(status)).toBe(text);
 });
 
-it("keeps how far and how long apart", () => {
+it("separates the progress from the time", () => {
   expect(progressParts(running)).toEqual(["17 of 50 samples", "1.2 s, 18 s left"]);
   expect(progressParts({ ...running, total: 0 })).toEqual(["Computing …"]);
 });
@@ -88,11 +88,11 @@ it.each<[Status, boolean]>([
   [running, false],
   [{ state: "error", done: 0, total: 0 }, false],
   [{}, false],
-])("knows whether the map of %o is finished", (status, whole) => {
+])("detects whether the map of %o is finished", (status, whole) => {
   expect(isWhole(status)).toBe(whole);
 });
 
-it("stops saying that it runs once the kernel is gone", () => {
+it("shows a running computation as stopped once the kernel is gone", () => {
   const gone = withoutKernel({ ...running, notes: ["slow"] });
   expect(gone.notes).toEqual([KERNEL_GONE, "slow"]);
   expect(progressText(gone)).toBe("Stopped at 17 of 50 samples · 1.2 s");
@@ -102,7 +102,7 @@ it("stops saying that it runs once the kernel is gone", () => {
   }
 });
 
-it("says in one line, once something was moved, that the kernel is gone and what still works", () => {
+it("reports in one line after a move that the kernel is gone and what still works", () => {
   const line = unanswered("image");
   expect(line).toBe(`${KERNEL_GONE}. Opacity, colors and all other display settings still work.`);
   const failed: Status = { ...done, state: "error", message: "No such layer.", remedy: "Change a setting." };
@@ -114,7 +114,7 @@ it("says in one line, once something was moved, that the kernel is gone and what
   expect(withoutKernel(done, line).state).toBe("done");
 });
 
-it("reads a pixel aloud", () => {
+it("describes the value and share of a pixel", () => {
   const reading = { x: 12, y: 40, value: 0.01234, share: 0.0042 };
   expect(readingText(reading)).toBe("x 12, y 40 · attribution 0.0123 · 0.42% of the total");
   expect(readingText({ ...reading, value: null })).toBe("x 12, y 40");

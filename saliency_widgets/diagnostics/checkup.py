@@ -166,7 +166,7 @@ def _output(runner: Runner, seen: Observation) -> Iterator[Finding]:
     elif several and bool((scores <= 0).all()) and are_probabilities(scores.exp()):
         what, taken = "log-probabilities: log_softmax is already applied", True
     elif seen.last == "sigmoid" and bool(((scores >= 0) & (scores <= 1)).all()):
-        what, taken = "sigmoid outputs, between 0 and 1", not several
+        what, taken = "results of a sigmoid, between 0 and 1", not several
     scales = ("logit",) if taken else ("logit", "probability", "log_probability")
     if what is not None and runner.passes.score.scale in scales:
         twice = "" if taken else ", and 'probability' would apply the squashing twice"

@@ -52,7 +52,7 @@ class Checkup(Sequence[Finding]):
         return len(self._findings)
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self._findings)) or "Nothing found that would make a map of this model wrong."
+        return "\n".join(map(str, self._findings)) or "No problems found."
 
     def _repr_html_(self) -> str:
         if not self._findings:

@@ -57,7 +57,7 @@ class Ablation(Running):
     def __repr__(self) -> str:
         """Return the result in one line, with the range of the draws elsewhere."""
         moved = self.elsewhere - self.before
-        draws = f"; as much elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
+        draws = f"; elsewhere {moved.min():+.3g} to {moved.max():+.3g}" if len(moved) else ""
         return f"Ablation({self.share:.1%} removed: {self.before:.4g} to {self.after:.4g}, {self.change:+.3g}{draws})"
 
     def strongest(self, top: int = 5) -> tuple[list[int], Tensor, Tensor]:

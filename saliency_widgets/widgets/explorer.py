@@ -254,7 +254,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
             **values: Values by column name.
 
         Raises:
-            ValueError: A column is unknown, or a value can't be used. Nothing is changed then.
+            ValueError: A column is unknown, or a value is invalid; then no value is changed.
             NotImplementedError: The input is not a row of a table.
         """
         self.kind_view.edit(values)

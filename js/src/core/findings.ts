@@ -61,8 +61,8 @@ export function checkUp(findings: readonly Finding[], method: string): CheckUp {
 }
 
 function summary(relevant: Finding[], others: number, method: string): string {
-  if (relevant.length + others === 0) return "nothing found that would make a map of this model wrong";
-  if (relevant.length === 0) return `nothing about this method, ${counted(others)} about others`;
+  if (relevant.length + others === 0) return "no problems found";
+  if (relevant.length === 0) return `no findings about this method, ${counted(others)} about others`;
   const worst = effect(relevant, method ? "this map" : "maps");
   if (others === 0) return `${counted(relevant.length)} (${worst})`;
   return `${counted(relevant.length)} about this method (${worst}), ${others} about others`;
