@@ -1,12 +1,12 @@
-"""From a control to pixels in the real JupyterLab, against what people do today.
+"""The time from a control to pixels in JupyterLab, compared with the usual alternative.
 
 Ours is the explorer; theirs is `ipywidgets.interact` with captum and matplotlib, in another notebook of the same
-JupyterLab, so that nothing we set in our kernel helps them: the same model, image, method (Integrated Gradients, 50
-steps, black baseline) and gesture, an arrow key on the slider of the steps that goes from 32 to 50. Both are asked in
-turn, so that a busy machine is busy for both.
+JupyterLab, so that settings in our kernel don't affect it. Both have the same model, image, method (Integrated
+Gradients, 50 steps, black baseline) and gesture: an arrow key moves the slider of the steps from 32 to 50. They are
+measured in turn, so that other load on the machine affects both.
 
-The clock is the page's own, `performance.now()`: it starts with the DOM event and is read after each animation frame.
-It is wall time: whatever else the machine does meanwhile is in it, so the table says how much that was.
+Times are measured in the page with `performance.now()`, from the DOM event to the end of an animation frame. They are
+wall times and include other load, so the table states how much of it there was.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from lab import Lab  # noqa: E402
 from lab_server import LabServer  # noqa: E402
 from seen import Seen  # noqa: E402
 
-# Both outputs are on the page at once: a gesture must not begin with scrolling.
+# Tall enough for a whole output, so that a gesture doesn't begin with scrolling.
 VIEWPORT = {"width": 1440, "height": 2100}
 STEPS, FEWER = 50, 32
 TARGET = 285
 
-# 50 steps from Python make "50" a position of the slider, between 32 and 64. The map of another class warms up.
+# n_steps=50 from Python adds "50" to the positions of the slider, between 32 and 64. The other class is a warm-up.
 OURS = f"""
 import saliency_widgets as sw
 sw.tune_allocator()
@@ -70,11 +70,11 @@ CELLS = {"ours": OURS, "theirs": THEIRS}
 
 # Sets window.__measured to a promise of {first, frames, final}: milliseconds from the DOM event to the first frame
 # with other pixels, how many frames that took, and milliseconds to the final image.
-# A frame is looked at in a task that its callback posts: by then every callback of the frame has painted.
+# Pixels are read in a task that the frame's callback posts: by then all callbacks of the frame have painted.
 _WATCH = """(element, {display}) => {
   const canvas = element.querySelector('canvas.sw-canvas');
   const generation = Number(element.dataset.generation);
-  // A band across the middle, which every new map changes: reading all of it would take a tenth of both cores.
+  // Only a band across the middle, which every new map changes: reading all of it would take a tenth of the CPU.
   const pixels = () => {
     const {data} = canvas.getContext('2d').getImageData(0, canvas.height >> 1, canvas.width, 32);
     return new Uint32Array(data.buffer);
@@ -88,7 +88,7 @@ _WATCH = """(element, {display}) => {
     const image = element.querySelector('img');
     return image !== null && image.src !== before && image.complete && image.naturalWidth > 0;
   };
-  // The last frame of a newer request is painted, and the page says so. Theirs has one image: the first is final.
+  // Whether the last frame of a newer request is painted, according to the page. Theirs has one image, which is final.
   const final = () => !canvas || display || (Number(element.dataset.generation) > generation
     && element.dataset.final === 'true' && element.dataset.state === 'done');
   window.__measured = new Promise(resolve => {
@@ -99,7 +99,7 @@ _WATCH = """(element, {display}) => {
     for (const name of events) addEventListener(name, begin, {capture: true});
     const frame = () => {
       if (over) return;
-      requestAnimationFrame(frame);  // here and not in the task, which may come late: no frame goes uncounted
+      requestAnimationFrame(frame);  // here and not in the task, which may run late, so that all frames are counted
       if (start === null) return;
       frames += 1;
       channel.port2.postMessage(null);
@@ -118,7 +118,7 @@ _WATCH = """(element, {display}) => {
   });
 }"""
 
-# Sets window.__measured to a promise of {ms}: from the end of a stroke to the score line's next text.
+# Sets window.__measured to a promise of {ms}: milliseconds from the end of a stroke to the next text of the score line.
 _SAID = """element => {
   const text = () => [...element.querySelectorAll('.sw-said')].map(said => said.textContent).join();
   const before = text();
@@ -133,7 +133,7 @@ _SAID = """element => {
   });
 }"""
 
-# One forward pass of the image as it is, as anybody runs it.
+# Time plain forward passes of the image.
 _FORWARD = """
 import time as _time, torch as _torch
 _model, _x = explorer.problem.model, explorer.problem.tensor
@@ -164,12 +164,12 @@ class Bench:
             lab.open(path)
             lab.run_all(seconds=180)
             self.kernels.append(psutil.Process(lab.kernel_pid()))
-        # Both are outputs of the first cell, each of its notebook when that is in front.
+        # Each is the output of the first cell, of the notebook that is in front.
         self.seen, self.theirs = Seen(lab, lab.output(0)), lab.output(0)
         self.theirs.locator("img").wait_for()
         self.front("ours")
         self.seen.wait()
-        for key in ("ArrowRight", "ArrowLeft"):  # torch, captum and matplotlib all do something once
+        for key in ("ArrowRight", "ArrowLeft"):  # warm up torch, captum and matplotlib
             self.slide_theirs(key)
 
     def front(self, who: str) -> None:
@@ -177,20 +177,20 @@ class Bench:
         self.lab.open(self.paths[who])
 
     def ours(self, target: int) -> Timing:
-        """The slider of the steps moved to 50, for a class that was never asked for, and nothing kept of it."""
+        """Move the slider of the steps to 50, for a class that was not requested before, with an empty cache."""
         self.front("ours")
         self.settle(f"explorer.update(method='integrated_gradients', n_steps={FEWER}, target={target})")
         self.lab.execute("explorer.session.cache.forget(explorer.session.owner)")
         return self.press(self.seen.root, self.seen.handle("n_steps"), "ArrowRight")
 
     def ours_again(self) -> Timing:
-        """The slider moved away and back to the 50 steps that were seen."""
+        """Move the slider away and back to the 50 steps that were shown before."""
         steps = self.seen.handle("n_steps")
         self.press(self.seen.root, steps, "ArrowLeft")
         return self.press(self.seen.root, steps, "ArrowRight")
 
     def ours_class(self, target: int) -> Timing:
-        """Another class typed into the search, never asked for, with the gradient method."""
+        """Type a class that was not requested before into the search, with the gradient method."""
         self.front("ours")
         self.settle("explorer.update(method='gradient')")
         search = self.seen.control("target").locator("input")
@@ -198,12 +198,12 @@ class Bench:
         return self.press(self.seen.root, search, "Enter")
 
     def slide_theirs(self, key: str) -> Timing:
-        """The slider of `interact` moved."""
+        """Move the slider of `interact`."""
         self.front("theirs")
         return self.press(self.theirs, self.theirs.locator(".noUi-handle"), key)
 
     def ours_display(self) -> list[Timing]:
-        """Opacity, color map and clip range moved, while the kernel's process is stopped."""
+        """Change opacity, color map and clip range while the kernel's process is stopped."""
         seen = self.seen
         self.rest()
         with self.lab.paused_kernel():
@@ -216,7 +216,7 @@ class Bench:
             ]
 
     def ours_brush(self, k: int) -> Timing:
-        """A rectangle drawn on the image, until the score line of the ablation answers; and one forward pass."""
+        """Draw a rectangle on the image, and time the ablation's score line; also time one forward pass."""
         self.front("ours")
         seen, mouse = self.seen, self.lab.page.mouse
         tools = seen.root.locator(".sw-region")
@@ -234,36 +234,36 @@ class Bench:
             mouse.move(left + 0.2 * box["width"], top + 0.2 * box["height"], steps=4)
             mouse.up()
 
-        if not k:  # the first answer runs the whole image too, which is kept
+        if not k:  # the first ablation also runs the whole image, whose score is cached
             draw()
             left += 0.4 * box["width"]
         self.rest()
         self.lab.execute(_FORWARD)
-        seen.output.locator(".sw-trust").evaluate(_SAID)  # the line itself is made anew
+        seen.output.locator(".sw-trust").evaluate(_SAID)  # each update replaces the line's element
         draw()
         measured = self.lab.js("return await window.__measured;", seconds=120)
         return {"final": measured["ms"], "forward": self.lab.value("_times[4]")}
 
     def press(self, element: Locator, control: Locator, key: str) -> Timing:
-        """A key pressed on a control, with a kernel that does nothing else."""
+        """Press a key on a control while the kernels are idle."""
         control.focus()
         self.rest()
         return self.watch(element, lambda: self.lab.page.keyboard.press(key))
 
     def watch(self, element: Locator, gesture: Callable[[], Any], *, display: bool = False) -> Timing:
-        """Time a gesture, by the element whose pixels it changes."""
+        """Time a gesture by the pixels of the element that it changes."""
         element.evaluate(_WATCH, {"display": display})
         gesture()
         return self.lab.js("return await window.__measured;", seconds=120)
 
     def settle(self, code: str) -> None:
-        """Run code that asks for a map, and wait for it."""
+        """Run code that requests a map, and wait for it."""
         self.lab.execute(code)
         self.lab.execute("explorer.wait(120)", seconds=150)
         self.seen.wait()
 
     def rest(self, seconds: float = 120) -> None:
-        """Wait until the kernel's process uses no CPU: neither an answer nor idle work is under way."""
+        """Wait until the kernels use no CPU, neither for a request nor for idle work."""
 
         def used() -> float:
             return sum(sum(kernel.cpu_times()[:2]) for kernel in self.kernels)
@@ -334,7 +334,7 @@ def measure(rounds: int = 3) -> list[dict[str, Any]]:
         row("brush to score line, to one forward pass", brush, "final", forward, 1.0),
         {
             "what": "opacity, color map, clip: slider to pixel",
-            "value": float(max(timing["frames"] for timing in display)),  # each of them, not the usual one
+            "value": float(max(timing["frames"] for timing in display)),  # the worst case, not the median
             "limit": 2.0,
             "unit": "frames",
             "ours_ms": median(timing["first"] for timing in display),

@@ -1,4 +1,4 @@
-"""What is measured: two models, their bare gradient, and the images."""
+"""The measured models, their bare gradient, and the images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saliency_widgets.demos import classifier, sample_image
 
-# Four of scikit-image and two of scikit-learn: photographs that come with packages.
+# Photographs that come with scikit-image (four) and scikit-learn (two).
 IMAGES = ("chelsea", "coffee", "astronaut", "rocket", "china", "flower")
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """A residual block of two convolutions."""
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", 2016; untrained: speed is the same."""
+    """He et al., "Deep Residual Learning for Image Recognition", 2016; untrained, which doesn't affect speed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """As large as Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; untrained."""
+    """A model of the size of Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; untrained."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def model_of(name: str, device: str = "cpu") -> nn.Module:
 
 
 def input_of(name: str = "chelsea", device: str = "cpu") -> Tensor:
-    """An image as the models take it, (1, 3, 224, 224)."""
+    """A preprocessed image, shape (1, 3, 224, 224)."""
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
@@ -104,13 +104,13 @@ def input_of(name: str = "chelsea", device: str = "cpu") -> Tensor:
 
 
 def tuned_by_hand(model: nn.Module) -> nn.Module:
-    """A copy as a person would tune it: frozen, BatchNorms fused by torch's own function, channels last."""
+    """A copy that is tuned by hand: frozen, BatchNorms fused by torch's function, channels last."""
     made = copy.deepcopy(model).requires_grad_(False)
-    rooms = dict(made.named_modules())
+    modules = dict(made.named_modules())
     before: str | None = None
-    for path, module in list(rooms.items()):
+    for path, module in list(modules.items()):
         if isinstance(module, nn.BatchNorm2d) and before is not None:
-            fused = fuse_conv_bn_eval(rooms[before], module)
+            fused = fuse_conv_bn_eval(modules[before], module)
             _put(made, before, fused)
             _put(made, path, nn.Identity())
         before = path if isinstance(module, nn.Conv2d) else None if isinstance(module, nn.BatchNorm2d) else before
@@ -123,7 +123,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def bare_gradient(model: nn.Module, target: int) -> Callable[[Tensor], Tensor]:
-    """From rows to their gradients, with nothing around it."""
+    """A function from rows to their gradients, without overhead."""
 
     def gradient(rows: Tensor) -> Tensor:
         leaf = rows.contiguous(memory_format=torch.channels_last).requires_grad_(True)

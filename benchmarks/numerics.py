@@ -33,12 +33,12 @@ BLACK = (0 - 127) / 128
 
 
 class Ours:
-    """A session as the explorer has it, that works in place.
+    """A session like the explorer's that computes in the calling thread.
 
     Args:
         model: The model's name.
-        device: Where.
-        **how: Of :class:`Problem`: precision and CUDA graphs.
+        device: The device.
+        **how: Further arguments of :class:`Problem`: precision and CUDA graphs.
     """
 
     def __init__(self, model: str, device: str = "cpu", **how: Any) -> None:
@@ -49,7 +49,7 @@ class Ours:
         self.first: float | None = None
         self._began = 0.0
         self.session = Session(self.problem, self._on_event, executor="inline", cache=self.cache)
-        # The predictions and the menu of layers are on the screen before anything is moved.
+        # An explorer computes the predictions and the menu of layers before any request.
         assert len(self.problem.logits) == 1
         assert self.problem.layers
 
@@ -61,16 +61,16 @@ class Ours:
         self.last = event
 
     def ask(self, method: str, target: int = TARGET, **params: Any) -> None:
-        """Move a control, and wait for the image."""
+        """Submit a request, and compute its result."""
         self.first, self._began = None, time.process_time()
         self.session.submit(Request.of(method, params, target=target))
 
     def forget(self) -> None:
-        """Begin from scratch: nothing kept but the predictions."""
+        """Clear the cache, except for the predictions."""
         self.cache.forget(self.session.owner)
 
     def after(self, prepare: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], float]:
-        """Times the work alone."""
+        """Return a timer of ``work`` alone, which runs ``prepare`` before it."""
 
         def timed() -> float:
             prepare()
@@ -79,12 +79,12 @@ class Ours:
         return timed
 
     def fresh(self, method: str, target: int = TARGET, **params: Any) -> Callable[[], float]:
-        """Times a question from scratch."""
+        """Return a timer of a request with an empty cache."""
         return self.after(self.forget, lambda: self.ask(method, target, **params))
 
 
 def peers_of(model: str, device: str = "cpu") -> Mapping[str, Callable[[], Any]]:
-    """What people do today, by name; built and run in a process of its own."""
+    """Computations by other libraries, by name; built and run in a separate process."""
     import saliency.core as pair
     from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 
@@ -121,7 +121,7 @@ def peers_of(model: str, device: str = "cpu") -> Mapping[str, Callable[[], Any]]
 
 
 def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Callable[[], Any]:
-    """The sum of N gradients in passes of so many rows, on a copy tuned by hand."""
+    """The sum of N gradients in passes of ``rows`` rows, on a copy tuned by hand."""
     gradient = bare_gradient(tuned_by_hand(ours.model), TARGET)
 
     def work() -> None:
@@ -133,7 +133,7 @@ def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Call
 
 
 def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
-    """From scratch, against a bare loop and the peers."""
+    """Requests with an empty cache, compared with a bare loop and other libraries."""
     ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
     start, difference = torch.full_like(ours.x, BLACK), ours.x - BLACK
     spread = 0.15 * float(ours.x.max() - ours.x.min())
@@ -175,7 +175,7 @@ def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 
 def _methods_of(name: str, tuned: bool) -> Mapping[str, Callable[[], Any]]:
-    """Two methods from scratch, in a process whose allocator is tuned or left as it is."""
+    """Two methods with an empty cache, in a process whose allocator is tuned or not."""
     if tuned and not tune_allocator():
         raise SystemExit("The C library here is not GNU's.")
     ours = Ours(name)
@@ -188,7 +188,7 @@ def _methods_of(name: str, tuned: bool) -> Mapping[str, Callable[[], Any]]:
 
 
 def allocator(name: str, rounds: int) -> list[Row]:
-    """What ``sw.tune_allocator()`` brings: the same work in two processes, in turn."""
+    """The gain by ``sw.tune_allocator()``: the same work in two processes, in turn."""
     processes = {"tuned": Elsewhere(_methods_of, name, True), "as it is": Elsewhere(_methods_of, name, False)}
     timers = {(who, method): p.timer(method) for who, p in processes.items() for method in p.names}
     t = interleaved(timers, rounds)
@@ -202,7 +202,7 @@ def allocator(name: str, rounds: int) -> list[Row]:
 
 
 def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
-    """What another setting costs, when something was computed before."""
+    """The cost of a request when results of other settings are cached."""
     ours = Ours(name, device)
     others = iter(OTHERS * 99)
     signs = iter(("signed", "positive", "squared", "negative") * 99)
@@ -219,7 +219,7 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
         return prepare
 
     def switched(method: str) -> Callable[[], float]:
-        # The graph of the inputs is there; each turn asks for another class.
+        # The graph of the inputs is cached; each round requests another class.
         prepare = from_scratch(ask(method))
         return lambda: (prepare(), seconds(ask(method, next(others))))[1]
 
@@ -272,7 +272,7 @@ def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 
 def weights(rounds: int) -> list[Row]:
-    """What a move costs that needs no pass, by the size of the model: it must not grow with the weights."""
+    """The cost of requests that need no pass, by the size of the model: it must not grow with the weights."""
     timers, gradients = {}, {}
     signs = iter(("signed", "positive", "squared", "negative") * 99)
     for name in ("ViT-B", "ViT-L"):
@@ -300,7 +300,7 @@ GRADIENT = Request.of("gradient", {}, target=TARGET)
 
 
 def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
-    """The checks beside the image, against the forward passes of the caller's own model, one by one."""
+    """Trust tests, compared with single forward passes of the user's model."""
     ours = Ours(name, device)
     runner = ours.problem.runner(Score("logit", torch.tensor([TARGET], device=device)))
     values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
@@ -332,7 +332,7 @@ def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 
 def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
-    """How long stale work goes on, in chunks of 8 rows: the clock, as it is about waiting."""
+    """How long stale work continues, in chunks of 8 rows. Wall time, because it is about waiting."""
     ours = Ours(name, device)
     until = float("inf")
 
@@ -358,7 +358,7 @@ def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 
 def _peak(name: str, work: str, line: Any) -> None:
-    """In a process of its own: how far the resident memory grew, in bytes."""
+    """Send by how many bytes the resident memory grew at its peak; run in a separate process."""
     torch.set_num_threads(1)
     tune_allocator()
     ours = Ours(name)
@@ -376,13 +376,13 @@ def _peak(name: str, work: str, line: Any) -> None:
 
 
 def _resident(which: str = "VmRSS") -> int:
-    """Of this process; getrusage would tell the peak of whoever started it, too."""
+    """The memory of this process in bytes; getrusage would include the peak of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(which))
 
 
 def memory(name: str) -> list[Row]:
-    """Peak memory of many evaluations, what is kept of them included, against one chunk of 16."""
+    """Peak memory of many evaluations, including what is cached of them, compared with one chunk of 16."""
     context = multiprocessing.get_context("spawn")
     peaks = {}
     for work in ("chunk", "smoothgrad", "adaptive IG"):
@@ -399,7 +399,7 @@ def memory(name: str) -> list[Row]:
 
 
 def accuracy(name: str, steps: int = 1024) -> list[Row]:
-    """Maps of about 50 evaluations against a reference of many, relative L1, on the images of the facts."""
+    """The relative L1 error of maps of about 50 evaluations, against a reference of many, on several images."""
     model = model_of(name)
     gradient = None
     errors: dict[str, list[float]] = {}
@@ -446,7 +446,7 @@ def accuracy(name: str, steps: int = 1024) -> list[Row]:
 
 
 def measure(rounds: int, device: str = "cpu") -> list[Row]:
-    """All of it; what is being measured is said as it goes."""
+    """Measure everything; print the name of each part as it begins."""
     torch.set_num_threads(1)
     tune_allocator()
     parts: list[tuple[str, Callable[[], list[Row]]]] = []

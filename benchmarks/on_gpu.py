@@ -1,4 +1,4 @@
-"""The table of the numerics on a CUDA device, and what a batch, TF32 and CUDA graphs are worth there."""
+"""The numerics benchmarks on a CUDA device, and the gain there by batches, TF32 and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ROWS = 64
 
 
 def measure(rounds: int) -> list[Row]:
-    """All of it.
+    """Measure everything.
 
     Raises:
-        SystemExit: There is no CUDA device.
+        SystemExit: If there is no CUDA device.
     """
     if not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device here.")
@@ -33,7 +33,7 @@ def measure(rounds: int) -> list[Row]:
 
 
 def _choices(name: str, rounds: int) -> list[Row]:
-    """What our own path gains by each choice, on a question of small passes and on one of large ones."""
+    """The gain by each choice of precision or CUDA graphs, for a request of small passes and one of large ones."""
     how: dict[str, dict[str, Any]] = {
         "full precision": {"precision": "full"},
         "CUDA graphs": {"precision": "full", "cuda_graphs": True},
@@ -45,7 +45,7 @@ def _choices(name: str, rounds: int) -> list[Row]:
     rows = []
     for size, params in settings.items():
         timers = {key: it.fresh("smoothgrad", n_samples=N, **params) for key, it in ours.items()}
-        t = interleaved(timers, max(rounds, 3))  # a shape is recorded when it comes for the third time
+        t = interleaved(timers, max(rounds, 3))  # a graph is recorded when its shape comes for the third time
         for key in list(how)[1:]:
             last = ours[key].last
             notes = () if last is None or last.attribution is None else last.attribution.notes

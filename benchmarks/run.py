@@ -1,9 +1,9 @@
-"""`make bench`: the table of figures, printed and written as JSON.
+"""`make bench`: measure, print a table, and write it as JSON.
 
     python benchmarks/run.py [--rounds N] [--only numerics|browser|sweep] [--cuda] [--out FILE]
 
-Each figure is a ratio inside one run: what is compared takes turns, and the medians count. A figure over its limit is
-said so; the exit status tells only whether it could be measured.
+Most figures are ratios within one run: the compared computations alternate, and their medians are used. The table marks
+figures over their limits; the exit status only says whether they could be measured.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="how often each work is timed")
-    parser.add_argument("--only", choices=("numerics", "browser", "sweep"), help="a part")
-    parser.add_argument("--cuda", action="store_true", help="the numerics on the first CUDA device")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each computation is timed")
+    parser.add_argument("--only", choices=("numerics", "browser", "sweep"), help="measure only this part")
+    parser.add_argument("--cuda", action="store_true", help="measure the numerics on the first CUDA device")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "benchmarks" / "results.json")
     chosen = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""A sweep on a cluster of two workers, beside one: what the second is worth."""
+"""A sweep on a cluster of two workers, compared with one worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRID = {"noise_level": [0.1, 0.2], "n_samples": [8, 16]}
 
 
 def measure(rounds: int) -> list[Row]:
-    """Seconds of the clock on a real Dask cluster over TCP, workers of one thread each, and in this thread."""
+    """Wall time on Dask clusters over TCP, with workers of one thread each."""
     from distributed import Client, LocalCluster
 
     model = classifier()

@@ -1,4 +1,4 @@
-"""Interleaved rounds, medians, ratios; and peers that run in a process of their own, as people run them."""
+"""Timing in interleaved rounds, and in separate processes for other libraries."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Row:
         model: Which model.
         what: What is compared with what.
         value: The figure.
-        limit: What it should not exceed; None where it is for comparison only.
+        limit: What it should not exceed; None if it is only for comparison.
         unit: "ratio", "frames", "calls".
-        note: How it came about.
+        note: Details.
     """
 
     model: str
@@ -37,16 +37,16 @@ class Row:
 
     @property
     def held(self) -> bool | None:
-        """Whether the limit is held; None without one."""
+        """Whether the value is within the limit; None without one."""
         return None if self.limit is None else self.value <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The row as JSON."""
         return {**asdict(self), "held": self.held}
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process; of the clock on a GPU, when it has finished."""
+    """CPU seconds of this process; with a GPU, wall time until it has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         began = time.perf_counter()
@@ -59,7 +59,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def interleaved(timers: Mapping[Name, Callable[[], float]], rounds: int) -> dict[Name, float]:
-    """The median of each timer's seconds; all of them take part in each round, after one that doesn't count."""
+    """The median of each timer's seconds over rounds of all timers, after a warm-up round."""
     seconds: dict[Name, list[float]] = {name: [] for name in timers}
     for turn in range(rounds + 1):
         for name, timer in timers.items():
@@ -70,10 +70,10 @@ def interleaved(timers: Mapping[Name, Callable[[], float]], rounds: int) -> dict
 
 
 class Elsewhere:
-    """A process in which work is timed: one that saliency_widgets has set nothing in.
+    """A process in which work is timed, with none of the settings that saliency_widgets makes.
 
     Args:
-        build: Called there; gives the pieces of work by name. A function of a module.
+        build: A module-level function that is called there and returns the pieces of work by name.
         args: Its arguments.
     """
 
@@ -85,7 +85,7 @@ class Elsewhere:
         self.names: list[str] = self._line.recv()
 
     def timer(self, name: str) -> Callable[[], float]:
-        """Runs one piece of work there, and gives its seconds."""
+        """Return a timer that runs one piece of work there."""
 
         def timed() -> float:
             self._line.send(name)

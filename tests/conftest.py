@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures and settings that all tests share."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from saliency_widgets.demos import Classifier
 
 
-# Threads that wait for each other spin: on a busy machine of few cores small models run many times slower with two.
+# Torch's threads spin while they wait: with two, small models run many times slower on a busy machine with few cores.
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # in the processes that tests start: kernels, workers of sweeps, attacks
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start: kernels, sweep workers, soak attacks
 
-# How long an example takes says nothing about whether it is right.
+# Whether an example is correct does not depend on how long it takes.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")
 def pretrained() -> Classifier:
-    """EfficientNet-Lite0 with its ImageNet weights, float32. Not to be changed."""
+    """EfficientNet-Lite0 with its ImageNet weights, in float32. Shared: tests must not change it."""
     from saliency_widgets.demos import classifier
 
     return classifier()
@@ -35,13 +35,16 @@ def pretrained() -> Classifier:
 
 @pytest.fixture(scope="session")
 def pretrained64(pretrained: Classifier) -> nn.Module:
-    """The same in float64, where two ways of computing agree to many digits."""
+    """The same model in float64, in which independent computations agree to many digits."""
     return copy.deepcopy(pretrained.model).double().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def cat() -> Tensor:
-    """The face of chelsea, the cat, as EfficientNet-Lite0 sees it; (1, 3, 48, 48), small because float64 is slow."""
+    """The cat's face in the sample image "chelsea", normalized for EfficientNet-Lite0.
+
+    Shape (1, 3, 48, 48): small because float64 is slow.
+    """
     from saliency_widgets.demos import sample_image
 
     face = np.array(sample_image("chelsea").crop((60, 20, 300, 260)).resize((48, 48)))

@@ -1,4 +1,4 @@
-"""The snippet of a map, run in a fresh process, gives the same array bit for bit; settings go through JSON."""
+"""The code of a map gives the same array in a fresh process, bit for bit; settings survive JSON."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from saliency_widgets.widgets import Explorer
 
 SIZES = {"n_steps": 6, "n_samples": 6}
 
-# What a person has in their notebook before they paste the snippet.
+# The notebook of the user before the snippet is pasted.
 BEFORE = """
 import torch
 from torch import nn
@@ -35,8 +35,8 @@ def notebook():
     return names
 
 
-def run_afresh(snippets, folder):
-    """Run each snippet in a namespace of its own in one new process; the arrays that they leave."""
+def run_in_fresh_process(snippets, folder):
+    """Run each snippet in its own namespace in one new process, and return the resulting arrays."""
     script = ["import json, sys, numpy as np", f"before = {BEFORE!r}"]
     for name, code in snippets.items():
         script += [
@@ -67,17 +67,17 @@ def test_the_explorers_code_gives_the_shown_array_in_a_fresh_process(tmp_path):
         sign = "signed" if method == "gradient" else "absolute"
         expected[method] = result.values.numpy(), result.saliency_map(sign=sign, channels="mean")
     made.close()
-    for method, arrays in run_afresh(snippets, tmp_path).items():
+    for method, arrays in run_in_fresh_process(snippets, tmp_path).items():
         for result, wanted in zip(arrays, expected[method], strict=True):
             assert np.array_equal(result, wanted), method
 
 
-def test_the_clip_range_that_is_seen_is_in_the_code_without_another_map():
+def test_the_code_has_the_clip_range_of_the_browser_and_no_map_is_computed_again():
     names = notebook()
     made = Explorer(names["model"], names["inputs"], executor="inline", target=2, method="gradient")
     index = made.view.frame["index"]
     made.kind_view.display.clip = [20.0, 80.0]  # as the browser does
-    made.view.flush()  # no page is there to take it
+    made.view.flush()  # there is no page that acknowledges frames
     assert "clip=(20.0, 80.0)" in made.view.status["code"]
     assert made.view.frame["index"] == index
     exec(made.view.status["code"], names)
@@ -85,7 +85,7 @@ def test_the_clip_range_that_is_seen_is_in_the_code_without_another_map():
     made.close()
 
 
-def test_while_the_map_is_not_finished_there_is_no_code():
+def test_there_is_no_code_until_the_map_is_finished():
     names = notebook()
     made = Explorer(names["model"], names["inputs"], executor="inline", target=2, method="gradient")
     seen = []
@@ -104,7 +104,7 @@ def test_while_the_map_is_not_finished_there_is_no_code():
 
 
 @pytest.mark.parametrize("method", sw.methods())
-def test_settings_go_through_json_and_back(method):
+def test_settings_survive_json(method):
     model, x = conv_net(), images()
     sizes = {name: size for name, size in SIZES.items() if name in {p.name for p in sw.methods()[method].params}}
     result = sw.attribute(model, x, method=method, target=[1, 3], contrast=0, score="probability", **sizes)
@@ -114,7 +114,7 @@ def test_settings_go_through_json_and_back(method):
     assert sw.Attribution.settings_from_json(result.to_json()) == result.settings
 
 
-def test_numbers_of_other_libraries_become_plain_ones():
+def test_numpy_and_torch_numbers_become_python_numbers():
     result = sw.attribute(
         conv_net(),
         images(),
@@ -127,7 +127,7 @@ def test_numbers_of_other_libraries_become_plain_ones():
     assert {type(v) for v in result.settings.values()} <= {str, int, float, type(None)}
 
 
-def test_what_can_not_be_written_is_named_and_asked_for():
+def test_settings_without_a_text_form_are_named_and_required():
     model, x = conv_net(), images()
     baseline = images(3, 2, 3, 8, 8)
 
@@ -142,11 +142,11 @@ def test_what_can_not_be_written_is_named_and_asked_for():
     settings = sw.Attribution.settings_from_json(result.to_json(), baseline=baseline, target=target)
     assert torch.equal(sw.attribute(model, x, **settings).values, result.values)
     for wrong in ({}, {"baseline": baseline}, {"baseline": baseline, "target": target, "seed": 3}):
-        with pytest.raises(TypeError, match=r"must be given: \['baseline', 'target'\]"):
+        with pytest.raises(TypeError, match=r"must be passed: \['baseline', 'target'\]"):
             sw.Attribution.settings_from_json(result.to_json(), **wrong)
 
 
-def test_a_list_with_something_unwritable_in_it_is_an_argument():
+def test_a_list_that_contains_a_tensor_is_a_variable_in_the_code():
     stack = [images(3, 3, 8, 8), "black"]
     result = sw.attribute(conv_net(), images(), method="expected_gradients", baselines=stack, n_samples=3, target=0)
     assert "    baselines=baselines,\n" in result.to_code()
@@ -156,7 +156,7 @@ def test_a_list_with_something_unwritable_in_it_is_an_argument():
     assert "    baselines=['black', 'white'],\n" in named.to_code()
 
 
-def test_code_says_which_input_and_which_device():
+def test_the_code_names_the_explained_input_and_the_device():
     class Two(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -176,7 +176,7 @@ def test_code_says_which_input_and_which_device():
     assert torch.equal(names["attribution"].values, result.values)
 
 
-def test_it_is_python_that_a_linter_would_accept():
+def test_the_code_is_valid_python_without_indentation_or_extra_newlines():
     code = sw.attribute(conv_net(), images(), target=0, n_steps=2).to_code()
     compile(code, "snippet", "exec")
     assert code == textwrap.dedent(code)

@@ -1,4 +1,4 @@
-"""Files that people name: at once or not at all, whatever lies there and whatever fails."""
+"""Files are written atomically at any path of the caller; errors leave an existing file unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def umask():
 
 
 @pytest.mark.parametrize("path", ["new.html", Path("new.html"), b"new.html"])
-def test_a_new_file_has_the_content_and_the_mode_that_any_program_gives(tmp_path, monkeypatch, umask, path):
+def test_a_new_file_has_the_content_and_the_mode_of_the_umask(tmp_path, monkeypatch, umask, path):
     monkeypatch.chdir(tmp_path)
     assert put(path, b"content") == 7
     (tmp_path / "other").write_bytes(b"")
@@ -41,7 +41,7 @@ def test_a_new_file_has_the_content_and_the_mode_that_any_program_gives(tmp_path
     assert mode_of(tmp_path / "new.html") == mode_of(tmp_path / "other") == 0o640
 
 
-def test_a_home_is_spelled_out(tmp_path, monkeypatch):
+def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     put("~/a.html", b"x")
     assert (tmp_path / "a.html").read_bytes() == b"x"
@@ -57,7 +57,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path, umask, mode):
     assert (path.read_bytes(), mode_of(path)) == (b"new", mode)
 
 
-def test_a_link_is_followed_and_stays_one(tmp_path):
+def test_a_symbolic_link_is_followed_and_remains_a_link(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to(tmp_path / "there" / "real")
@@ -72,7 +72,7 @@ def test_a_link_is_followed_and_stays_one(tmp_path):
 
 @pytest.fixture
 def special(tmp_path):
-    """What is no regular file, by name."""
+    """A folder that contains a directory, a pipe, a socket, a link cycle and a link to a device."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -84,7 +84,7 @@ def special(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "error", "said"),
+    ("path", "error", "message"),
     [
         ("folder", IsADirectoryError, "is a folder. Add the name"),
         (".", IsADirectoryError, "is a folder"),
@@ -106,17 +106,17 @@ def special(tmp_path):
         (type("Odd", (os.PathLike,), {"__fspath__": lambda _self: 5})(), TypeError, "got a non-string path"),
     ],
 )
-def test_what_is_no_regular_file_is_refused_and_stays(special, monkeypatch, path, error, said):
+def test_special_files_and_invalid_paths_are_refused_and_left_unchanged(special, monkeypatch, path, error, message):
     monkeypatch.chdir(special)
     before = {one.name: one.lstat().st_mode for one in special.iterdir()}
     for refuse in (resolve_target, lambda path: put(path, b"content")):
-        with pytest.raises(error, match=f"^path: .*{said}"):
+        with pytest.raises(error, match=f"^path: .*{message}"):
             refuse(path)
     assert {one.name: one.lstat().st_mode for one in special.iterdir()} == before
 
 
 @not_as_root
-def test_what_is_write_protected_is_refused(tmp_path):
+def test_write_protected_files_and_folders_are_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "file").chmod(0o444)
     with pytest.raises(PermissionError, match="write-protected"):
@@ -127,8 +127,8 @@ def test_what_is_write_protected_is_refused(tmp_path):
     tmp_path.chmod(0o755)
 
 
-def test_without_leave_to_write_there_is_one_clear_error(tmp_path, monkeypatch):
-    """The same for whoever is root: the system's answer is what it would be."""
+def test_missing_permissions_raise_one_clear_error(tmp_path, monkeypatch):
+    """Covers root as well, who may write anywhere: ``os.access`` is replaced."""
     (tmp_path / "file").write_bytes(b"old")
     with monkeypatch.context() as patched:
         patched.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
@@ -142,7 +142,7 @@ def test_without_leave_to_write_there_is_one_clear_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["fsync", "replace", "chmod"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch, failing, error):
+def test_an_error_leaves_the_old_file_and_no_temporary_file(tmp_path, monkeypatch, failing, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -173,18 +173,18 @@ for name in ("old", "new"):
 """
 
 
-def test_on_a_full_disk_the_old_file_stays_and_no_part_of_the_new_one(tmp_path):
-    """Full at 4096 bytes, by the system itself."""
+def test_a_full_disk_leaves_the_old_file_and_no_partial_file(tmp_path):
+    """The system's limit on the size of files, 4096 bytes, stands for a full disk."""
     (tmp_path / "old").write_bytes(b"old" * 3000)
     done = subprocess.run([sys.executable, "-c", _FULL, tmp_path], capture_output=True, text=True, timeout=300)
-    said = done.stdout.splitlines()
-    assert len(said) == 2, done.stderr
-    assert all("can't be written; an existing file is unchanged: File too large" in line for line in said)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all("can't be written; an existing file is unchanged: File too large" in line for line in lines)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert (tmp_path / "old").read_bytes() == b"old" * 3000
 
 
-def test_a_path_of_a_million_letters_is_cut_where_it_is_quoted(tmp_path):
+def test_errors_truncate_a_path_of_a_million_characters(tmp_path):
     long = str(tmp_path / ("x" * 10**6))
     for path in (long, f"{long}/a", f"~{'x' * 10**6}"):
         with pytest.raises((OSError, ValueError)) as caught:
@@ -196,7 +196,7 @@ def test_a_path_of_a_million_letters_is_cut_where_it_is_quoted(tmp_path):
     assert len(str(caught.value)) < 2000
 
 
-# ---- who writes with it
+# ---- images
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def draw():
     return lambda file: render.overlay_png(file, image, quantized, lut=render.lut("hot"), **look)
 
 
-def test_an_image_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path):
+def test_an_image_is_written_in_one_piece_to_a_path_or_an_open_file(draw, tmp_path):
     class Counted(io.BytesIO):
         writes = 0
 
@@ -226,30 +226,30 @@ def test_an_image_goes_to_a_path_or_to_an_open_file_all_at_once(draw, tmp_path):
 
 
 @pytest.mark.parametrize("file", [None, 5, "", ["a.png"]])
-def test_an_image_for_no_path_is_refused_before_it_is_drawn(draw, monkeypatch, file):
+def test_an_invalid_path_is_refused_before_the_image_is_drawn(draw, monkeypatch, file):
     monkeypatch.setattr(Image.Image, "resize", lambda *_arguments: pytest.fail("drawn"))
     with pytest.raises((TypeError, ValueError), match=r"^path: expected a path"):
         draw(file)
 
 
 @pytest.mark.parametrize(
-    ("mode", "error", "said"),
+    ("mode", "error", "message"),
     [("w", TypeError, "in text mode"), ("rb", ValueError, "that is read-only"), ("", ValueError, "is closed")],
 )
-def test_a_file_that_takes_no_bytes_is_refused_before_the_image_is_drawn(
-    draw, tmp_path, monkeypatch, mode, error, said
+def test_a_file_that_is_not_open_for_bytes_is_refused_before_the_image_is_drawn(
+    draw, tmp_path, monkeypatch, mode, error, message
 ):
     (tmp_path / "a").touch()
     monkeypatch.setattr(Image.Image, "resize", lambda *_arguments: pytest.fail("drawn"))
     with (tmp_path / "a").open(mode or "wb") as file:
         if not mode:
             file.close()
-        with pytest.raises(error, match=rf'^path: expected a path, or a file .*{said}\. Pass open\(path, "wb"\)\.'):
+        with pytest.raises(error, match=rf'^path: expected a path, or a file .*{message}\. Pass open\(path, "wb"\)\.'):
             draw(file)
 
 
 class Short(io.BytesIO):
-    """Takes ten bytes at a time, and so many in all."""
+    """A file that accepts ten bytes per write, and ``room`` bytes in all."""
 
     def __init__(self, room):
         super().__init__()
@@ -259,7 +259,7 @@ class Short(io.BytesIO):
         return super().write(content[: min(10, self.room - self.tell())])
 
 
-def test_a_file_that_takes_a_part_at_a_time_gets_all_of_it_or_it_is_said(draw):
+def test_partial_writes_are_continued_and_an_incomplete_file_is_an_error(draw):
     whole, parts = io.BytesIO(), Short(10**9)
     draw(whole)
     draw(parts)

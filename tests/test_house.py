@@ -1,4 +1,4 @@
-"""The house: what is packaged, what is tracked, and how the browser tests get their browser."""
+"""The repository: HTML in the sources, the wheel, tracked files, the tests' browser, and the architecture page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BUNDLE = ("views.js", "views.css", "display.js", "page.js", "page.css")
 # ---- the tests
 
 
-def test_each_method_has_its_row_in_the_table_of_oracles_and_each_file_named_there_exists() -> None:
+def test_the_readme_has_a_row_for_each_method_and_names_existing_test_files() -> None:
     from saliency_widgets import methods
 
     table = (ROOT / "tests" / "README.md").read_text()
@@ -52,7 +52,7 @@ def test_each_method_has_its_row_in_the_table_of_oracles_and_each_file_named_the
 # ---- HTML
 
 _MARKUP, _TEXT = "saliency_widgets/markup.py", "saliency_widgets/widgets/base/text.py"
-_ONLY_IN = {  # what makes HTML of text, and where it may stand
+_ONLY_IN = {  # names that make HTML of text, and the only module that may use each
     **dict.fromkeys(("html", "Markup()"), _MARKUP),
     **dict.fromkeys(("HTML", "HTMLMath", "description_allow_html"), _TEXT),
 }
@@ -62,7 +62,7 @@ _HTML_IN_THE_BROWSER = re.compile(
 
 
 def html_makers(path: str, source: str) -> list[str]:
-    """Where a Python file makes HTML by itself, without the one function that escapes."""
+    """Return the names and lines with which a Python file makes HTML outside the modules that escape text."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -97,11 +97,11 @@ def test_all_text_becomes_html_in_one_place() -> None:
         "value = Markup(f'<b>{name}</b>')",
     ],
 )
-def test_html_made_elsewhere_is_seen(planted: str) -> None:
+def test_html_made_elsewhere_is_detected(planted: str) -> None:
     assert len(html_makers("saliency_widgets/widgets/base/panel.py", planted)) == 1
 
 
-def test_markup_that_became_text_again_is_an_error_of_types(tmp_path: Path) -> None:
+def test_markup_converted_to_text_is_a_type_error(tmp_path: Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text(
         "from saliency_widgets.markup import element, joined\n"
@@ -117,14 +117,14 @@ def test_markup_that_became_text_again_is_an_error_of_types(tmp_path: Path) -> N
     assert [error["range"]["start"]["line"] for error in errors] == [5, 6], ran.stdout
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Imports inside functions and for types are counted."""
+def test_there_are_no_import_cycles() -> None:
+    """Includes imports inside functions and those for type checkers."""
     graph = grimp.build_graph("saliency_widgets", exclude_type_checking_imports=False, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    tuple(TopologicalSorter(imports).static_order())  # raises CycleError, which names a circle
+    tuple(TopologicalSorter(imports).static_order())  # raises CycleError, which names a cycle
 
 
-def test_nothing_in_the_browser_is_made_of_html() -> None:
+def test_no_typescript_source_sets_html() -> None:
     sources = list((ROOT / "js" / "src").rglob("*.ts"))
     assert sources
     assert [path.name for path in sources if _HTML_IN_THE_BROWSER.search(path.read_text())] == []
@@ -133,7 +133,7 @@ def test_nothing_in_the_browser_is_made_of_html() -> None:
 @pytest.mark.parametrize(
     "planted", ["label.innerHTML = name;", "el.insertAdjacentHTML('beforeend', x)", "document.write(x)"]
 )
-def test_html_in_the_browser_is_seen(planted: str) -> None:
+def test_html_in_typescript_is_detected(planted: str) -> None:
     assert _HTML_IN_THE_BROWSER.search(planted)
 
 
@@ -177,7 +177,7 @@ def test_the_bundle_is_not_older_than_its_sources() -> None:
     assert not stale, "changed since the bundle was built: run `make bundle`"
 
 
-# ---- what is tracked
+# ---- tracked files
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +198,14 @@ def test_no_tracked_file_holds_a_download_address(tracked: list[Path]) -> None:
 
 
 def test_the_lock_file_is_complete() -> None:
-    """`npm ci` refuses a lock without other systems' binaries; npm leaves them out if its registry does."""
+    """`npm ci` refuses a lock file without other systems' binaries, which npm omits if its registry does."""
     packages = json.loads((ROOT / "js" / "package-lock.json").read_text())["packages"]
     named = {name for entry in packages.values() for name in entry.get("optionalDependencies", {})}
     locked = {key.rpartition("node_modules/")[2] for key in packages}
     assert sorted(named - locked) == [], "run `node tools/complete_lock.mjs`"
 
 
-def test_nothing_that_is_built_is_tracked(tracked: list[Path]) -> None:
+def test_no_build_output_is_tracked(tracked: list[Path]) -> None:
     assert [path.name for path in tracked if path.parent == STATIC] == [".gitkeep"]
 
 
@@ -216,7 +216,7 @@ MakeBrowser = Callable[..., Path]
 
 @pytest.fixture
 def fake(tmp_path: Path) -> MakeBrowser:
-    """Makes an executable that answers `--version` as told."""
+    """Return a function that creates an executable with a fixed output and exit status."""
 
     def make(path: str, answer: str = "Chromium 156.0", status: int = 0) -> Path:
         file = tmp_path / path
@@ -230,11 +230,11 @@ def fake(tmp_path: Path) -> MakeBrowser:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """An environment in which there is nothing but the test's own folder."""
+    """An environment whose PATH and HOME are inside the test's folder."""
     return {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path / "home")}
 
 
-def test_nothing_is_found_where_nothing_is(environ: dict[str, str]) -> None:
+def test_no_browser_is_found_in_an_empty_environment(environ: dict[str, str]) -> None:
     assert find_browser(environ, places=()) is None
 
 
@@ -244,7 +244,7 @@ def test_a_browser_on_path_is_found(fake: MakeBrowser, environ: dict[str, str], 
     assert find_browser(environ, places=()) == browser
 
 
-def test_a_stub_that_does_not_start_is_passed_over(fake: MakeBrowser, environ: dict[str, str]) -> None:
+def test_an_executable_that_is_no_working_browser_is_skipped(fake: MakeBrowser, environ: dict[str, str]) -> None:
     fake("bin/chromium", answer="Please run: snap install chromium", status=1)
     fake("bin/chromium-browser", answer="not a browser")
     fake("bin/google-chrome", "Google Chrome 140.0", status=127)
@@ -253,13 +253,13 @@ def test_a_stub_that_does_not_start_is_passed_over(fake: MakeBrowser, environ: d
     assert find_browser(environ, places=()) == good
 
 
-def test_a_file_that_may_not_be_run_is_no_browser(fake: MakeBrowser, environ: dict[str, str]) -> None:
-    position = fake("opt/chrome")
-    position.chmod(0o644)
-    assert find_browser(environ, places=[position]) is None
+def test_a_file_that_is_not_executable_is_skipped(fake: MakeBrowser, environ: dict[str, str]) -> None:
+    file = fake("opt/chrome")
+    file.chmod(0o644)
+    assert find_browser(environ, places=[file]) is None
 
 
-def test_the_usual_places_are_looked_at_below_home_too(fake: MakeBrowser, environ: dict[str, str]) -> None:
+def test_the_usual_paths_below_home_are_searched(fake: MakeBrowser, environ: dict[str, str]) -> None:
     app = "Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
     expected = fake(f"home/{app}", "Google Chrome 140.0")
     assert find_browser(environ, places=[f"~/{app}"]) == expected
@@ -274,17 +274,17 @@ def test_the_usual_places_are_looked_at_below_home_too(fake: MakeBrowser, enviro
         "home/Library/Caches/ms-playwright/chromium-1187/chrome-mac/Chromium.app/Contents/MacOS/Chromium",
     ],
 )
-def test_playwrights_own_download_is_found(fake: MakeBrowser, environ: dict[str, str], path: str) -> None:
+def test_playwrights_download_is_found(fake: MakeBrowser, environ: dict[str, str], path: str) -> None:
     browser = fake(path)
     assert find_browser(environ, places=()) == browser
 
 
-def test_playwrights_folder_can_be_elsewhere(fake: MakeBrowser, environ: dict[str, str], tmp_path: Path) -> None:
+def test_playwrights_folder_can_be_set(fake: MakeBrowser, environ: dict[str, str], tmp_path: Path) -> None:
     browser = fake("elsewhere/chromium-1255/chrome-linux64/chrome")
     assert find_browser({**environ, "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "elsewhere")}, ()) == browser
 
 
-def test_the_override_is_the_only_one_looked_at(fake: MakeBrowser, environ: dict[str, str]) -> None:
+def test_the_override_excludes_all_other_browsers(fake: MakeBrowser, environ: dict[str, str]) -> None:
     fake("bin/chromium")
     mine = fake("mine")
     assert find_browser({**environ, OVERRIDE: str(mine)}, places=()) == mine
@@ -294,7 +294,7 @@ def test_the_override_is_the_only_one_looked_at(fake: MakeBrowser, environ: dict
         ensure_browser(missing, places=(), installers=[])
 
 
-def test_installers_are_tried_in_order_until_one_brings_a_browser(
+def test_installers_are_tried_in_order_until_one_succeeds(
     fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
 ) -> None:
     browser = tmp_path / "bin" / "chromium"
@@ -309,16 +309,14 @@ def test_installers_are_tried_in_order_until_one_brings_a_browser(
     assert not (tmp_path / "third").exists()
 
 
-def test_a_browser_that_is_there_is_not_installed_again(
-    fake: MakeBrowser, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_existing_browser_is_not_installed_again(fake: MakeBrowser, environ: dict[str, str], tmp_path: Path) -> None:
     browser = fake("bin/chromium")
     installer = Installer("any", (("/bin/sh", "-c", f"echo reached > {tmp_path}/reached"),), 30)
     assert ensure_browser(environ, places=(), installers=[installer]) == browser
     assert not (tmp_path / "reached").exists()
 
 
-def test_failure_is_one_line_that_says_what_was_tried_and_what_to_do(environ: dict[str, str]) -> None:
+def test_failure_is_a_one_line_message_with_the_attempts_and_the_remedy(environ: dict[str, str]) -> None:
     installers = [
         Installer("the network", (("/bin/sh", "-c", "echo trying; echo E: no network; echo bye; exit 7"),), 30),
         Installer("something slow", (("/bin/sh", "-c", "PATH=/usr/bin:/bin; sleep 60"),), 0.2),
@@ -337,7 +335,7 @@ def test_failure_is_one_line_that_says_what_was_tried_and_what_to_do(environ: di
 
 
 @pytest.mark.parametrize(("user", "names"), [(0, ["playwright's download", "apt"]), (1000, ["playwright's download"])])
-def test_apt_is_for_root(
+def test_apt_is_used_only_by_root(
     fake: MakeBrowser, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, user: int, names: list[str]
 ) -> None:
     apt = fake("bin/apt-get")
@@ -351,7 +349,7 @@ def test_apt_is_for_root(
         assert install[-1] == "chromium"
 
 
-def test_the_script_fails_with_one_line(environ: dict[str, str]) -> None:
+def test_the_script_fails_with_a_one_line_message(environ: dict[str, str]) -> None:
     script = [sys.executable, str(ROOT / "tools" / "ensure_browser.py")]
     missing = {**environ, OVERRIDE: "/nonexistent/browser"}
     result = subprocess.run(script, env=missing, capture_output=True, text=True, timeout=60)
@@ -381,7 +379,7 @@ def test_without_a_browser_the_browser_tests_fail_and_do_not_skip() -> None:
     assert "skipped" not in result.stdout
 
 
-def test_each_lock_has_its_row_in_the_architecture() -> None:
+def test_the_architecture_page_has_a_row_for_each_lock() -> None:
     text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
     made = re.compile(r"(\w+)(?:: [^=\n]+)? = threading\.(?:Lock|RLock|Condition|Semaphore|Event)\(")
     for path in (ROOT / "saliency_widgets").rglob("*.py"):
@@ -390,23 +388,23 @@ def test_each_lock_has_its_row_in_the_architecture() -> None:
             assert re.search(rf"^\| `(?:\w+\.)?{lock}` \(`{name}`\)", text, re.MULTILINE), f"{lock} of {name}"
 
 
-_FILES_OF_A_MOVE = 63  # 44 in the first edition, whose modules were larger
+_FILES_OF_A_MOVE = 63  # 44 in the first edition, which had larger modules
 
 
-def test_the_architecture_names_each_file_that_one_move_passes() -> None:
+def test_the_architecture_page_names_each_file_that_a_slider_move_runs() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 6, 3)).eval()
     explorer = Explorer(
         model, np.zeros((8, 8, 3), np.uint8), method="integrated_gradients", n_steps=16, quadrature="trapezoid",
         executor="inline",
     )  # fmt: skip
     (slider,) = (control for param, control in explorer.panel._params.items() if param.name == "n_steps")
-    package, passed = ROOT / "saliency_widgets", set()
+    package, executed = ROOT / "saliency_widgets", set()
 
-    def note(frame: types.FrameType, event: str, _argument: object) -> None:
+    def record(frame: types.FrameType, event: str, _argument: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(str(package)):
-            passed.add(Path(frame.f_code.co_filename).relative_to(package).as_posix())
+            executed.add(Path(frame.f_code.co_filename).relative_to(package).as_posix())
 
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         slider.value = 32
     finally:
@@ -414,5 +412,5 @@ def test_the_architecture_names_each_file_that_one_move_passes() -> None:
     assert dict(explorer.request.params)["n_steps"] == 32
     explorer.close()
     text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-    assert not [file for file in sorted(passed) if Path(file).name not in text], "not named"
-    assert len(passed) <= _FILES_OF_A_MOVE, sorted(passed)
+    assert not [file for file in sorted(executed) if Path(file).name not in text], "not named"
+    assert len(executed) <= _FILES_OF_A_MOVE, sorted(executed)

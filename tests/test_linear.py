@@ -1,4 +1,4 @@
-"""What people type and pass is read in time that grows with its length alone, or it is refused."""
+"""Arguments are read in time linear in their length, or they are refused."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from saliency_widgets.params import unknown
 from saliency_widgets.render.fonts import wrapped
 from saliency_widgets.widgets import Explorer
 
-LINEAR = 4.0  # times as long per item for eight times as many, on a busy machine; of quadratic work it is eight
+LINEAR = 4.0  # bound on the growth of linear work on a busy machine; that of quadratic work is eight
 
 
 def growth(work: Callable[[int], Callable[[], Any]], count: int) -> float:
-    """CPU time for eight times as many items, per item, in those of ``count``: the least of five each.
+    """Return the CPU time per item for ``8 * count`` items, divided by that for ``count``: each the least of five runs.
 
-    Without garbage collections, whose time grows with what other tests left behind.
+    Garbage collection is off, because its time grows with the objects that other tests left.
     """
 
     def seconds(items: int) -> float:
@@ -89,8 +89,8 @@ def reordered(count: int) -> Callable[[], Any]:
     return lambda: Encoder(Fitted(columns), [*columns, "another"], named=True)
 
 
-def silent(count: int) -> Callable[[], Any]:
-    """Numbers that never vary, by their places and by their names."""
+def constant(count: int) -> Callable[[], Any]:
+    """Constant numbers, assigned to their columns by position and by name."""
     of, columns = [k if k % 2 else -1 for k in range(count)], names(count)
     transform = type("Named", (), {"get_feature_names_out": lambda _self: [f"{name}_x" for name in columns]})()
     return lambda: (_assign_constant(of, columns, None), _assign_constant(of, columns, transform))
@@ -100,31 +100,31 @@ READ: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
     "class names": (lambda n: partial(read_class_names, names(n)), 20_000),
     "class names by number": (lambda n: partial(read_class_names, dict(enumerate(names(n)))), 20_000),
     "short names": (lambda n: partial(short_names, names(n)), 20_000),
-    "a name that isn't among many": (lambda n: partial(unknown, "target", "clas 7", names(n)), 20_000),
+    "an unknown name": (lambda n: partial(unknown, "target", "clas 7", names(n)), 20_000),
     "a class for each row": (one_class_each, 4000),
     "a wide table": (wide, 10_000),
     "many edits": (edits, 100),
     "a transform of many columns": (reordered, 20_000),
-    "numbers that never vary": (silent, 1000),
+    "constant numbers": (constant, 1000),
 }
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("what", READ)
-def test_reading_takes_time_in_proportion(what: str) -> None:
-    # Other processes take caches and turns away, now and then; work that is quadratic is so in every try.
+def test_reading_takes_linear_time(what: str) -> None:
+    # Other processes slow down single tries; quadratic work fails in every try.
     assert any(growth(*READ[what]) < LINEAR for _ in range(3))
 
 
-def test_quadratic_work_would_be_seen() -> None:
-    def places(listed: list[str]) -> list[int]:
+def test_quadratic_work_is_detected() -> None:
+    def indices(listed: list[str]) -> list[int]:
         return [listed.index(name) for name in listed]
 
-    assert growth(lambda count: partial(places, names(count)), 250) > LINEAR
+    assert growth(lambda count: partial(indices, names(count)), 250) > LINEAR
 
 
 class Counting:
-    """A font that counts the letters it measures."""
+    """A font that counts the characters it measures."""
 
     def __init__(self) -> None:
         self.font, self.measured = ImageFont.load_default(size=14), 0
@@ -145,7 +145,7 @@ def test_each_letter_of_a_caption_is_measured_a_few_times(text: str) -> None:
     assert measured[1] < 60
 
 
-# ---- what is refused
+# ---- refused arguments
 
 
 def image(**words: str) -> None:
@@ -155,12 +155,14 @@ def image(**words: str) -> None:
 
 
 @each("caption", ["b" * 4001, "b" * 10**6, "\n" * 101, "a\u2028" * 200])
-def test_a_caption_that_is_no_caption_is_refused(caption: str) -> None:
-    with pytest.raises(ValueError, match=r"caption: expected at most 4000 letters and 100 lines, got \d+ letters"):
+def test_captions_that_are_too_long_are_refused(caption: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"caption: expected at most 4000 characters and 100 lines, got \d+ characters"
+    ):
         image(caption=caption)
 
 
-def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
+def test_captions_and_titles_of_the_largest_length_are_drawn() -> None:
     image(caption="b" * 4000, title="c" * 10**6)
     image(caption="b\n" * 100)
 
@@ -181,12 +183,12 @@ def test_captions_and_titles_of_the_longest_kind_are_drawn() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_class_names_that_are_none_are_refused(value: Any) -> None:
+def test_invalid_class_names_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"class_names: expected (the names in order|strings)"):
         read_class_names(value)
 
 
-def test_a_file_of_names_is_read_by_the_caller(tmp_path: Path) -> None:
+def test_an_open_file_of_class_names_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("ant\nbee\n")
     with path.open() as file, pytest.raises(TypeError, match="class_names: expected the names in order, as a list"):
@@ -194,17 +196,17 @@ def test_a_file_of_names_is_read_by_the_caller(tmp_path: Path) -> None:
     assert read_class_names(path.read_text().split()) == ["ant", "bee"]
 
 
-def test_class_numbers_far_apart_are_refused_at_once() -> None:
+def test_class_indices_with_gaps_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match=r"the classes 0 to 1000000000000, each once; \[1, 2, 3, 4, 5\] have no name"):
         read_class_names({0: "a", 10**12: "b"})
 
 
-def test_errors_are_short_whatever_came() -> None:
+def test_errors_quote_only_a_part_of_long_values() -> None:
     assert len(unknown("target", "a" * 10**6, ["b" * 10**6] * 10**3)) < 2000
     assert "Did you mean 'class 7, also called 7'" in unknown("target", "CLASS 7, also called 7", names(10**4))
 
 
-def test_very_many_classes_are_searched_by_typing_alone() -> None:
+def test_very_many_classes_are_selected_by_typing_without_a_list_of_options() -> None:
     count = 30_001
     explorer = Explorer(
         nn.Sequential(nn.Flatten(), nn.Linear(12, count)).eval(), np.zeros((2, 2, 3), np.uint8), method="gradient",
@@ -219,17 +221,17 @@ def test_very_many_classes_are_searched_by_typing_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         ({"noise_level": [k / 10**5 for k in range(10**5)]}, "100,000 maps exceed"),
         ({"n_samples": range(10**30)}, "n_samples: expected at most 1000000"),
         ({"noise_level": [k / 10**3 for k in range(1000)], "n_samples": range(1, 1001)}, "1,000,000 maps exceed"),
     ],
 )
-def test_a_record_of_more_than_a_page_holds_is_refused_before_it_is_made(record: dict, said: str) -> None:
+def test_a_record_that_is_too_large_for_a_page_is_refused_before_it_is_computed(record: dict, message: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     explorer = Explorer(model, np.zeros((2, 2, 3), np.uint8), method="smoothgrad", n_samples=1, executor="inline")
-    with pytest.raises(ValueError, match=f"record: {said}"):
+    with pytest.raises(ValueError, match=f"record: {message}"):
         explorer.page_size(record)
     explorer.close()
 

@@ -1,4 +1,4 @@
-"""The notebooks run from the first cell to the last, and are stored with what they show."""
+"""The notebooks run without errors, and are stored with the results that their widgets show."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-# What each prints when its promise holds.
-PROOFS = {"tune": "equal to the first time: True"}
+# What a notebook prints if its result is right, where it is not the line in ``test_notebook_runs``.
+EXPECTED_OUTPUT = {"tune": "equal to the first time: True"}
 STATE = "application/vnd.jupyter.widget-state+json"
 
 VIEWS = 24
@@ -52,19 +52,19 @@ print(json.dumps({
 
 
 def run(book: NotebookNode, folder: Path) -> dict[str, Any]:
-    """Run a notebook, and return the state of its widgets as it is stored."""
+    """Run a notebook and return the stored state of its widgets."""
     NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     return book.metadata.widgets[STATE]["state"]
 
 
 def stored(widget: dict[str, Any], *path: str) -> bytes:
-    """The bytes in a stored trait."""
+    """Return the bytes of a stored trait."""
     (result,) = [one["data"] for one in widget["buffers"] if one["path"] == list(path)]
     return base64.b64decode(result)
 
 
 def is_finished(widget: dict[str, Any]) -> bool:
-    """Whether a stored view of ours says that it has come to its end; other widgets always have."""
+    """Return whether a stored view of this package is done; other widgets always are."""
     state = widget["state"]
     ours = state.get("_anywidget_id", "").startswith("saliency_widgets.") and "status" in state
     return not ours or state["status"].get("state") == "done"
@@ -81,7 +81,7 @@ def test_notebook_runs(path):
     assert not any(cell.get("outputs") for cell in book.cells), "notebooks are committed without outputs"
     widgets = run(book, path.parent)
     printed = "".join(o.get("text", "") for cell in book.cells for o in cell.get("outputs", []))
-    assert PROOFS.get(path.stem, "equal to the screen: True") in printed
+    assert EXPECTED_OUTPUT.get(path.stem, "equal to the screen: True") in printed
     assert [key for key, widget in widgets.items() if not is_finished(widget)] == []
 
 

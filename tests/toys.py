@@ -1,4 +1,4 @@
-"""Small models whose attributions are known, and a way to see whether anybody touched them."""
+"""Small models with known attributions, and helpers that many tests share."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from saliency_widgets.session.request import Request
 
 
 def alive(reference: weakref.ref) -> bool:
-    """Whether an object outlives a collection; where another thread is in the middle of one, there is none."""
+    """Return whether an object survives ``gc.collect()``, which does nothing while another thread is collecting."""
     gc.collect()
     return reference() is not None
 
 
 def settled(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true; workers take a moment to end."""
+    """Return whether a condition becomes true within 20 seconds, as workers take a moment to end."""
     waiting = threading.Event()
     return any(condition() or waiting.wait(0.05) for _ in range(400))
 
 
 def each(names: str | tuple[str, ...], cases: Iterable[Any], ids: Any = None) -> Callable[[Callable], Callable]:
-    """Like ``pytest.mark.parametrize``, all cases in one test: for small ones, of which nobody needs to run one alone.
+    """Parametrize like ``pytest.mark.parametrize``, but in one test: for small cases that need not run alone.
 
-    All cases are run, and the error says which failed. Fixtures are made once for all of them.
+    All cases run even if some fail, and the error names those that failed. Fixtures are set up once for all cases.
 
     Args:
-        names: The arguments' names.
-        cases: Their values; tuples where there are several names.
-        ids: How the cases are called in the error: a list, or a function of a value.
+        names: The argument names.
+        cases: The argument values; tuples if there are several names.
+        ids: The names of the cases in the error: a list, or a function of a value.
     """
     arguments = [name.strip() for name in names.split(",")] if isinstance(names, str) else [*names]
     listed = [case if len(arguments) > 1 else (case,) for case in cases]
@@ -81,12 +81,12 @@ def each(names: str | tuple[str, ...], cases: Iterable[Any], ids: Any = None) ->
 
 
 class Formula(nn.Module):
-    """A function of rows (N, F) as a model of one value each, in float64 unless said otherwise."""
+    """A function of rows (N, F) as a model with one output per row, in float64 by default."""
 
     def __init__(self, formula: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.formula = formula
-        self.one = nn.Parameter(torch.ones((), dtype=dtype))  # tells the type to compute in
+        self.one = nn.Parameter(torch.ones((), dtype=dtype))  # the model's dtype is read from it
 
     def forward(self, x: Tensor) -> Tensor:
         return self.formula(x)[:, None]
@@ -114,7 +114,7 @@ def mlp(seed: int = 0, features: int = 4, classes: int = 3, activation: type[nn.
 
 
 def conv_net(seed: int = 0, channels: int = 3, classes: int = 4, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
-    """Conv, conv, pool, linear on (N, channels, 8, 8); two activations; eval."""
+    """A convolutional network with two activations for images (N, channels, 8, 8), in float64 and eval mode."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(channels, 6, 3, padding=1),
@@ -133,7 +133,7 @@ def rows(seed: int = 0, *shape: int) -> Tensor:
 
 
 def images(seed: int = 0, *shape: int) -> Tensor:
-    """Numbers in [0, 1), shape (N, C, H, W)."""
+    """Random images in [0, 1), shape (N, C, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(shape or (2, 3, 8, 8), generator=generator, dtype=torch.float64)
 
@@ -141,7 +141,7 @@ def images(seed: int = 0, *shape: int) -> Tensor:
 def estimates(
     model: nn.Module, inputs: Any, method: str, *, check: Callable[[], None] | None = None, **settings: Any
 ) -> Iterator[Attribution]:
-    """All running estimates of what ``sw.attribute`` returns the last of."""
+    """Yield all running estimates; ``sw.attribute`` returns the last one."""
     about = {name: settings.pop(name) for name in ("target", "score", "contrast") if name in settings}
     return compute(Problem(model, inputs), Request.of(method, settings, **about), check)
 
@@ -152,7 +152,7 @@ def runner(model: nn.Module, inputs: Tensor, target: int = 0) -> Runner:
 
 
 def far(result: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value."""
+    """Return the largest difference, relative to the largest expected value."""
     assert result.shape == expected.shape
     return float((result - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
 
@@ -161,7 +161,7 @@ _GLOBAL_HOOKS = [name for name in vars(module_hooks) if name.startswith("_global
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
-    """Everything about a model and about torch that an attribution must leave as it was, comparable with ==."""
+    """Return the state of a model and of torch that an attribution must not change, comparable with ``==``."""
     return {
         "parameters": {
             name: (
@@ -199,7 +199,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 class Tally:
-    """Numbers that a model's passes count up. They live beside the module: what runs is a stand-in of it."""
+    """Counters that a model's passes update. Passes run a copy of the model, which shares this object."""
 
     def __init__(self) -> None:
         self.passes = 0
@@ -207,24 +207,24 @@ class Tally:
         self.most_alive = 0
 
     def __copy__(self) -> Tally:
-        """Shared: a stand-in counts here too."""
+        """Return itself, so that copies of the model update the same counters."""
         return self
 
 
 class Shared(list):
-    """A list for hooks to write to in all passes, where a plain one would be a stand-in's own."""
+    """A list that hooks append to in all passes; a plain list would be copied with the model."""
 
     def __copy__(self) -> Shared:
         return self
 
 
 def tallied(name: str) -> property:
-    """A module's attribute that stands in its ``tally``."""
+    """Return a property that reads and writes an attribute of the module's ``tally``."""
     return property(lambda self: getattr(self.tally, name), lambda self, value: setattr(self.tally, name, value))
 
 
 def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What a layer of the model itself gives, or the first tensor of it."""
+    """Return the output of a layer of the original model, or the first tensor in it."""
     seen: list[Any] = []
     hook = model.get_submodule(layer).register_forward_hook(lambda _m, _i, output: seen.append(tensor_in(output)))
     with torch.no_grad():
@@ -234,7 +234,7 @@ def output_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
 
 
 def interrupt_once(monkeypatch, owner, name):
-    """Raise KeyboardInterrupt in the next call of a method, as Ctrl-C in that moment does."""
+    """Raise KeyboardInterrupt in the next call of a method, as Ctrl-C at that moment would."""
     method = getattr(owner, name)
 
     def interrupt(*_arguments):

@@ -1,7 +1,7 @@
-"""Models of many makes, tiny, in float64 and in eval mode, with what is known of each beforehand.
+"""Tiny models of many architectures, in float64 and eval mode, with the expected map of each method.
 
-What is right is computed here from the raw model: gradients by autograd, layers by plain hooks, the rules for ReLUs by
-a relu of our own in place of torch's, blurs by SciPy's cosine transform.
+Expected maps are computed from the raw model: gradients by autograd, layers by plain hooks, the ReLU rules by replacing
+torch's relu, blurs by SciPy's cosine transform.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ class Kind:
     """One architecture.
 
     Attributes:
-        model: Makes the model.
-        inputs: What it is given, two samples.
-        target: The class of each sample, or a function from the output.
-        relu: Whether it has a ReLU.
-        layer: The layer that class activation maps take where none is named; None where there is none.
-        grid: From that layer's output to (N, channels, height, width).
-        behind: Where no module is that layer: (model, inputs) -> its output, and the way from there to the output.
-        scores: From the output to (N, classes).
+        model: Creates the model.
+        inputs: The model's inputs, two samples.
+        target: The class of each sample, or a function of the output.
+        relu: Whether the model has a ReLU.
+        layer: The default layer of class activation maps; None if the model has no spatial layer.
+        grid: Reshapes that layer's output to (N, channels, height, width).
+        behind: If that layer is not a module: from (model, inputs) to the layer's output and a function that computes
+            the model's output from it.
+        scores: Reads scores of shape (N, classes) from the output.
     """
 
     model: Callable[[], nn.Module]
@@ -50,18 +51,18 @@ class Kind:
 
     @property
     def x(self) -> Tensor:
-        """What is explained: the input, or all inputs side by side, flat."""
+        """The explained input, or all inputs flattened and concatenated."""
         if isinstance(self.inputs, dict):
             return torch.cat([value.flatten(1) for value in self.inputs.values()], 1)
         return self.inputs
 
     @property
     def image(self) -> bool:
-        """Whether it is one image that is explained."""
+        """Whether the explained input is a single image."""
         return self.x.ndim == 4
 
     def output(self, model: nn.Module, x: Tensor) -> Any:
-        """What the model says to explained inputs (N, ...)."""
+        """Return the model's output for explained inputs (N, ...)."""
         if not isinstance(self.inputs, dict):
             return model(x)
         sizes = [value[0].numel() for value in self.inputs.values()]
@@ -69,18 +70,18 @@ class Kind:
         return model(**{name: piece.reshape(-1, *value.shape[1:]) for (name, value), piece in pieces})
 
     def read(self, output: Any) -> Tensor:
-        """The score of each sample, (N,)."""
+        """Return the score of each sample, (N,), from the model's output."""
         if callable(self.target):
             return self.target(output)
         scores = self.scores(output)
         return scores[torch.arange(len(scores)), self.target]
 
     def score(self, model: nn.Module, x: Tensor) -> Tensor:
-        """The score of each sample, (N,)."""
+        """Return the score of each sample, (N,), for explained inputs (N, ...)."""
         return self.read(self.output(model, x))
 
     def parts(self, x: Tensor) -> list[Tensor]:
-        """Explained inputs (N, ...), one tensor for each of the model's inputs, flat where there are several."""
+        """Split explained inputs (N, ...) into one tensor for each of the model's inputs, flat if there are several."""
         if not isinstance(self.inputs, dict):
             return [x]
         return list(x.split([value[0].numel() for value in self.inputs.values()], 1))
@@ -102,7 +103,7 @@ def cnn() -> nn.Module:
 
 
 class FunctionalCNN(nn.Module):
-    """No module but itself."""
+    """A network of functions, without submodules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class FunctionalCNN(nn.Module):
 
 
 class MadeInside(FunctionalCNN):
-    """Modules that live for one call."""
+    """Creates its modules inside ``forward``."""
 
     def last_convolution(self, x: Tensor) -> Tensor:
         first = nn.Conv2d(3, 6, 3, padding=1)
@@ -133,7 +134,7 @@ class MadeInside(FunctionalCNN):
 
 
 class Block(nn.Module):
-    """y += x in place, and one ReLU in place that runs twice."""
+    """A residual block with an in-place addition and one in-place ReLU that runs twice."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Each layer sees what all before it gave."""
+    """Each layer takes the outputs of all previous layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ class Dense(nn.Module):
 
 
 class UNet(nn.Module):
-    """Three classes for each position."""
+    """A segmentation network with three classes for each pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +192,7 @@ class UNet(nn.Module):
 
 
 class Gated(nn.Module):
-    """Squeeze and excitation, SiLU and a sigmoid: nothing has a kink."""
+    """Squeeze and excitation, SiLU and a sigmoid: no ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +225,7 @@ class Normalized(nn.Module):
 
 
 class Tied(nn.Module):
-    """One convolution that runs twice, under two names, and a head that is its own encoder's transpose."""
+    """A convolution that runs twice under two names, and a head whose weight is the transpose of another layer's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,7 +240,7 @@ class Tied(nn.Module):
 
 
 class Detector(nn.Module):
-    """For each image a dict of boxes, scores and labels."""
+    """Returns a dict of boxes, scores and labels for each image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,7 +258,7 @@ class Detector(nn.Module):
 
 
 def confidence(result: list[dict[str, Tensor]]) -> Tensor:
-    """How sure a detector is of its second class."""
+    """Return a detector's score for its second class."""
     return torch.stack([one["scores"][1] for one in result])
 
 
@@ -265,7 +266,7 @@ def confidence(result: list[dict[str, Tensor]]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention of one head, written by hand, and a ReLU."""
+    """A transformer block with handwritten single-head self-attention and a ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -280,7 +281,7 @@ class Attention(nn.Module):
 
 
 class ViT(nn.Module):
-    """A class token, which alone is read, and torch's own encoder."""
+    """A vision transformer with torch's encoder; only the class token is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +298,7 @@ class ViT(nn.Module):
 
 
 class Registers(nn.Module):
-    """Four registers before the patches, whose mean is read; not square."""
+    """A vision transformer with four register tokens before the patches; reads the mean over the patches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,7 +316,7 @@ class Registers(nn.Module):
 
 
 class Window(nn.Module):
-    """Channels last: a two-layer net at each place."""
+    """A residual two-layer network at each position, channels last."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -327,7 +328,7 @@ class Window(nn.Module):
 
 
 class Swin(nn.Module):
-    """Channels last, and patches that are merged."""
+    """Channels last, with patch merging."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -428,7 +429,7 @@ def _behind(model: Any, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
 
 
 def _patches(height: int, width: int, before: int = 0) -> Callable[[Tensor], Tensor]:
-    """Of tokens (N, T, K), the patches as (N, K, height, width)."""
+    """Return a function from tokens (N, T, K) to their patches as (N, K, height, width)."""
     return lambda tokens: torch.stack(
         [tokens[:, before + i * width : before + (i + 1) * width].mT for i in range(height)], 2
     )
@@ -468,23 +469,23 @@ KINDS: dict[str, Kind] = {
 
 
 def made(name: str, seed: int = 0) -> nn.Module:
-    """A model of one kind, in float64 and eval mode."""
+    """Create a model of one architecture, in float64 and eval mode."""
     torch.manual_seed(seed)
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # for modules that are made inside forward, parameters bring their type
+    torch.set_default_dtype(torch.float64)  # for modules created inside forward
     try:
         return KINDS[name].model().eval()
     finally:
         torch.set_default_dtype(default)
 
 
-# ---- what is right
+# ---- expected maps
 
 STEPS, SAMPLES = 6, 5
 
 
 def explain(case: Kind, model: nn.Module, method: str, **more: Any) -> sw.Attribution:
-    """What we say, in as few steps as the expectations below take."""
+    """Return the package's attribution, with the numbers of steps and samples that the expected maps below use."""
     sizes = {"n_steps": STEPS, "n_samples": SAMPLES, "chunk_size": 4}
     expected = {param.name for param in sw.methods()[method].params}
     settings = {name: value for name, value in sizes.items() if name in expected}
@@ -494,7 +495,7 @@ def explain(case: Kind, model: nn.Module, method: str, **more: Any) -> sw.Attrib
 
 
 def other_input(case: Kind) -> Tensor:
-    """Another input of the same kind, (1, ...)."""
+    """Return another input of the same shape, (1, ...)."""
     return case.x[:1].flip(-1) * 0.7
 
 
@@ -512,7 +513,7 @@ def input_x_gradient(case: Kind, model: nn.Module) -> Tensor:
 
 
 def noise(case: Kind) -> Tensor:
-    """What SmoothGrad adds: each sample's, and each input's, own range times 0.15 times normal noise."""
+    """Return SmoothGrad's noise: 0.15 times the range of each sample of each input, times normal noise."""
     ranges = [
         torch.stack([piece.max() - piece.min() for piece in part]).view(-1, *[1] * (part.ndim - 1)).expand_as(part)
         for part in case.parts(case.x)
@@ -525,13 +526,13 @@ def smoothgrad(case: Kind, model: nn.Module) -> Tensor:
 
 
 def integrated_gradients(case: Kind, model: nn.Module) -> Tensor:
-    """From zeros, which are black where there are images."""
+    """The trapezoid rule from a baseline of zeros, which is black for images."""
     along = [raw_gradient(case, model, case.x * float(t)).numpy() for t in np.linspace(0, 1, STEPS + 1)]
     return case.x * torch.from_numpy(np.trapezoid(along, dx=1 / STEPS, axis=0))
 
 
 def expected_gradients(case: Kind, model: nn.Module) -> Tensor:
-    """At one place between the other input and this one for each sample, the same for the whole batch."""
+    """One random position on the path from the other input for each draw, the same for the whole batch."""
     start = other_input(case)
     path = case.x - start
     generators = [seeded(0, "expected gradients", k) for k in range(SAMPLES)]
@@ -540,7 +541,7 @@ def expected_gradients(case: Kind, model: nn.Module) -> Tensor:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Each cosine of the images, weakened as a Gaussian weakens it."""
+    """Blur images: scale each cosine frequency as a Gaussian does."""
     frequencies = [np.pi * np.arange(n) / n for n in x.shape[-2:]]
     squares = frequencies[0][:, None] ** 2 + frequencies[1][None] ** 2
     spectrum = scipy.fft.dctn(x.numpy(), axes=(-2, -1), norm="ortho")
@@ -556,7 +557,7 @@ def blur_ig(case: Kind, model: nn.Module) -> Tensor:
 
 
 def at_layer(case: Kind, model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Activation and gradient of the layer, as channels on a grid."""
+    """Return the layer's activation and gradient, (N, channels, height, width)."""
     if case.behind is not None:
         activation, behind = case.behind(model, case.x)
         leaf = activation.detach().requires_grad_()
@@ -595,7 +596,7 @@ def layer_cam(case: Kind, model: nn.Module) -> Tensor:
 
 
 class Rectified(torch.autograd.Function):
-    """A ReLU that hands back positive gradients only; guided, where its input was positive."""
+    """A ReLU that passes back only positive gradients; if guided, only where its input was positive."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, guided: bool) -> Tensor:
@@ -611,10 +612,10 @@ class Rectified(torch.autograd.Function):
 
 
 def rectified(case: Kind, model: nn.Module, guided: bool) -> Tensor:
-    """The gradient with another relu in torch's place."""
+    """Return the gradient with torch's relu replaced by ``Rectified``."""
     with pytest.MonkeyPatch.context() as patch:
-        for room in (torch, F, Tensor):
-            patch.setattr(room, "relu", lambda x, inplace=False: Rectified.apply(x, guided))
+        for namespace in (torch, F, Tensor):
+            patch.setattr(namespace, "relu", lambda x, inplace=False: Rectified.apply(x, guided))
         return raw_gradient(case, model, case.x)
 
 
@@ -641,7 +642,7 @@ ORACLES: dict[str, Callable[[Kind, nn.Module], Tensor]] = {
 }
 
 
-# ---- why there may be none
+# ---- methods that do not apply
 
 NO_RELU = r"method: (Guided Backprop|Deconvnet) changes the gradient at ReLUs, and this model ran none.*Use 'gradient'"
 NO_LAYER = r"layer: no layer of this model has a spatial output.*Use a gradient method such as 'integrated_gradients'"
@@ -650,7 +651,7 @@ NO_ONE_IMAGE = r"method: Guided Grad-CAM needs images \(N, C, H, W\), got inputs
 
 
 def reason(case: Kind, method: str) -> str | None:
-    """What is said where a method does not apply to a kind of model; None where it does."""
+    """Return the pattern of the error if a method does not apply to an architecture; None if it does."""
     needs = sw.methods()[method].needs
     if method == "blur_ig" and not case.image:
         return NO_IMAGE

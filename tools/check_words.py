@@ -1,7 +1,7 @@
-"""Lint: identifiers that are no names of the field, and British spelling. Prints each and exits with 1 if there is one.
+"""Lint: print banned identifiers and British spelling, and exit with 1 if there are any.
 
-Identifiers are read from the syntax tree where they are defined, also inside f-strings. js/rules.mjs does the same for
-TypeScript.
+Identifiers are taken from the syntax tree where they are defined, also inside f-strings. js/rules.mjs does the same
+for TypeScript.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def defined(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def is_banned(name: str) -> bool:
-    """Return whether a whole identifier is one of the words."""
+    """Return whether a whole identifier is a banned word."""
     return name.strip("_").lower() in BANNED
 
 
 def code_of(path: Path, text: str) -> Iterator[ast.AST]:
-    """Return the syntax trees of a module, of the cells of a notebook, or of the examples in a text."""
+    """Return the syntax trees of a module, of a notebook's code cells, or of the examples in a Markdown file."""
     if path.suffix == ".py":
         yield ast.parse(text)
     elif path.suffix == ".ipynb":
@@ -60,7 +60,7 @@ def code_of(path: Path, text: str) -> Iterator[ast.AST]:
 
 
 def violations(path: Path) -> Iterator[tuple[int, str]]:
-    """Return the lines, of notebooks and texts those of their code, and the words of a file that are refused."""
+    """Return the line and word of each violation; an identifier's line counts from the start of its code block."""
     text = path.read_text(encoding="utf-8")
     if is_banned(path.stem):
         yield 1, path.stem

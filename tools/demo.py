@@ -15,7 +15,7 @@ NOTEBOOK = "explore.ipynb"
 
 
 def has_display() -> bool:
-    """Whether a browser opened here would be seen by whoever typed the command."""
+    """Whether the user would see a browser that is opened here."""
     if "SSH_CONNECTION" in os.environ and "DISPLAY" not in os.environ:
         return False
     if sys.platform in ("darwin", "win32"):
@@ -24,13 +24,13 @@ def has_display() -> bool:
 
 
 def main() -> int:
-    """Start JupyterLab, say where it is, and wait for Ctrl-C."""
+    """Start JupyterLab, print its address, and wait for Ctrl-C."""
     root = CHECKOUT / "notebooks"
     if not (root / NOTEBOOK).is_file():
         print(f"error: {root / NOTEBOOK} is not there; is the checkout complete?", file=sys.stderr)
         return 1
-    for sort in (signal.SIGINT, signal.SIGTERM):  # `kill` ends the kernels as Ctrl-C does
-        signal.signal(sort, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # `kill` ends the kernels as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
     home = CHECKOUT / ".jupyter"
     opens = has_display()
     server = LabServer(

@@ -1,7 +1,7 @@
-"""Find a Chromium or Chrome for the browser tests; as a script, install one where there is none.
+"""Find a Chromium or Chrome for the browser tests; as a script, install one if there is none.
 
-The tests use `find_browser` and `MISSING`, so that what `make test` prepares and what the tests look for
-cannot differ. Only the standard library is imported: this runs before and without everything else.
+The tests use `find_browser` and `MISSING`, so that they look for the browser that `make test` prepares. Only the
+standard library is imported, because this runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OVERRIDE = "SALIENCY_WIDGETS_BROWSER"
-"""Environment variable that names the browser to use; nothing else is looked at when it is set."""
+"""Environment variable with the path of the browser to use. If it is set, no other is tried."""
 
 MISSING = (
     "No working Chromium or Chrome was found for the browser tests: run `make browser`, or install one "
@@ -45,9 +45,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-"""What it is started with, wherever: no request but ours, and the same painting on any machine."""
+"""The browser's command-line flags: it makes no requests of its own, and renders the same on every machine."""
 
-# Below one of playwright's download folders, newest first.
+# Browsers below one of playwright's download folders, of which the newest is tried first.
 _PLAYWRIGHT_FOLDERS = ("~/.cache/ms-playwright", "~/Library/Caches/ms-playwright")
 _PLAYWRIGHT_PATTERNS = (
     "chromium-*/chrome-linux*/chrome",
@@ -57,12 +57,12 @@ _PLAYWRIGHT_PATTERNS = (
 
 
 class BrowserMissingError(RuntimeError):
-    """No browser is here and none could be installed; the message is one line."""
+    """There is no browser and none could be installed; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Installer:
-    """One way to get a browser: its name, its commands and the seconds each may take."""
+    """A way to install a browser: its name, its commands, and the seconds that each may take."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -72,12 +72,12 @@ class Installer:
 def find_browser(environ: Mapping[str, str] | None = None, places: Iterable[str | Path] = PLACES) -> Path | None:
     """Return a browser that starts, or None.
 
-    Looked at in this order: the override, PATH, the usual places, playwright's own downloads. A file
-    counts only if `--version` answers: Ubuntu's `chromium-browser` is a stub, a download may lack libraries.
+    They are tried in this order: the override, PATH, the usual paths, playwright's downloads. A file counts only if it
+    runs with `--version`: Ubuntu's `chromium-browser` is a stub, and a download may lack libraries.
 
     Args:
-        environ: Environment to read PATH, HOME and the override from; the process's own by default.
-        places: Further full paths to look at.
+        environ: Environment to read PATH, HOME and the override from; by default the process's.
+        places: Further full paths to try.
     """
     environ = os.environ if environ is None else environ
     if override := environ.get(OVERRIDE):
@@ -93,15 +93,15 @@ def ensure_browser(
     places: Iterable[str | Path] = PLACES,
     installers: Sequence[Installer] | None = None,
 ) -> Path:
-    """Return a browser that starts, installing one if need be.
+    """Return a browser that starts; install one if necessary.
 
     Args:
         environ: As for `find_browser`; also the environment of the installers.
         places: As for `find_browser`.
-        installers: Ways to get one, tried in order; by default those this machine has.
+        installers: Ways to install one, tried in order; by default those that this machine has.
 
     Raises:
-        BrowserMissingError: If none is here and none could be had; the message says what was tried.
+        BrowserMissingError: If there is none and none could be installed; the message says what was tried.
     """
     environ = os.environ if environ is None else environ
     places = tuple(places)
@@ -120,7 +120,7 @@ def ensure_browser(
 
 
 def default_installers(environ: Mapping[str, str]) -> list[Installer]:
-    """The ways this machine offers: playwright's download, then apt for root."""
+    """The installers of this machine: playwright's download, then apt if the user is root."""
     installers = [
         Installer("playwright's download", ((sys.executable, "-m", "playwright", "install", "chromium"),), 300)
     ]
@@ -177,7 +177,7 @@ def _install(installer: Installer, environ: Mapping[str, str]) -> str | None:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                start_new_session=True,  # a time limit must end what the command started, too
+                start_new_session=True,  # so that the time limit also kills the command's children
             )
         except OSError as error:
             return str(error)
@@ -193,7 +193,7 @@ def _install(installer: Installer, environ: Mapping[str, str]) -> str | None:
 
 
 def _essence(output: str) -> str:
-    """The line of a failed command's output that says most: the first that names an error, else the last."""
+    """The most informative line of a failed command's output: the first that names an error, else the last."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("e:", "error"))]
     return (errors or lines[-1:] or [""])[0][:160]

@@ -1,8 +1,8 @@
-"""A JupyterLab on 127.0.0.1 that neither reads nor writes the user's own Jupyter folders.
+"""A JupyterLab server on 127.0.0.1 that neither reads nor writes the user's Jupyter folders.
 
-`make demo` and the browser tests start the same server, so what a user sees is what was tested. Every folder
-JupyterLab keeps something in lies below `home`: settings, workspaces, kernels, extensions' data. The kernel
-named python3 is this interpreter, whatever other kernels the machine has; news and update checks are off.
+`make demo` and the browser tests start the same server, so that users see what was tested. All folders of JupyterLab
+are below `home`: settings, workspaces, kernels, data of extensions. The kernel named python3 is this interpreter,
+whatever other kernels the machine has; news and update checks are off.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _SETTINGS = {
 
 
 class ServerFailedError(RuntimeError):
-    """JupyterLab did not start; the message ends with the end of its log."""
+    """JupyterLab did not start; the message contains the last lines of its log."""
 
 
 class LabServer:
     """A running JupyterLab; `stop` ends it and every kernel it started.
 
     Args:
-        root: Folder the file browser shows and notebooks are opened from.
-        home: Folder for JupyterLab's own files; made if need be.
+        root: Folder that the file browser shows and that contains the notebooks.
+        home: Folder for JupyterLab's own files; created if necessary.
         token: The access token, or "" for none.
         open_path: Notebook below `root` to open first.
         open_browser: Whether JupyterLab opens the user's browser itself.
-        expose_app: Whether pages get `window.jupyterapp`, which tests drive JupyterLab through.
+        expose_app: Whether pages get `window.jupyterapp`, with which tests control JupyterLab.
         log: File for the server's and the kernels' output.
-        kernels: The commands that start kernels, by the kernels' names.
-        settings: JupyterLab's settings in addition to those that keep it quiet, by plugin.
+        kernels: The commands that start kernels, by the name of the kernel.
+        settings: JupyterLab's settings by plugin, in addition to those that turn off news and update checks.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class LabServer:
         return self._process.pid
 
     def start(self, seconds: float = 90) -> LabServer:
-        """Start the server and return once it answers.
+        """Start the server and return once it responds.
 
         Raises:
-            ServerFailedError: If it ends or does not answer within `seconds`.
+            ServerFailedError: If it ends or does not respond within `seconds`.
         """
         self._write_home()
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -113,13 +113,13 @@ class LabServer:
         return self._process.wait() if self._process else 0
 
     def stop(self, seconds: float = 15) -> None:
-        """End the server and its kernels, asking first and insisting after `seconds`."""
+        """Terminate the server and its kernels; kill what still runs after `seconds`."""
         if self._process is None:
             return
         descendants: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             descendants = psutil.Process(self._process.pid).children(recursive=True)
-        for process in descendants:  # a kernel that was stopped could not answer
+        for process in descendants:  # a kernel that was stopped (SIGSTOP) could not shut down
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)
         if self._process.poll() is None:
@@ -129,7 +129,7 @@ class LabServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for process in descendants:  # psutil compares start times: a process id used anew is left alone
+        for process in descendants:  # psutil compares start times, so a reused process id is left alone
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._process = None
@@ -160,11 +160,11 @@ class LabServer:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is for whoever called, who then calls stop()
+            start_new_session=True,  # Ctrl-C in the terminal goes to the caller only, which then calls stop()
         )
 
     def _command(self, options: dict[str, object]) -> Sequence[str]:
-        # The token travels in a file only this user can read: a command line is for everyone to see.
+        # The token is passed in a file that only this user can read, because command lines are visible to everyone.
         config = self.home / "server.json"
         nested: dict[str, dict[str, object]] = {}
         for name, value in options.items():
@@ -189,7 +189,7 @@ class LabServer:
         return env | {name: str(self.home / folder) for name, folder in folders.items()}
 
     def _write_home(self) -> None:
-        # JUPYTER_PATH is searched before every other folder, so this python3 hides any other.
+        # JUPYTER_PATH is searched before every other folder, so that this python3 hides any other.
         for name, command in self._kernels.items():
             kernel = self.home / "kernels-first" / "kernels" / name / "kernel.json"
             kernel.parent.mkdir(parents=True, exist_ok=True)

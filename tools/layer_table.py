@@ -1,8 +1,8 @@
-"""Print, for image models of timm and transformers, which layer Grad-CAM takes and whether it lies where it is drawn.
+"""Print, for image models of timm and transformers, which layer Grad-CAM uses and whether it is aligned with the image.
 
-One model of each architecture is made with random weights. Then one patch of the image after the other is changed, and
-the cell of the layer's grid that moves most is looked for: the patch's own, or one beside it. Random weights of deep
-networks blur that, so that a miss is a reason to look, and no fault by itself.
+One model of each architecture is made with random weights. Then single patches of the image are changed: the cell of
+the layer's grid that changes most should be the patch's, or one next to it. Deep networks with random weights blur
+this, so a miss is a reason to look closer, not a fault by itself.
 
     python tools/layer_table.py [timm | transformers] [name ...]
 """
@@ -30,7 +30,7 @@ PATCHES = 6
 SMALL = (
     "test_ atto femto pico nano xxs xxt pf tiny _ti _t_ _t0 _s0 n0 _m0 _b0 _050 _035 xs _s12 _12_ 18 10 26 small lite"
 )
-VARIANTS = (  # other tokens, positions and attention than the smallest of their file
+VARIANTS = (  # models with other tokens, positions or attention than the smallest of their file
     "deit_tiny_distilled_patch16_224 vit_medium_patch16_reg4_gap_256 vit_wee_patch16_reg1_gap_256 "
     "vit_small_patch14_reg4_dinov2 vit_relpos_small_patch16_224 vit_tiny_r_s16_p8_224 vit_base_patch16_siglip_224 "
     "swinv2_cr_tiny_ns_224 botnet26t_256 lambda_resnet26t eca_botnext26ts_256 coatnet_nano_rw_224 resnet18 "
@@ -43,10 +43,10 @@ Case = tuple[str, Callable[[], tuple[nn.Module, Tensor]]]
 
 
 def import_torchvision() -> ModuleType:
-    """Torchvision without its own operators (nms, deformable convolutions) where they don't load.
+    """Import torchvision, without its compiled operators (nms, deformable convolutions) if they don't load.
 
-    The wheel of the package index is built for CUDA; beside a CPU build of torch its operators are missing, and the
-    import fails where it describes them.
+    The wheel on PyPI is built for CUDA. With a CPU build of torch its operators are missing, and the import fails where
+    it registers their fake implementations.
     """
     register_fake = torch.library.register_fake
 
@@ -64,7 +64,7 @@ def import_torchvision() -> ModuleType:
 
 
 def import_timm() -> ModuleType:
-    """Timm, with its models registered."""
+    """Import timm, which registers its models."""
     import_torchvision()
     import timm
 
@@ -72,7 +72,7 @@ def import_timm() -> ModuleType:
 
 
 def import_transformers() -> ModuleType:
-    """Transformers, without what it says about missing parts."""
+    """Import transformers, without its warnings."""
     import_torchvision()
     import transformers
 
@@ -81,7 +81,7 @@ def import_transformers() -> ModuleType:
 
 
 def timm_cases() -> Iterator[Case]:
-    """The smallest model of each of timm's files, by its name, and some variants."""
+    """Yield the smallest model of each of timm's files, judging by the names, and some variants."""
     timm = import_timm()
     names = []
     for module in timm.list_modules():
@@ -98,7 +98,7 @@ def timm_cases() -> Iterator[Case]:
 
 
 def transformers_cases() -> Iterator[Case]:
-    """Each class for images, with its default configuration but few layers."""
+    """Yield each image model of transformers, with its default configuration but few layers."""
     transformers = import_transformers()
     from transformers.models.auto import modeling_auto
 
@@ -112,7 +112,7 @@ def transformers_cases() -> Iterator[Case]:
         def make(name: str = name) -> tuple[nn.Module, Tensor]:
             kind = getattr(transformers, name)
             image, problem = image_for(kind.config_class()), None
-            for depth in (1, 2, 0):  # few layers of the model; few of its parts too; all, where their number is fixed
+            for depth in (1, 2, 0):  # few layers; few in its parts too; all, if the number is fixed
                 model = kind(shorten(kind.config_class(), depth)).eval()
                 try:
                     with torch.no_grad():
@@ -128,7 +128,7 @@ def transformers_cases() -> Iterator[Case]:
 
 
 def shorten(config: Any, depth: int) -> Any:
-    """A configuration with few layers, down to so many levels of it, and with weights of its own."""
+    """Reduce the layers of a configuration, down to ``depth`` levels of it, and use no pretrained backbone."""
     for key, value in {**(LAYERS if depth else {}), "num_labels": 6, "use_pretrained_backbone": False}.items():
         if isinstance(getattr(config, key, None), int):
             setattr(config, key, value)
@@ -139,7 +139,7 @@ def shorten(config: Any, depth: int) -> Any:
 
 
 def image_for(config: Any) -> Tensor:
-    """An image of the size that a configuration names."""
+    """A random image of the size in a configuration."""
     parts = (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None))
     size = next((s for part in parts if (s := getattr(part, "image_size", None))), 224)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
@@ -147,7 +147,7 @@ def image_for(config: Any) -> Tensor:
 
 
 def score_of(model: nn.Module, image: Tensor) -> Callable[[Any], Tensor]:
-    """One score for the sample, as a target: the first floats of the output that depend on the image, weighed."""
+    """Return a target: a weighted sum of the first tensor of floats in the output that depends on the image."""
     which = next((k for k, t in enumerate(floats_in(model(image.clone().requires_grad_()))) if t.requires_grad), 0)
 
     def score(output: Any) -> Tensor:
@@ -167,14 +167,14 @@ def floats_in(output: Any) -> Iterator[Tensor]:
 
 
 def output_of(model: nn.Module, path: str, image: Tensor) -> Tensor:
-    """What a layer gives for an image."""
+    """The output of a layer for an image."""
     with isolated_copy(model, 0) as copy, torch.no_grad(), Tap(copy, path) as tap:
         copy(image)
     return tap.leaf.detach()
 
 
 def hits(model: nn.Module, path: str, layer: Spatial, image: Tensor) -> int:
-    """How often the cell that moves most, or one beside it, is that of the patch that was changed."""
+    """How often the cell that changes most is that of the changed patch, or one next to it."""
     at_rest, (height, width), (h, w) = output_of(model, path, image), image.shape[-2:], layer.layout.grid
     generator, count = torch.Generator().manual_seed(0), 0
     for _ in range(PATCHES):
@@ -184,21 +184,21 @@ def hits(model: nn.Module, path: str, layer: Spatial, image: Tensor) -> int:
         moved = image.clone()
         moved[..., rows, columns] += 0.5 * torch.randn(moved[..., rows, columns].shape, generator=generator).to(image)
         change = layer.layout.read(output_of(model, path, moved) - at_rest)[0]
-        change = (change - change.mean((1, 2), keepdim=True)).norm(dim=0)  # random attention moves all cells alike
+        change = (change - change.mean((1, 2), keepdim=True)).norm(dim=0)  # random attention changes all cells alike
         peak = divmod(int(change.argmax()), w)
         count += abs(peak[0] - row) <= max(1, h // 14) and abs(peak[1] - column) <= max(1, w // 14)
     return count
 
 
 def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
-    """What is to be said of one model."""
+    """The text of a model's row."""
     torch.manual_seed(0)
     try:
         model, image = make()
     except Exception as error:
         return f"not made: {type(error).__name__}: {str(error).strip().splitlines()[0][:90]}"
     model.eval()
-    for weight in model.parameters():  # some heads begin with zeros, and would hide everything
+    for weight in model.parameters():  # heads that are initialized with zeros would hide everything
         if weight.ndim > 1 and not bool(weight.any()):
             nn.init.normal_(weight, std=0.02)
     try:
@@ -214,9 +214,9 @@ def describe(make: Callable[[], tuple[nn.Module, Tensor]]) -> str:
     kind = "no module's" if module is None else type(module).__name__
     _, height, width = layer.shape
     size = " x ".join(map(str, image.shape[2:]))
-    try:  # random weights let what moves fade away, to less than the rounding of float32
+    try:  # random weights can reduce the change to less than float32's rounding
         near = hits(model.double(), result.layer, layer, image.double())
-    except RuntimeError:  # it makes float32 by itself
+    except RuntimeError:  # the model itself converts to float32
         near = hits(model.float(), result.layer, layer, image)
     zero = "" if bool(result.values.any()) else " | zero map"
     return f"{result.layer} ({kind}) | {height} x {width} of {size} | {near}/{PATCHES}{zero}"

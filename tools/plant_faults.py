@@ -1,11 +1,11 @@
 """Plant faults in a copy of the package, one at a time, and report which of them the tests don't catch.
 
-It measures what the suite is worth: run it before and after tests are removed or rewritten. Every fault is a small
-slip that still runs, such as a wrong sign or an endpoint that counts twice.
+This measures the quality of the test suite: run it before and after tests are removed or rewritten. Every fault is a
+small mistake that still runs, such as a wrong sign or an endpoint that counts twice.
 
     python tools/plant_faults.py [part of a fault's file or name ...]
 
-Exit status 1: a fault was not caught, or its source text is gone from the package and the fault needs a new one.
+Exit status 1: a fault was not caught, or its source text is no longer in the package and must be updated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-# What the tests import, so that it is imported once.
+# Imported here for all forked processes, because the tests import them.
 import captum.attr  # noqa: F401
 import hypothesis  # noqa: F401
 import ipywidgets  # noqa: F401
@@ -30,14 +30,14 @@ import torch  # noqa: F401
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "saliency_widgets"
 COPIED = ("saliency_widgets", "tests", "tools", "pyproject.toml")
-_FAILED = 1  # pytest's exit status where tests ran and failed; other ones mean that it could not run them
+_FAILED = 1  # pytest's exit status if tests failed; other ones mean that they could not run
 
 
 class Fault(NamedTuple):
-    """A slip in one module.
+    """A mistake in one module.
 
     Attributes:
-        name: What is wrong then.
+        name: What is wrong.
         module: The file, relative to the package.
         source: Text that occurs in it once.
         replacement: What it is replaced by.
@@ -53,7 +53,7 @@ class Fault(NamedTuple):
 
 METHODS, NUMERICS = "attribution/methods", "attribution/numerics"
 FAULTS = (
-    Fault("the last weight of the trapezoid rule is whole", f"{NUMERICS}/quadrature.py",
+    Fault("the last weight of the trapezoid rule is not halved", f"{NUMERICS}/quadrature.py",
         "weights[0] = weights[-1] = 0.5 / n_steps", "weights[0] = 0.5 / n_steps",
         "attribution/test_quadrature.py"),
     Fault("Newton's method stops early", f"{NUMERICS}/quadrature.py",
@@ -67,10 +67,10 @@ FAULTS = (
         "attribution/test_adaptive.py::test_a_linear_model_is_exact_and_its_error_zero"),
     Fault("a completeness residual has the wrong sign", f"{NUMERICS}/adaptive.py",
         "/ 2 - (self.score[q] - self.score[p]))", "/ 2 + (self.score[q] - self.score[p]))",
-        "attribution/test_adaptive.py::test_it_looks_first_where_completeness_is_missed_though_the_map_changes_evenly"),
+        "attribution/test_adaptive.py::test_a_jump_of_the_score_is_refined_first_even_if_the_gradient_is_smooth"),
     Fault("rounds within the tolerance need not follow each other", f"{METHODS}/integrated_gradients.py",
         "torch.where(error <= tolerance, within + 1, 0)", "torch.where(error <= tolerance, within + 1, within)",
-        "attribution/test_adaptive.py::test_a_round_beyond_the_tolerance_starts_the_count_again"),
+        "attribution/test_adaptive.py::test_a_round_beyond_the_tolerance_restarts_the_count"),
     Fault("the ends of the path are swapped in delta", f"{METHODS}/integrated_gradients.py",
         "values.flatten(1).sum(1) - (ends[1.0] - ends[0.0])", "values.flatten(1).sum(1) - (ends[0.0] - ends[1.0])",
         "attribution/test_exact_cases.py"),
@@ -80,7 +80,7 @@ FAULTS = (
     Fault("noise doesn't depend on the seed", f"{NUMERICS}/noise.py",
         "generator=seeded(seed, k)", "generator=seeded(0, k)",
         "attribution/test_exact_cases.py"),
-    Fault("sizes instead of squares are averaged", f"{METHODS}/smoothgrad.py",
+    Fault("absolute values instead of squares are averaged", f"{METHODS}/smoothgrad.py",
         'values**2 if statistic == "squared"', 'values.abs() if statistic == "squared"',
         "attribution/test_exact_cases.py"),
     Fault("a variance with n instead of n - 1", f"{NUMERICS}/moments.py",
@@ -89,9 +89,9 @@ FAULTS = (
     Fault("chunks are merged with the wrong weight", f"{NUMERICS}/moments.py",
         "shift**2 * (done * count / (done + count))", "shift**2 * (count / (done + count))",
         "attribution/test_exact_cases.py attribution/test_running_estimates.py"),
-    Fault("every other sample of a chunk, not of all", f"{NUMERICS}/moments.py",
+    Fault("halves alternate within a chunk, not over all samples", f"{NUMERICS}/moments.py",
         "drawn[first % 2 :: 2]", "drawn[::2]",
-        "attribution/test_exact_cases.py::test_halves_of_the_samples_agree_as_scipy_says"),
+        "attribution/test_exact_cases.py::test_agreement_is_the_rank_correlation_of_two_halves_of_the_samples"),
     Fault("a running delta divides by all samples", f"{METHODS}/expected_gradients.py",
         "(score - drawn / moments.count)", "(score - drawn / n_samples)",
         "attribution/test_expected_gradients.py::test_the_draws_of_few_samples_are_the_first_of_many"),
@@ -113,7 +113,7 @@ FAULTS = (
     Fault("a random baseline doesn't depend on the seed", "attribution/baselines.py",
         'generator=seeded(seed, "baseline")', 'generator=seeded(0, "baseline")',
         "attribution/test_baselines.py"),
-    Fault("the largest channel instead of the largest in size", "attribution/reduction.py",
+    Fault("the largest channel instead of the largest in absolute value", "attribution/reduction.py",
         "torch.where(high >= -low, high, low)", "torch.where(high >= low, high, low)",
         "attribution/test_result.py"),
     Fault("a norm without the sign of the sum", "attribution/reduction.py",
@@ -136,7 +136,7 @@ FAULTS = (
     Fault("the last pass may be twice as large", "runtime/batching.py",
         "left <= cap + over", "left <= cap + cap",
         "attribution/test_quadrature.py::test_later_chunks_are_as_large_as_allowed"),
-    Fault("the ceiling of a ReLU6 is open", "runtime/relu_rules.py",
+    Fault("a ReLU6 has no upper limit", "runtime/relu_rules.py",
         "torch.where((x > 0) & (x < high), x, negative * x)", "torch.where(x > 0, x, negative * x)",
         "attribution/test_guided_backprop.py"),
     Fault("gradients of one sample are misread", "runtime/gradient_layout.py",
@@ -164,7 +164,7 @@ FAULTS = (
     Fault("a scaler gets its columns in another order", "inputs/encoder.py",
         "self._select = _column_indices(self._names, [*columns], named)",
         "self._select = sorted(_column_indices(self._names, [*columns], named))",
-        "inputs/test_tables.py inputs/test_told_apart.py"),
+        "inputs/test_tables.py inputs/test_batch_detection.py"),
     Fault("an insertion curve misses one pixel", "evaluation/curves.py",
         "ranks < taken", "ranks <= taken",
         "evaluation/test_known_truths.py"),
@@ -206,7 +206,7 @@ def _run(copy: Path, tests: list[str], output: Path) -> None:
 
 
 def plant(fault: Fault, copy: Path) -> str:
-    """Plant a fault in the copy, run its tests, and mend it; why it was not caught, or an empty text."""
+    """Plant a fault in the copy, run its tests, and undo it; return why it was not caught, or an empty string."""
     module = copy / "saliency_widgets" / fault.module
     source = module.read_text() if module.exists() else ""
     times = source.count(fault.source)

@@ -1,4 +1,4 @@
-"""Take the README's images again, in the real JupyterLab: `make screenshots`."""
+"""Take the README's images again in JupyterLab: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LESSON = "import saliency_widgets as sw\nlesson = sw.demo('lesson')\nlesson"
 
 
 def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
-    """Take an image of it in light and in dark; then the page is light and of its usual height again."""
+    """Take an image of an element in both themes, and restore the light theme and the page's size."""
     for theme in ("light", "dark"):
         lab.theme(theme)
         lab.page.wait_for_timeout(800)
@@ -63,7 +63,7 @@ def in_both_themes(lab: Lab, name: str, what: Locator) -> None:
 
 
 def trust(lab: Lab) -> None:
-    """The panel open, with the watermark of the planted artifact marked."""
+    """The open trust panel, with the planted watermark marked."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
     lab.open(lab.write_notebook([PLANTED], "trust.ipynb"))
     lab.run_all()
@@ -71,7 +71,7 @@ def trust(lab: Lab) -> None:
     seen.wait()
     seen.output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
     seen.root.locator(".sw-region").get_by_text("Rectangle").click()
-    lab.execute("import numpy as np; _places = np.argwhere(clever.mark); _ends = [*_places.min(0), *_places.max(0)]")
+    lab.execute("import numpy as np; _pixels = np.argwhere(clever.mark); _ends = [*_pixels.min(0), *_pixels.max(0)]")
     top, left, bottom, right = lab.value("list(map(int, _ends))")
     seen.canvas.scroll_into_view_if_needed()
     box = seen.canvas.bounding_box()
@@ -97,13 +97,13 @@ def sweep(lab: Lab) -> None:
 
 
 def compare(lab: Lab) -> None:
-    """Three methods and four images, a pixel read in all."""
+    """Three methods and four images, with one pixel read in all cells."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
     lab.open(lab.write_notebook([COMPARE], "compare.ipynb"))
     lab.run_all()
     output = lab.output(0)
     output.locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
-    output.locator(".sw-checkup", has_text="nothing found").wait_for(timeout=120_000)
+    output.locator(".sw-checkup", has_text="no problems found").wait_for(timeout=120_000)
     canvas = output.locator(".sw-cell canvas").nth(5)
     box = canvas.bounding_box()
     assert box is not None
@@ -127,7 +127,7 @@ def lesson(lab: Lab) -> None:
 
 
 def table(lab: Lab) -> None:
-    """A row of a table, with the shuffle test beside its bars."""
+    """A row of a table, with the shuffle test next to its bars."""
     lab.page.set_viewport_size({"width": 1440, "height": 1560})
     lab.open(lab.write_notebook([EXPLORER.format("'diabetes'")], "table.ipynb"))
     lab.run_all()

@@ -1,4 +1,4 @@
-"""Sweeps: every number against one computed by hand, on all executors, through interruptions and bad input."""
+"""Sweeps: numbers against hand-computed ones on every executor, interruptions, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
-def no_memory_of_other_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_unsaved_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_widgets.api.sweep._unsaved", None)
 
 
 class Counting(cf.Executor):
-    """Hands cells on, and counts them."""
+    """Forwards cells to another executor and counts them."""
 
     def __init__(self, inner: cf.Executor) -> None:
         self.inner = inner
@@ -54,30 +54,30 @@ class Counting(cf.Executor):
         return self.inner.submit(fn, key, cell, packed)
 
 
-class Travels:
-    """How often the model was sent, and how often each process unpacked it."""
+class ModelTransfers:
+    """Counts how often the model was sent, and how often each process unpacked it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent = 0
         self.unpacked: Counter[str] = Counter()
-        pack, land = _Dispatcher._pack, _Dispatcher._receive
+        pack, receive = _Dispatcher._pack, _Dispatcher._receive
 
-        def packing(flight: Any) -> bytes:
+        def count_packed(dispatcher: Any) -> bytes:
             self.sent += 1
-            return pack(flight)
+            return pack(dispatcher)
 
-        def landing(flight: Any, future: cf.Future) -> Iterator[Any]:
+        def count_received(dispatcher: Any, future: cf.Future) -> Iterator[Any]:
             if not future.cancelled() and future.exception() is None:
                 self.unpacked[future.result().process] += future.result().loaded
-            return land(flight, future)
+            return receive(dispatcher, future)
 
-        monkeypatch.setattr(_Dispatcher, "_pack", packing)
-        monkeypatch.setattr(_Dispatcher, "_receive", landing)
+        monkeypatch.setattr(_Dispatcher, "_pack", count_packed)
+        monkeypatch.setattr(_Dispatcher, "_receive", count_received)
 
 
 @pytest.fixture
-def travels(monkeypatch: pytest.MonkeyPatch) -> Travels:
-    return Travels(monkeypatch)
+def transfers(monkeypatch: pytest.MonkeyPatch) -> ModelTransfers:
+    return ModelTransfers(monkeypatch)
 
 
 class Plain(nn.Module):
@@ -94,7 +94,7 @@ class Plain(nn.Module):
 
 
 class Raising(nn.Module):
-    """A small image classifier that raises in its twelfth pass, once; what it counts is no part of it."""
+    """A small image classifier that raises in its twelfth pass only; copies share the count of passes."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -109,22 +109,22 @@ class Raising(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def here() -> sw.Sweep:
-    """4 noise levels x 4 sample counts over 16 images, computed one after another."""
+def serial() -> sw.Sweep:
+    """4 noise levels x 4 sample counts over 16 images, computed without an executor."""
     return sw.sweep(conv_net(), images(0, 16, 3, 8, 8), "smoothgrad", GRID, METRICS, progress=False)
 
 
 # ---- numbers
 
 
-def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
+def test_each_number_matches_a_single_attribution(serial: sw.Sweep) -> None:
     model, x = conv_net(), images(0, 16, 3, 8, 8)
 
     def result(position: int, **params: Any) -> tuple[sw.Attribution, Tensor]:
         attribution = sw.attribute(model, x[position : position + 1], method="smoothgrad", **params)
         return attribution, Reduction("absolute")(attribution.values, (8, 8))[0]
 
-    table = here.table
+    table = serial.table
     assert list(table.columns) == ["input", *GRID, *METRICS, "evaluations", "error"]
     assert len(table) == 16 * 16
     for position, noise, count in ((0, 0.05, 2), (3, 0.2, 8), (15, 0.4, 16)):
@@ -139,11 +139,11 @@ def test_each_number_is_what_asking_by_hand_gives(here: sw.Sweep) -> None:
         *_, path = curve(runner(model, x[position : position + 1], target), values, "insertion", fill=FILL.default)
         assert row.insertion == pytest.approx(path.area, rel=1e-9, nan_ok=True)
         assert row.evaluations == count
-        shown = here.map_of(position, noise_level=noise, n_samples=count)
+        shown = serial.map_of(position, noise_level=noise, n_samples=count)
         assert np.array_equal(shown, values.float().numpy())
 
 
-def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
+def test_stability_between_seeds_matches_single_attributions() -> None:
     result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 8]}, ["seeds"], turns=2, progress=False)
     values = [
         Reduction("absolute")(
@@ -156,7 +156,7 @@ def test_stability_between_seeds_is_what_asking_by_hand_gives() -> None:
     assert result.table.seeds[0] < result.table.seeds[1]
 
 
-def test_completeness_is_zero_for_a_linear_model_and_the_error_of_few_steps_is_told() -> None:
+def test_completeness_delta_is_zero_for_a_linear_model_and_shrinks_with_more_steps() -> None:
     grid, fixed = {"n_steps": [2, 8, 64]}, {"tolerance": 0.0, "baseline": "zero", "progress": False}
     exact = sw.sweep(linear(torch.tensor([1.0, -2.0, 3.0])), [1.0, 2.0, 4.0], "integrated_gradients", grid, **fixed)
     assert exact.table.delta.abs().max() < 1e-6
@@ -175,27 +175,27 @@ def test_completeness_is_zero_for_a_linear_model_and_the_error_of_few_steps_is_t
     assert by_hand[0] > 10 * by_hand[2]
 
 
-def test_the_recommendation_is_that_of_a_brute_force_table(here: sw.Sweep) -> None:
-    means = here.table.groupby(["noise_level", "n_samples"], sort=False).agg(
+def test_the_recommendation_is_that_of_a_brute_force_table(serial: sw.Sweep) -> None:
+    means = serial.table.groupby(["noise_level", "n_samples"], sort=False).agg(
         {"insertion": lambda column: column.mean(), "evaluations": "mean"}
     )
-    silent = here.table.groupby("input").insertion.apply(lambda column: column.isna().all())
-    assert 0 < silent.sum() < 16  # this net's images are not all above their blur
+    undefined = serial.table.groupby("input").insertion.apply(lambda column: column.isna().all())
+    assert 0 < undefined.sum() < 16  # where the score of the image is not above that of its blurred version
     best = means.insertion.max()
     within = means[(best - means.insertion) / best <= 0.02]
     cheapest = within[within.evaluations == within.evaluations.min()].insertion.idxmax()
-    assert here.recommended == dict(zip(GRID, cheapest, strict=True))
+    assert serial.recommended == dict(zip(GRID, cheapest, strict=True))
     top = means.insertion.idxmax()
-    assert f"Noise level {cheapest[0]:g}, {cheapest[1]} samples" in here.words
-    assert f"noise level {top[0]:g}, {top[1]} samples" in here.words or cheapest == top
-    assert any(f"{silent.sum()} of 16 inputs have no insertion" in note for note in here.notes)
+    assert f"Noise level {cheapest[0]:g}, {cheapest[1]} samples" in serial.words
+    assert f"noise level {top[0]:g}, {top[1]} samples" in serial.words or cheapest == top
+    assert any(f"{undefined.sum()} of 16 inputs have no insertion" in note for note in serial.notes)
     explorer = sw.explore(conv_net(), images(0, 1, 3, 8, 8), method="smoothgrad", executor="inline")
-    explorer.update(**here.recommended)  # "use these"
-    assert {name: explorer.settings[name] for name in GRID} == here.recommended
+    explorer.update(**serial.recommended)  # as the button "Use these" does
+    assert {name: explorer.settings[name] for name in GRID} == serial.recommended
     explorer.close()
 
 
-def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
+def test_default_metrics_are_those_that_apply() -> None:
     one = images(1, 1, 3, 8, 8)
     finer = sw.sweep(conv_net(), one, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
     assert [m.name for m in finer.metrics] == ["similarity", "standard_error", "evaluations", "time"]
@@ -206,7 +206,7 @@ def test_by_default_what_applies_is_measured_and_the_rest_left_out() -> None:
     assert layers.table.evaluations.tolist() == [1, 1]
 
 
-def test_similarity_alone_says_what_it_can_not_tell() -> None:
+def test_similarity_alone_adds_a_note_on_parameters_it_can_not_rank() -> None:
     result = sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity"], progress=False)
     assert any("noise_level" in note for note in result.notes)
 
@@ -219,7 +219,7 @@ def test_time_and_memory_are_measured() -> None:
     )
     small, large = result.table.itertuples()
     assert 0 < small.time < large.time
-    assert 0 < small.memory < large.memory  # 16 rows of 32 channels hold more than one
+    assert 0 < small.memory < large.memory  # a pass of 16 rows needs more memory than one of a single row
 
 
 def test_rows_of_tables_are_swept() -> None:
@@ -232,7 +232,7 @@ def test_rows_of_tables_are_swept() -> None:
     assert result.map_of(2, n_samples=8).shape == (4,)
 
 
-def test_the_model_is_left_as_it_was_found() -> None:
+def test_the_model_is_unchanged() -> None:
     model = conv_net().train()
     before = state_of(model)
     sw.sweep(model, images(), "smoothgrad", {"base": ["gradient", "guided_backprop"]}, ["deletion"], progress=False)
@@ -247,7 +247,7 @@ def test_rows_are_swept_with_the_defaults() -> None:
     assert (result.table.error == "").all()
 
 
-def test_similarity_is_of_the_values_however_far_apart_they_are() -> None:
+def test_similarity_is_exact_for_values_of_very_different_magnitude() -> None:
     weights = torch.nn.functional.normalize(rows(1, 40), dim=0)
     model = Uneven(weights)
     result = sw.sweep(
@@ -262,7 +262,7 @@ def test_similarity_is_of_the_values_however_far_apart_they_are() -> None:
 
 
 class Uneven(nn.Module):
-    """The first number counts a million times more."""
+    """A classifier of rows whose first feature has a weight of a million."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
@@ -273,10 +273,10 @@ class Uneven(nn.Module):
         return torch.stack([result, -result], 1)
 
 
-def test_baselines_as_tensors_are_told_apart() -> None:
+def test_tensor_baselines_are_distinguished() -> None:
     edge = torch.zeros(1, 3, 24, 24, dtype=torch.float64)
     inner = edge.clone()
-    inner[..., 6:-6, 6:-6] = 1  # printed, they are the same
+    inner[..., 6:-6, 6:-6] = 1  # both have the same repr, which omits the center
     result = sw.sweep(
         conv_net(activation=nn.Softplus), images(0, 1, 3, 24, 24), "integrated_gradients",
         {"baseline": [edge, inner], "n_steps": [4, 64]}, ["similarity"], tolerance=0, progress=False,
@@ -289,7 +289,7 @@ def test_baselines_as_tensors_are_told_apart() -> None:
     )
 
 
-def test_each_input_has_a_target_of_its_own() -> None:
+def test_each_input_can_have_its_own_target() -> None:
     result = sw.sweep(
         conv_net(), images(), "smoothgrad", {"n_samples": [4]}, ["insertion"], target=[2, 1], progress=False
     )
@@ -325,7 +325,7 @@ def test_a_sweep_of_the_negative_class_of_one_logit() -> None:
     np.testing.assert_array_equal(neg.map_of(n_samples=4), -pos.map_of(n_samples=4))
 
 
-def test_the_most_of_the_grid_is_told_as_such() -> None:
+def test_a_note_says_if_the_recommendation_is_the_largest_in_the_grid() -> None:
     result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], progress=False)
     assert any("2 samples are the most in the grid" in note for note in result.notes)
 
@@ -334,30 +334,32 @@ def test_the_most_of_the_grid_is_told_as_such() -> None:
 
 
 def same(result: sw.Sweep, expected: sw.Sweep) -> bool:
-    """Bit for bit."""
+    """Return whether tables and maps of two sweeps are equal, bit for bit."""
     maps = all(np.array_equal(cell.values, expected.cells[key].values) for key, cell in result.cells.items())
     return result.table.equals(expected.table) and maps
 
 
-def ask(executor: Any, **more: Any) -> sw.Sweep:
+def run_sweep(executor: Any, **more: Any) -> sw.Sweep:
     x = images(0, 16, 3, 8, 8)
     return sw.sweep(conv_net(), x, "smoothgrad", GRID, METRICS, executor=executor, progress=False, **more)
 
 
 @pytest.mark.soak
-def test_threads_find_the_same_and_no_model_travels(here: sw.Sweep, travels: Travels) -> None:
+def test_threads_give_equal_results_without_sending_the_model(serial: sw.Sweep, transfers: ModelTransfers) -> None:
     with cf.ThreadPoolExecutor(3) as pool:
         counting = Counting(pool)
-        assert same(ask(counting), here)
-    assert (counting.cells, travels.sent) == (256, 0)
+        assert same(run_sweep(counting), serial)
+    assert (counting.cells, transfers.sent) == (256, 0)
 
 
 @pytest.mark.soak
-def test_processes_find_the_same_and_the_model_travels_once_to_each(here: sw.Sweep, travels: Travels) -> None:
+def test_processes_give_equal_results_and_each_unpacks_the_model_once(
+    serial: sw.Sweep, transfers: ModelTransfers
+) -> None:
     with cf.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=one_thread) as pool:
-        assert same(ask(pool), here)
-    assert set(travels.unpacked.values()) == {1}  # a worker that was slow to start may find nothing left to do
-    assert 1 <= travels.sent <= 16  # where cells take no time, a worker may take what was meant for another
+        assert same(run_sweep(pool), serial)
+    assert set(transfers.unpacked.values()) == {1}  # a worker that starts late may get no cell
+    assert 1 <= transfers.sent <= 16  # if cells are fast, one worker may take several that were sent with the model
 
 
 def one_thread() -> None:
@@ -383,16 +385,18 @@ def client() -> Iterator[Any]:
 
 
 @pytest.mark.soak
-def test_a_dask_cluster_finds_the_same_and_the_model_travels_once_to_each_worker(
-    here: sw.Sweep, client: Any, travels: Travels
+def test_a_dask_cluster_gives_equal_results_and_each_worker_gets_the_model_once(
+    serial: sw.Sweep, client: Any, transfers: ModelTransfers
 ) -> None:
-    assert same(ask(client.get_executor()), here)
-    assert sorted(travels.unpacked.values()) == [1, 1]
-    assert travels.sent == 2
+    assert same(run_sweep(client.get_executor()), serial)
+    assert sorted(transfers.unpacked.values()) == [1, 1]
+    assert transfers.sent == 2
 
 
 @pytest.mark.soak
-def test_workers_that_are_killed_lose_nothing(here: sw.Sweep, client: Any, travels: Travels, tmp_path: Path) -> None:
+def test_killed_dask_workers_lose_no_cells(
+    serial: sw.Sweep, client: Any, transfers: ModelTransfers, tmp_path: Path
+) -> None:
     killed = 2
     workers = set(client.run(os.getpid).values())
 
@@ -403,24 +407,24 @@ def test_workers_that_are_killed_lose_nothing(here: sw.Sweep, client: Any, trave
                     os.kill(pid, signal.SIGKILL)
             return super().submit(fn, key, cell, packed)
 
-    assert same(ask(Killing(client.get_executor()), store=tmp_path / "cells"), here)
+    assert same(run_sweep(Killing(client.get_executor()), store=tmp_path / "cells"), serial)
     assert len(workers - set(client.run(os.getpid).values())) == killed
-    assert max(travels.unpacked.values()) == 1
-    assert 2 <= travels.sent <= 2 + 4 * killed  # what was on its way when a worker ended travels again
+    assert max(transfers.unpacked.values()) == 1
+    assert 2 <= transfers.sent <= 2 + 4 * killed  # cells in flight when a worker dies are sent again with the model
 
 
-def test_a_cluster_that_is_closed_is_told(client: Any, tmp_path: Path) -> None:
+def test_a_closed_dask_cluster_is_an_error(client: Any, tmp_path: Path) -> None:
     executor = client.get_executor()
     client.close()
     with pytest.raises(ExecutorDiedError, match="after 0 of 256 cells"):
-        ask(executor, store=tmp_path / "cells")
+        run_sweep(executor, store=tmp_path / "cells")
 
 
 # ---- interruptions
 
 
 @pytest.mark.soak
-def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sweep) -> None:
+def test_a_sweep_killed_halfway_computes_only_the_rest(tmp_path: Path, serial: sw.Sweep) -> None:
     store, script = tmp_path / "cells.sqlite", tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(f"""
@@ -432,9 +436,9 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
             import saliency_widgets as sw
             from saliency_widgets.api.sweep.store import Store
             put, count = Store.put, 0
-            def counted(self, name, found):
+            def counted(self, name, result):
                 global count
-                put(self, name, found)
+                put(self, name, result)
                 count += 1
                 if count == 128:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -447,16 +451,16 @@ def test_killed_after_half_it_computes_only_the_rest(tmp_path: Path, here: sw.Sw
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     with cf.ThreadPoolExecutor(2) as pool:
         rest = Counting(pool)
-        assert same(ask(rest, store=store), here)
+        assert same(run_sweep(rest, store=store), serial)
         assert rest.cells == 128
         again = Counting(pool)
-        assert same(ask(again, store=store), here)
+        assert same(run_sweep(again, store=store), serial)
         assert again.cells == 0
 
 
 @pytest.mark.parametrize("change", ["weights", "image", "noise", "target", "fill", "mode", "attribute", "hook", "code"])
-def test_what_was_kept_of_something_else_is_not_taken(tmp_path: Path, change: str) -> None:
-    def ask(changed: bool) -> int:
+def test_stored_cells_are_not_used_after_a_change(tmp_path: Path, change: str) -> None:
+    def count_computed(changed: bool) -> int:
         model, x = Plain(), images(0, 1, 3, 8, 8)
         more: dict[str, Any] = {"target": 0, "fill": "mean"}
         grid: dict[str, list] = {"noise_level": [0.1], "n_samples": [2]}
@@ -490,11 +494,11 @@ def test_what_was_kept_of_something_else_is_not_taken(tmp_path: Path, change: st
             )  # fmt: skip
         return counting.cells
 
-    assert [ask(False), ask(False), ask(True), ask(True)] == [1, 0, 1, 0]
+    assert [count_computed(False), count_computed(False), count_computed(True), count_computed(True)] == [1, 0, 1, 0]
 
 
-class Two(nn.Module):
-    """Of an image and two numbers."""
+class TwoInputs(nn.Module):
+    """A model of two inputs: an image and a row of two numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -504,15 +508,15 @@ class Two(nn.Module):
         return self.net(image) * self.side(meta)
 
 
-def both(stored: bool, tmp_path: Path) -> dict[str, Any]:
+def sweep_options(stored: bool, tmp_path: Path) -> dict[str, Any]:
     return {"progress": False, "metrics": ["insertion"], **({"store": tmp_path / "s"} if stored else {})}
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_other_inputs_of_the_model_count(tmp_path: Path, stored: bool) -> None:
-    model, x = Two().eval(), images()[:1]
+def test_cells_depend_on_inputs_that_are_not_explained(tmp_path: Path, stored: bool) -> None:
+    model, x = TwoInputs().eval(), images()[:1]
     inputs = [{"image": x, "meta": torch.tensor([numbers]).double()} for numbers in ([1.0, 2.0], [-3.0, 5.0])]
-    settings = {"explain": "image", "target": 0, **both(stored, tmp_path)}
+    settings = {"explain": "image", "target": 0, **sweep_options(stored, tmp_path)}
     for _ in range(2):
         result = sw.sweep(model, inputs, "integrated_gradients", {"n_steps": [8]}, **settings)
         for position, one in enumerate(inputs):
@@ -523,12 +527,12 @@ def test_other_inputs_of_the_model_count(tmp_path: Path, stored: bool) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_module_that_is_used_twice_counts_twice(tmp_path: Path, stored: bool) -> None:
+def test_models_that_reuse_a_layer_are_distinguished(tmp_path: Path, stored: bool) -> None:
     layer = nn.Linear(4, 4).double()
     models = nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer, nn.ReLU(), layer, layer)
     for model in models:
         result = sw.sweep(model, rows()[:1], "integrated_gradients", {"n_steps": [8]}, target=0, fill="zero",
-                         **both(stored, tmp_path))  # fmt: skip
+                         **sweep_options(stored, tmp_path))  # fmt: skip
         attribution = sw.attribute(model, rows()[:1], method="integrated_gradients", n_steps=8, target=0)
         assert np.array_equal(result.map_of(n_steps=8), attribution.values[0].abs().float().numpy())
 
@@ -545,8 +549,8 @@ def helper() -> float:
 
 
 @pytest.mark.parametrize("what", ["global", "class attribute", "method object"])
-def test_code_of_the_callers_counts_in_a_file(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask() -> np.ndarray:
+def test_stored_cells_depend_on_the_callers_code(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> np.ndarray:
         method: Any = "integrated_gradients"
         model = Plain()
         if what == "method object":
@@ -555,24 +559,24 @@ def test_code_of_the_callers_counts_in_a_file(tmp_path: Path, what: str, monkeyp
             method = sw.from_captum(IntegratedGradients(model, multiply_by_inputs=Plain.factor == 1))
         return sw.sweep(
             model, images()[:1], method, {"n_steps": [8]}, target=scaled if what == "global" else 0,
-            **both(True, tmp_path),
+            **sweep_options(True, tmp_path),
         ).map_of(n_steps=8)  # fmt: skip
 
-    before = ask()
+    before = run()
     monkeypatch.setitem(globals(), "FACTOR", 5.0)
     if what != "global":
         monkeypatch.setattr(Plain, "factor", 5.0)
-    after = ask()
+    after = run()
     assert not np.allclose(before, after)
     if what != "method object":
         assert np.allclose(5 * before, after)
 
 
 @pytest.mark.soak
-def test_names_are_the_same_in_another_process() -> None:
-    places = [str(ROOT / "tests" / "api"), str(ROOT / "tests")]
+def test_signatures_are_equal_across_processes() -> None:
+    paths = [str(ROOT / "tests" / "api"), str(ROOT / "tests")]
     code = (
-        f"import sys; sys.path[:0] = {places!r}\n"
+        f"import sys; sys.path[:0] = {paths!r}\n"
         "import test_sweep as t\nfrom saliency_widgets.runtime.model.stable_hash import signature\n"
         "model = t.Plain(); model.tags = {'alpha', 'beta', 'gamma'}\nprint(signature(model, t.scaled))"
     )
@@ -586,7 +590,7 @@ def test_names_are_the_same_in_another_process() -> None:
     assert len(result) == 1
 
 
-def test_after_control_c_it_goes_on_where_it_was() -> None:
+def test_a_sweep_resumes_after_ctrl_c() -> None:
     x, grid = images(0, 2, 3, 8, 8), {"n_samples": [1, 2, 4]}
     model = Raising(KeyboardInterrupt())
     before = state_of(model)
@@ -602,7 +606,7 @@ def test_after_control_c_it_goes_on_where_it_was() -> None:
 
 
 @pytest.mark.soak
-def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: Path, here: sw.Sweep) -> None:
+def test_a_dead_executor_is_an_error_and_finished_cells_are_kept(tmp_path: Path, serial: sw.Sweep) -> None:
     class Dying(Counting):
         def submit(self, fn: Any, /, key: Any, cell: Any, packed: Any) -> cf.Future:  # type: ignore[override]
             if self.cells == 40:
@@ -616,14 +620,14 @@ def test_an_executor_that_dies_is_told_and_what_was_finished_is_kept(tmp_path: P
         cf.ProcessPoolExecutor(1, mp_context=context, initializer=one_thread) as pool,
         pytest.raises(ExecutorDiedError, match=rf"after \d+ of 256 cells .*stored in {store}: call again"),
     ):
-        ask(Dying(pool), store=store)
+        run_sweep(Dying(pool), store=store)
     with cf.ThreadPoolExecutor(1) as pool:
         rest = Counting(pool)
-        assert same(ask(rest, store=store), here)
+        assert same(run_sweep(rest, store=store), serial)
     assert 200 < rest.cells < 256
 
 
-def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
+def test_a_failed_cell_is_reported_and_the_others_are_kept() -> None:
     model = Raising(RuntimeError("no luck"))
     result = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
@@ -636,10 +640,10 @@ def test_a_cell_that_fails_is_told_and_the_others_stand() -> None:
         result.map_of(position, n_samples=count)
     again = sw.sweep(model, images(0, 2, 3, 8, 8), "smoothgrad", {"n_samples": [1, 2, 4]}, ["similarity"],
                      progress=False)  # fmt: skip
-    assert (again.table.error == "").all()  # what failed is not kept
+    assert (again.table.error == "").all()  # failed cells are not cached
 
 
-# ---- what does not fit
+# ---- invalid arguments
 
 
 def big(**more: Any) -> dict[str, Any]:
@@ -647,7 +651,7 @@ def big(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("change", "error", "message"),
     [
         ({"metrics": ["insertio"]}, ValueError, "metrics: 'insertio' is not known. Did you mean 'insertion'"),
         ({"metrics": ["time"]}, ValueError, "are costs"),
@@ -679,11 +683,13 @@ def big(**more: Any) -> dict[str, Any]:
         ({"method": "blur_ig", "grid": {"n_steps": [4]}, "metrics": ["seeds"]}, ValueError, "is deterministic"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said(change: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_invalid_arguments_are_errors_and_leave_the_model_unchanged(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
     settings = {"inputs": images(), "method": "smoothgrad", "grid": {"n_samples": [1, 2]}, "progress": False} | change
     model = conv_net()
     before = state_of(model)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         sw.sweep(model, **settings)
     assert state_of(model) == before
 
@@ -693,11 +699,11 @@ def test_a_pool_that_forks_is_refused() -> None:
         cf.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,
         pytest.raises(ValueError, match="get_context\\('spawn'\\)"),
     ):
-        ask(pool)
+        run_sweep(pool)
 
 
 @pytest.mark.soak
-def test_a_model_that_can_not_travel_is_said() -> None:
+def test_a_model_that_can_not_be_pickled_is_an_error() -> None:
     model = conv_net()
     model.lock = __import__("threading").Lock()
     with (
@@ -707,24 +713,24 @@ def test_a_model_that_can_not_travel_is_said() -> None:
         sw.sweep(model, images(), "smoothgrad", {"n_samples": [1]}, ["insertion"], executor=pool, progress=False)
 
 
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "mine")
     other.execute("CREATE TABLE dear (data)")
     other.commit()
     with pytest.raises(ValueError, match="written by another program"):
-        ask(None, store=tmp_path / "mine")
+        run_sweep(None, store=tmp_path / "mine")
     assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("dear",)]
 
 
-def test_settings_that_are_not_there_are_said(here: sw.Sweep) -> None:
-    for wrong, words in (({"noise": 1}, "'noise' is not known"), ({"noise_level": 0.1}, "4 settings match")):
-        with pytest.raises(ValueError, match=words):
-            here.map_of(0, **wrong)
+def test_unknown_settings_and_inputs_are_errors(serial: sw.Sweep) -> None:
+    for wrong, message in (({"noise": 1}, "'noise' is not known"), ({"noise_level": 0.1}, "4 settings match")):
+        with pytest.raises(ValueError, match=message):
+            serial.map_of(0, **wrong)
     with pytest.raises(ValueError, match="from 0 to 15"):
-        here.map_of(16, noise_level=0.1, n_samples=4)
+        serial.map_of(16, noise_level=0.1, n_samples=4)
 
 
-def test_all_settings_are_there_in_order(here: sw.Sweep) -> None:
-    assert [tuple(s.values()) for s in here.settings] == list(itertools.product(*GRID.values()))
-    assert "16 settings x 16 inputs" in repr(here)
-    assert here.words in here._repr_html_()
+def test_settings_are_in_the_order_of_the_grid(serial: sw.Sweep) -> None:
+    assert [tuple(s.values()) for s in serial.settings] == list(itertools.product(*GRID.values()))
+    assert "16 settings x 16 inputs" in repr(serial)
+    assert serial.words in serial._repr_html_()

@@ -1,4 +1,4 @@
-"""A sweep's file: what was put there or nothing, whatever happened to it since."""
+"""The store of a sweep: it returns a map exactly as it was written or not at all, even if the file is damaged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
-def no_memory_of_other_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_unsaved_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_widgets.api.sweep._unsaved", None)
 
 
@@ -60,7 +60,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 class Counting(cf.Executor):
-    """Computes cells at once, and counts them."""
+    """Computes cells immediately and counts them."""
 
     cells = 0
 
@@ -72,7 +72,7 @@ class Counting(cf.Executor):
 
 
 def sweep(store: Path | None) -> tuple[list[np.ndarray | None], int]:
-    """The maps, and how many were computed for them."""
+    """Run a sweep, and return its maps and how many of them were computed."""
     executor = Counting()
     result = sw.sweep(
         MODEL, INPUTS, "smoothgrad", {"n_samples": [1, 2, 3]}, ["similarity"], store=store, executor=executor,
@@ -81,7 +81,7 @@ def sweep(store: Path | None) -> tuple[list[np.ndarray | None], int]:
     return [result.cells[key].values for key in sorted(result.cells)], executor.cells
 
 
-def test_what_is_put_comes_back_bit_for_bit(path: Path) -> None:
+def test_cells_are_read_back_bit_for_bit(path: Path) -> None:
     cells = read(path)
     assert list(cells) == ["0", "1", "2", "3"]
     for k, result in enumerate(cells.values()):
@@ -101,13 +101,13 @@ def test_what_is_put_comes_back_bit_for_bit(path: Path) -> None:
         "UPDATE cells SET map = hex(map) WHERE rowid < 3",
     ],
 )
-def test_damaged_maps_are_told_computed_again_and_replaced(tmp_path: Path, change: str) -> None:
+def test_damaged_maps_are_reported_recomputed_and_replaced(tmp_path: Path, change: str) -> None:
     good, computed = sweep(tmp_path / "cells")
     assert computed == 6
     execute(tmp_path / "cells", *change.split("; "))
-    with pytest.warns(UserWarning, match=r"^store: 2 of 6 maps in .*cells are damaged\. They are") as said:
+    with pytest.warns(UserWarning, match=r"^store: 2 of 6 maps in .*cells are damaged\. They are") as warned:
         maps, computed = sweep(tmp_path / "cells")
-    assert [one.filename for one in said] == [__file__]  # it points to the caller
+    assert [one.filename for one in warned] == [__file__]  # the warning points to the caller
     assert computed == 2
     np.testing.assert_array_equal(maps, good)
     with warnings.catch_warnings():
@@ -118,7 +118,7 @@ def test_damaged_maps_are_told_computed_again_and_replaced(tmp_path: Path, chang
 
 
 @pytest.mark.parametrize("forged", range(len(stores.FORGED)))
-def test_rows_that_hold_no_map_are_refused_though_the_checksum_is_right(path: Path, forged: int) -> None:
+def test_malformed_rows_are_refused_even_with_a_valid_checksum(path: Path, forged: int) -> None:
     numbers, shape, values = stores.FORGED[forged]
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
         stores.write_row(file, "1", numbers, shape, values)
@@ -135,15 +135,15 @@ def test_a_map_of_another_size_than_the_image_is_refused(path: Path) -> None:
 def test_no_damage_gives_another_map_a_raw_error_or_a_hang() -> None:
     figures = stores.attack(0, math.inf, files=2000)
     assert dict.fromkeys(figures.faults, 0) == figures.faults, figures.examples
-    for name in ("maps used", "told of damaged maps", "refused", "whole again", "not written to"):
-        assert figures.counts[name] > 50, figures.counts  # else it tests nothing
+    for name in ("maps used", "warnings of damaged maps", "refused", "repaired", "not written to"):
+        assert figures.counts[name] > 50, figures.counts  # otherwise the attacks cover too little
 
 
-# ---- files of something else
+# ---- files of other programs
 
 
-def others(path: Path) -> Iterator[str]:
-    """Names of what is done to make them."""
+def other_files(path: Path) -> Iterator[str]:
+    """Write files that are no stores to the path one after another, and yield a name for each."""
     path.write_text("a text, long enough to be looked at as a database, " * 20)
     yield "text"
     path.unlink()
@@ -152,13 +152,13 @@ def others(path: Path) -> Iterator[str]:
     execute(path, "PRAGMA user_version = 1")
     yield "old version"
     execute(path, "PRAGMA user_version = 2")
-    yield "the version number of ours"
+    yield "current version"
     execute(path, "PRAGMA journal_mode = WAL", "CREATE TABLE more (x)")
     yield "write-ahead log"
 
 
-def test_files_of_something_else_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
-    for name in others(tmp_path / "mine"):
+def test_files_of_other_programs_are_refused_and_left_unchanged(tmp_path: Path) -> None:
+    for name in other_files(tmp_path / "mine"):
         before = (tmp_path / "mine").read_bytes()
         with pytest.raises(StoreError, match=r"^store: .*mine (was written by|can't be used).* another file"):
             Store(tmp_path / "mine")
@@ -166,7 +166,7 @@ def test_files_of_something_else_are_refused_and_left_as_they_are(tmp_path: Path
 
 
 @pytest.mark.parametrize("schema", range(len(stores.SCHEMAS)))
-def test_a_store_with_another_schema_runs_nothing_of_it(path: Path, schema: int) -> None:
+def test_a_store_with_another_schema_is_refused_and_left_unchanged(path: Path, schema: int) -> None:
     execute(path, *stores.SCHEMAS[schema])
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"^store: "):
@@ -176,7 +176,7 @@ def test_a_store_with_another_schema_runs_nothing_of_it(path: Path, schema: int)
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: Path(path).symlink_to("/dev/zero")])
-def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str, make: Any) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path, suffix: str, make: Any) -> None:
     make(f"{tmp_path}/cells{suffix}")
     with pytest.raises(StoreError, match=r"^store: expected a regular file, but .*cells"):
         Store(tmp_path / "cells")
@@ -184,36 +184,38 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, suffix: str, make
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("missing/cells", "there is no folder .*missing'. Create it first"),
         ("a\0b", "expected a path"),
         ("n" * 300, ".* can't be used"),
     ],
 )
-def test_paths_that_can_not_be_are_said(tmp_path: Path, name: str, said: str) -> None:
-    with pytest.raises(StoreError, match=f"^store: {said}"):
+def test_invalid_paths_are_errors(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(StoreError, match=f"^store: {message}"):
         Store(tmp_path / name)
 
 
-def test_a_home_is_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_the_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     Store("~/cells").close()
     assert [one.name for one in tmp_path.iterdir()] == ["cells"]
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory", "%41 #?&", "ünï"])
-def test_any_name_is_that_of_a_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_sqlite_interprets_are_plain_file_names(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Store(name).close()
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
-# ---- what takes long
+# ---- endless queries and locks
 
 
 def write_trap(path: Path) -> None:
-    """A store whose list of tables has one row, and 10**30 ways that lead to it."""
+    """Turn a store into one whose list of tables has a single row that 10**30 paths in the B-tree lead to."""
     size, depth = 512, 17
     execute(path, f"PRAGMA page_size = {size}", "VACUUM")
     header = bytearray(path.read_bytes()[:100])
@@ -224,9 +226,9 @@ def write_trap(path: Path) -> None:
         start = 100 if page == 1 else 0
         count = (size - start - 12) // 7
         cells = ((page + 1).to_bytes(4, "big") + b"\1") * count
-        places = b"".join((size - 5 * (k + 1)).to_bytes(2, "big") for k in range(count))
+        pointers = b"".join((size - 5 * (k + 1)).to_bytes(2, "big") for k in range(count))
         top = b"\5\0\0" + count.to_bytes(2, "big") + (size - len(cells)).to_bytes(2, "big") + b"\0"
-        body = top + (page + 1).to_bytes(4, "big") + places
+        body = top + (page + 1).to_bytes(4, "big") + pointers
         pages.append(body + bytes(size - start - len(body) - len(cells)) + cells)
     leaf = bytes([len(row), 1]) + row
     at = (size - len(leaf)).to_bytes(2, "big")
@@ -237,7 +239,7 @@ def write_trap(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_query_without_end_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_query_is_aborted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_widgets.api.sweep.store._QUERY_SECONDS", 0.1)
     write_trap(path)
     with pytest.raises(StoreError, match=r"^store: a query of .*cells takes over 0.1 s"):
@@ -245,12 +247,12 @@ def test_a_query_without_end_is_ended(path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("what", ["trap", pytest.param("lock", marks=pytest.mark.soak)])
-def test_control_c_is_heard(path: Path, what: str) -> None:
+def test_ctrl_c_interrupts_a_query_or_a_wait_for_a_lock(path: Path, what: str) -> None:
     if what == "trap":
         write_trap(path)
     code = f"""
         import signal, sys, threading, time
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore SIGINT
         from saliency_widgets.api.sweep import store
         store._QUERY_SECONDS = store._LOCK_SECONDS = 1e9
         run, wait = store.Store._run, threading.Event()
@@ -276,7 +278,7 @@ def test_control_c_is_heard(path: Path, what: str) -> None:
             child.kill()
 
 
-def test_a_lock_is_waited_for(path: Path) -> None:
+def test_reading_waits_for_a_lock(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         release = threading.Timer(0.3, holder.execute, ["COMMIT"])
@@ -285,7 +287,7 @@ def test_a_lock_is_waited_for(path: Path) -> None:
         release.join()
 
 
-def test_a_lock_that_stays_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_not_released_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_widgets.api.sweep.store._LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as holder, closing(Store(path)) as store:
         holder.execute("BEGIN EXCLUSIVE")
@@ -294,15 +296,15 @@ def test_a_lock_that_stays_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) 
                 use()
 
 
-# ---- several at once, and what can't be written
+# ---- full disks and concurrent sweeps
 
 
-def test_a_file_that_can_not_be_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_no_finished_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = Store._connect
 
     def on_a_small_disk(self: Store, mode: str) -> None:
         connect(self, mode)
-        self._run("PRAGMA page_size = 512")  # of which each map fills one
+        self._run("PRAGMA page_size = 512")  # each map fills one page
         self._run("PRAGMA max_page_count = 7")
 
     with monkeypatch.context() as patch:
@@ -314,7 +316,7 @@ def test_a_file_that_can_not_be_written_loses_nothing(tmp_path: Path, monkeypatc
     maps, computed = sweep(None)
     assert computed == 6 - finished
     np.testing.assert_array_equal(maps, sweep(tmp_path / "other")[0])
-    assert sweep(tmp_path / "cells")[1] == 6 - finished + 1  # the file has all but the last
+    assert sweep(tmp_path / "cells")[1] == 6 - finished + 1  # the last finished map is not in the file
 
 
 def test_several_sweeps_share_a_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pretrained EfficientNet-Lite0 in float64: what captum computes, where captum is right."""
+"""Agreement with captum on the pretrained EfficientNet-Lite0 in float64, where captum is correct."""
 
 import captum.attr
 import numpy as np
@@ -76,7 +76,7 @@ def test_integrated_gradients_of_a_batch_with_midpoints(pretrained64, cat):
     assert far(result.values, expected) < CLOSE
 
 
-def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
+def test_smoothgrad_and_squared_smoothgrad_on_the_same_noise(run, pretrained64, cat):
     noise = normal_noise(cat, 3, range(2))[:, 0] * 0.1 * (cat.max() - cat.min())
     drawn = captum.attr.Saliency(pretrained64).attribute((cat + noise).clone(), target=CLASS, abs=False)
     settings = {"n_samples": 2, "noise_level": 0.1, "seed": 3}
@@ -86,7 +86,7 @@ def test_smoothgrad_and_its_relatives_on_the_same_noise(run, pretrained64, cat):
 
 
 def test_smoothgrad_agrees_with_captums_own_noise_within_the_sampling_error():
-    """Two independent sets of samples: their difference, in standard errors, is standard normal."""
+    """The two sets of samples are independent, so their difference in standard errors is standard normal."""
     model, x, n = conv_net(activation=torch.nn.Tanh), images(0, 1, 3, 8, 8), 500
     sigma = 0.15 * float(x.max() - x.min())
     torch.manual_seed(0)
@@ -117,8 +117,8 @@ def test_grad_cam_at_a_convolution_whose_output_is_normalized_next(run, pretrain
     assert far(result.values, expected.detach()) < CLOSE
 
 
-def test_guided_grad_cam_on_modules_without_the_resizing_of_captum():
-    """captum resizes with nearest neighbors; bilinear is its option."""
+def test_guided_grad_cam_with_bilinear_resizing():
+    """By default, captum resizes by nearest neighbors."""
     model, x = conv_net(), images()
     with pytest.warns(UserWarning, match="backward hooks"):
         expected = captum.attr.GuidedGradCam(model, model[2]).attribute(
@@ -135,13 +135,13 @@ def test_guided_grad_cam_is_the_product_of_its_parts(run, cat):
     assert float(guided.abs().max()) > 0
 
 
-def test_guided_backprop_reaches_the_models_relu6(run):
-    """captum's equals the plain gradient here: it knows nn.ReLU only."""
+def test_guided_backprop_applies_to_relu6(run):
+    """captum's result is the plain gradient here, because it handles only nn.ReLU."""
     assert far(run("guided_backprop").values, run("gradient").values) > 0.1
 
 
 def test_the_saliency_map_is_on_the_cat(pretrained):
-    """An image, its transform and the default settings, from end to end: the class is the cat's."""
+    """End to end with an image file, its transform, a class name and default settings."""
     from saliency_widgets.demos import sample_image
 
     result = sw.attribute(

@@ -1,4 +1,4 @@
-"""Every method on models of every make: the right map, or one clear reason why there is none; the zoo knows which."""
+"""Every method on every model of the zoo: the map equals its oracle, or the method is refused with the reason."""
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ def outcome(kind, method, model=None):
     return explain(KINDS[kind], made(kind) if model is None else model, method)
 
 
-def test_every_method_has_an_expectation_here():
+def test_every_method_has_an_oracle():
     assert set(ORACLES) == set(METHODS)
 
 
 @each("method", ORACLES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_right_map_or_one_reason(kind, method):
+def test_the_map_equals_its_oracle_or_the_method_is_refused(kind, method):
     case, model = KINDS[kind], made(kind)
     before = state_of(model)
     why = reason(case, method)
@@ -34,7 +34,7 @@ def test_the_right_map_or_one_reason(kind, method):
     result = outcome(kind, method, model)
     assert state_of(model) == before
     expected = ORACLES[method](case, made(kind))
-    assert float(expected.abs().max()) > 0, "this model and input give nothing to see"
+    assert float(expected.abs().max()) > 0, "the expected map is all zeros, so the test proves nothing"
     assert far(result.values, expected) < CLOSE
     with torch.no_grad():
         score = case.score(model, case.x)
@@ -45,8 +45,8 @@ def test_the_right_map_or_one_reason(kind, method):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gradient_is_the_limit_of_differences(kind):
-    """Central differences along random directions, and so no autograd at all."""
+def test_the_gradient_agrees_with_central_differences(kind):
+    """The reference is central differences along random directions, without autograd."""
     case, model, h = KINDS[kind], made(kind), 1e-6
     values = outcome(kind, "gradient", model).values
     generator = torch.Generator().manual_seed(9)
@@ -59,7 +59,7 @@ def test_the_gradient_is_the_limit_of_differences(kind):
 
 @each("method", ["integrated_gradients", "expected_gradients", "blur_ig"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_delta_is_what_is_missing_and_vanishes(kind, method):
+def test_delta_equals_its_definition_and_vanishes_with_more_steps(kind, method):
     case, model = KINDS[kind], made(kind)
     if reason(case, method) is not None:
         return
@@ -74,7 +74,7 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
     sums = result.values.flatten(1).sum(1)
     assert torch.allclose(result.delta, sums - change, rtol=0, atol=1e-12)
     if method == "expected_gradients":
-        return  # its samples are drawn: see the standard errors elsewhere
+        return  # its samples are random; other tests compare its standard error
     settings = {"method": method, "target": case.target, "chunk_size": 64}
     settings |= {"tolerance": 0.0} if method == "integrated_gradients" else {}
     fine = sw.attribute(model, case.inputs, n_steps=512, **settings)
@@ -82,10 +82,10 @@ def test_delta_is_what_is_missing_and_vanishes(kind, method):
     assert float(fine.delta.abs().max()) < 2e-3 * size
 
 
-# One that takes gradients of the inputs, one that takes many, and one of a layer: what mixes samples is the model.
+# Whether samples mix depends on the model: one method of a single gradient, one of many and one of a layer suffice.
 @each("method", ["gradient", "integrated_gradients", "grad_cam"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch(kind, method):
     case = KINDS[kind]
     if reason(case, method) is not None or callable(case.target):
         return
@@ -100,7 +100,7 @@ def test_a_sample_does_not_depend_on_the_one_beside_it(kind, method):
 
 
 @each("method", ORACLES)
-def test_a_detector_without_a_function_is_refused(method):
+def test_a_detector_without_a_target_function_is_refused(method):
     with pytest.raises((TypeError, ValueError), match=r"target: the model returned a list.*Pass target= a function"):
         sw.attribute(made("detector"), KINDS["detector"].inputs, method=method)
 
@@ -108,7 +108,7 @@ def test_a_detector_without_a_function_is_refused(method):
 @each("samples", [1, 2, 3, 4, 5])
 @each("kind", ["LSTM", "GRU"])
 def test_batches_of_sequences_of_every_size(kind, samples):
-    """(1, T, F) and (3, T, F) could be images of one or three channels; to this model they are sequences."""
+    """(1, T, F) and (3, T, F) could be images of one or three channels, but this model takes sequences."""
     model, x = made(kind), torch.randn(samples, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)

@@ -1,4 +1,4 @@
-"""What Integrated Gradients and the gradient promise of any model, on random ones."""
+"""Axioms of Integrated Gradients and of gradients, on random models."""
 
 import pytest
 import torch
@@ -37,8 +37,8 @@ def test_completeness_on_polynomials(seed, degree):
 
 @FEW
 @given(seed=SEEDS, n_steps=st.integers(1, 100))
-def test_completeness_on_a_piecewise_linear_net_to_the_width_of_a_step(seed, n_steps):
-    """A jump of the slope costs the trapezoid rule at most half a step's width of it."""
+def test_completeness_error_on_a_piecewise_linear_net_is_bounded_by_the_step_width(seed, n_steps):
+    """Each jump of the slope causes an error of the trapezoid rule of at most half a step times the jump."""
     model, x = mlp(seed), rows(seed + 1, 1, 4)
     t = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None].requires_grad_()
     (slope,) = torch.autograd.grad(model(t * x)[:, 0].sum(), t)
@@ -51,7 +51,7 @@ def test_completeness_on_a_piecewise_linear_net_to_the_width_of_a_step(seed, n_s
 
 @FEW
 @given(seed=SEEDS, method=st.sampled_from(PLAIN))
-def test_dummy_an_input_that_is_not_read_gets_exactly_nothing(seed, method):
+def test_dummy_an_unused_input_gets_exactly_zero(seed, method):
     model, x = mlp(seed), rows(seed + 1)
     with torch.no_grad():
         model[0].weight[:, 2] = 0
@@ -60,7 +60,7 @@ def test_dummy_an_input_that_is_not_read_gets_exactly_nothing(seed, method):
 
 @FEW
 @given(seed=SEEDS, method=st.sampled_from(["gradient", "input_x_gradient", "integrated_gradients"]))
-def test_symmetry_inputs_that_are_read_alike_and_are_alike_get_the_same(seed, method):
+def test_symmetry_equal_inputs_with_equal_weights_get_equal_values(seed, method):
     model, x = mlp(seed), rows(seed + 1)
     with torch.no_grad():
         model[0].weight[:, 3] = model[0].weight[:, 1]
@@ -81,7 +81,7 @@ def test_linearity_in_the_model(seed, method, a, b):
 
 @FEW
 @given(seed=SEEDS, method=st.sampled_from(PLAIN))
-def test_implementation_invariance_two_nets_of_one_function(seed, method):
+def test_implementation_invariance_two_nets_that_compute_one_function_get_equal_values(seed, method):
     """A permuted hidden layer, and relu(2x) / 2, compute the same function."""
     model, x = mlp(seed), rows(seed + 1)
     twin = mlp(seed)
@@ -95,7 +95,7 @@ def test_implementation_invariance_two_nets_of_one_function(seed, method):
 
 @FEW
 @given(seed=SEEDS)
-def test_input_equal_to_its_baseline_gets_nothing(seed):
+def test_an_input_equal_to_its_baseline_gets_zero(seed):
     x = rows(seed + 1)
     result = run(mlp(seed), x, baseline=x.clone())
     assert bool((result.values == 0).all())
@@ -107,16 +107,16 @@ def test_input_equal_to_its_baseline_gets_nothing(seed):
 @FEW
 @given(seed=SEEDS, rule=st.sampled_from(["trapezoid", "midpoint", "gauss_legendre"]))
 def test_exchanging_input_and_baseline_changes_the_sign(seed, rule):
-    """All rules are symmetric about the middle of the way."""
+    """All rules are symmetric about the middle of the integration path."""
     model, x, baseline = mlp(seed, activation=nn.Tanh), rows(seed + 1), rows(seed + 2)
-    there = run(model, x, baseline=baseline, quadrature=rule)
-    back = run(model, baseline, baseline=x, quadrature=rule)
-    assert far(-back.values, there.values) < 1e-11
+    forward = run(model, x, baseline=baseline, quadrature=rule)
+    backward = run(model, baseline, baseline=x, quadrature=rule)
+    assert far(-backward.values, forward.values) < 1e-11
 
 
 @FEW
 @given(seed=SEEDS)
-def test_the_gradient_is_the_limit_of_differences(seed):
+def test_the_gradient_agrees_with_central_differences(seed):
     model, x, h = mlp(seed, activation=nn.Tanh), rows(seed + 1), 1e-5
     result = run(model, x, "gradient").values
     with torch.no_grad():
@@ -126,8 +126,8 @@ def test_the_gradient_is_the_limit_of_differences(seed):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_the_completeness_delta_is_never_distributed(scale):
-    """Values that were rescaled to fit would sum to the change of the score."""
+def test_the_completeness_delta_is_not_distributed_over_the_values(scale):
+    """Values that were rescaled for completeness would sum to the change of the score."""
     model = Formula(lambda x: scale * (x**4).sum(1))
     x = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
     result = run(model, x, n_steps=2, score="value")

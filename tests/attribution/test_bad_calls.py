@@ -1,4 +1,4 @@
-"""Whatever is wrong with a call: one clear error, the model as it was, and the next call works."""
+"""Invalid calls raise one clear error and leave the model unchanged, and the next call works."""
 
 import contextlib
 import re
@@ -15,13 +15,13 @@ import saliency_widgets as sw
 X = images()
 
 
-def faulty(model, x, error, said, **settings):
-    """The call fails as said, in one sentence or a few, and leaves nothing behind."""
+def assert_fails(model, x, error, pattern, **settings):
+    """Check that the call raises an error with a message of one paragraph, and changes neither model nor inputs."""
     before, inputs = state_of(model), x.clone() if isinstance(x, torch.Tensor) else x
     with pytest.raises(error) as caught:
         sw.attribute(model, x, **{"method": "gradient", "target": 0, **settings})
     message = str(caught.value)
-    assert re.search(said, message, re.DOTALL), message
+    assert re.search(pattern, message, re.DOTALL), message
     assert "\n\n" not in message
     assert state_of(model) == before
     if isinstance(x, torch.Tensor):
@@ -30,7 +30,7 @@ def faulty(model, x, error, said, **settings):
     return caught.value
 
 
-def works(model, x=X):
+def assert_works(model, x=X):
     assert sw.attribute(model, x, method="gradient", target=0).values.shape == x.shape
 
 
@@ -38,7 +38,7 @@ def works(model, x=X):
 
 
 @each(
-    ("settings", "error", "said"),
+    ("settings", "error", "pattern"),
     [
         ({"method": "smoothgard"}, ValueError, r"method: 'smoothgard' is not known\. Did you mean 'smoothgrad'"),
         ({"method": None}, TypeError, r"method: expected a name such as 'smoothgrad', got a NoneType"),
@@ -75,20 +75,20 @@ def works(model, x=X):
     ],
     ids=str,
 )
-def test_arguments(settings, error, said):
+def test_invalid_arguments(settings, error, pattern):
     model = conv_net()
-    faulty(model, X, error, said, **settings)
-    works(model)
+    assert_fails(model, X, error, pattern, **settings)
+    assert_works(model)
 
 
 @each("model", [lambda x: x.sum(1), nn.Linear, None, "resnet18"])
-def test_no_module(model):
+def test_a_model_that_is_no_module_is_refused(model):
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got a "):
         sw.attribute(model, X)
 
 
 @each(
-    ("about", "error", "said"),
+    ("settings", "error", "pattern"),
     [
         ({"class_names": 5}, TypeError, r"class_names: expected the names in order.*got a int"),
         ({"class_names": {"a"}}, TypeError, r"class_names: expected the names in order.*got a set"),
@@ -108,20 +108,20 @@ def test_no_module(model):
     ],
     ids=repr,
 )
-def test_arguments_of_the_model(about, error, said):
+def test_invalid_arguments_about_the_model(settings, error, pattern):
     model = conv_net()
-    faulty(model, X, error, said, **about)
-    works(model)
+    assert_fails(model, X, error, pattern, **settings)
+    assert_works(model)
 
 
 @pytest.mark.parametrize(
-    "about",
+    "settings",
     [{"device": "x" * 10**6}, {"class_names": {"x" * 10**6: "a"}}],
     ids=["device", "class_names"],
 )
-def test_what_is_quoted_is_cut(about):
+def test_long_values_are_truncated_in_messages(settings):
     with pytest.raises((TypeError, ValueError)) as caught:
-        sw.attribute(conv_net(), X, **{"method": "gradient", "target": 0, **about})
+        sw.attribute(conv_net(), X, **{"method": "gradient", "target": 0, **settings})
     assert len(str(caught.value)) < 1000
 
 
@@ -129,7 +129,7 @@ def test_what_is_quoted_is_cut(about):
 
 
 @each(
-    ("x", "error", "said"),
+    ("x", "error", "pattern"),
     [
         (torch.zeros(2, 5, 8, 8), ValueError, r"model: it raised RuntimeError in layer '0' \(Conv2d\).*\(2, 5, 8, 8\)"),
         (torch.zeros(2, 4), ValueError, r"in layer '0' \(Conv2d\).*transform="),
@@ -149,41 +149,41 @@ def test_what_is_quoted_is_cut(about):
     ],
     ids=repr,
 )
-def test_inputs(x, error, said):
+def test_invalid_inputs(x, error, pattern):
     model = conv_net()
-    faulty(model, x, error, said)
-    works(model)
+    assert_fails(model, x, error, pattern)
+    assert_works(model)
 
 
-def test_numbers_too_large_for_the_models_type():
+def test_numbers_too_large_for_the_models_type_are_refused():
     model = conv_net().half()
-    faulty(model, np.full((1, 3, 8, 8), 1e6), ValueError, r"inputs: some numbers are too large for.*float16")
+    assert_fails(model, np.full((1, 3, 8, 8), 1e6), ValueError, r"inputs: some numbers are too large for.*float16")
 
 
 # ---- the model
 
 
 class Broken(nn.Module):
-    """A conv net whose end is replaced while ``how`` is set."""
+    """A conv net whose forward is replaced by ``replacement`` if that is set."""
 
     def __init__(self):
         super().__init__()
-        self.net, self.how = conv_net(), None
+        self.net, self.replacement = conv_net(), None
 
     def forward(self, x):
-        return self.net(x) if self.how is None else self.how(self, x)
+        return self.net(x) if self.replacement is None else self.replacement(self, x)
 
 
 def detached(self, x):
     return self.net(x).detach()
 
 
-def ungraded(self, x):
+def under_no_grad(self, x):
     with torch.no_grad():
         return self.net(x)
 
 
-def inferred(self, x):
+def under_inference_mode(self, x):
     with torch.inference_mode():
         return self.net(x)
 
@@ -204,19 +204,19 @@ def rounded(self, x):
     return self.net(x).argmax(1, keepdim=True).expand(-1, 4)
 
 
-DEAF = [detached, ungraded, inferred, constant, parameter_only, classes, rounded]
+WITHOUT_GRADIENT = [detached, under_no_grad, under_inference_mode, constant, parameter_only, classes, rounded]
 
 
-@each("how", DEAF)
+@each("replacement", WITHOUT_GRADIENT)
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "integrated_gradients", "guided_backprop"])
-def test_an_output_that_does_not_depend_on_the_input(how, method):
+def test_an_output_that_does_not_depend_on_the_input_is_refused(replacement, method):
     model = Broken()
-    model.how = how
-    faulty(
+    model.replacement = replacement
+    assert_fails(
         model, X, ValueError, r"model: the score does not depend on the inputs: no gradient reaches it", method=method
     )
-    model.how = None
-    works(model)
+    model.replacement = None
+    assert_works(model)
 
 
 def nan(self, x):
@@ -231,19 +231,19 @@ def nan_gradient(self, x):
     return self.net(x - x).sum(1, keepdim=True) + (x - x).sqrt().sum((1, 2, 3))[:, None].expand(-1, 4)
 
 
-@each(("how", "what"), [(nan, "score"), (infinite, "score"), (nan_gradient, "gradient")])
+@each(("replacement", "what"), [(nan, "score"), (infinite, "score"), (nan_gradient, "gradient")])
 @each("target", [0, None])
-def test_an_output_that_is_no_number(how, what, target):
+def test_nan_and_infinite_outputs_are_refused(replacement, what, target):
     model = Broken()
-    model.how = how
-    faulty(model, X, ValueError, rf"model: its {what} is NaN or infinite for these inputs", target=target)
-    model.how = None
-    works(model)
+    model.replacement = replacement
+    assert_fails(model, X, ValueError, rf"model: its {what} is NaN or infinite for these inputs", target=target)
+    model.replacement = None
+    assert_works(model)
 
 
 @each("target", [0, None])
 @each(
-    ("how", "result"),
+    ("replacement", "row_count"),
     [
         (lambda self, x: self.net(x).sum(0, keepdim=True), 1),
         (lambda self, x: self.net(x)[:1], 1),
@@ -251,13 +251,13 @@ def test_an_output_that_is_no_number(how, what, target):
         (lambda self, x: self.net(x).flatten(), 8),
     ],
 )
-def test_another_number_of_rows(how, result, target):
+def test_a_wrong_number_of_rows_is_refused(replacement, row_count, target):
     model = Broken()
-    model.how = how
-    said = rf"model: it returned {result} rows of scores for 2 inputs.*must return scores for each row"
-    faulty(model, X, ValueError, said, target=target)
-    model.how = None
-    works(model)
+    model.replacement = replacement
+    pattern = rf"model: it returned {row_count} rows of scores for 2 inputs.*must return scores for each row"
+    assert_fails(model, X, ValueError, pattern, target=target)
+    model.replacement = None
+    assert_works(model)
 
 
 class Raising(nn.Module):
@@ -275,26 +275,30 @@ class Raising(nn.Module):
 )
 def test_a_layer_that_raises_is_named(error):
     model = nn.Sequential(conv_net(), nn.Sequential(nn.Identity(), nn.ModuleDict({"inner": Raising(error)})["inner"]))
-    raised = faulty(model, X, ValueError, rf"model: it raised {type(error).__name__} in layer '1\.1' \(Raising\).*boom")
+    raised = assert_fails(
+        model, X, ValueError, rf"model: it raised {type(error).__name__} in layer '1\.1' \(Raising\).*boom"
+    )
     assert raised.__cause__ is error
     model[1][1] = nn.Identity()
-    works(model)
+    assert_works(model)
 
 
-def test_a_failure_in_the_models_own_forward_says_so():
+def test_an_error_in_the_models_own_forward_is_reported_as_such():
     model = Broken()
-    model.how = lambda self, x: x.reshape(7, 11)
-    faulty(model, X, ValueError, r"model: it raised RuntimeError in its forward for an input of shape \(2, 3, 8, 8\)")
+    model.replacement = lambda self, x: x.reshape(7, 11)
+    assert_fails(
+        model, X, ValueError, r"model: it raised RuntimeError in its forward for an input of shape \(2, 3, 8, 8\)"
+    )
 
 
-def test_memory_that_ran_out_is_not_called_the_models_fault():
+def test_out_of_memory_is_not_reported_as_an_error_of_the_model():
     error = torch.OutOfMemoryError("no more")
     model = nn.Sequential(conv_net(), Raising(error))
     with pytest.raises(torch.OutOfMemoryError, match="no more"):
         sw.attribute(model, X, method="gradient", target=0)
 
 
-def test_a_model_made_in_inference_mode_is_told_and_left_alone():
+def test_a_model_made_in_inference_mode_is_refused_and_unchanged():
     with torch.inference_mode():
         model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     statistics = model[1].running_mean.clone()
@@ -305,7 +309,7 @@ def test_a_model_made_in_inference_mode_is_told_and_left_alone():
 
 @each("which", ["all", "a weight", "a buffer"])
 @each("device", [None, "cpu", "meta"])
-def test_a_model_without_numbers_is_told(which, device):
+def test_a_model_on_the_meta_device_is_refused(which, device):
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     if which == "all":
         model = model.to("meta")
@@ -313,15 +317,15 @@ def test_a_model_without_numbers_is_told(which, device):
         model[2] = model[2].to("meta")
     else:
         model[1].running_mean = model[1].running_mean.to("meta")
-    for ask in (sw.attribute, sw.checkup):
+    for call in (sw.attribute, sw.checkup):
         with pytest.raises(ValueError, match=r"model: some weights are on the meta device and have no values\. Load"):
-            ask(model, torch.zeros(1, 4), device=device)
+            call(model, torch.zeros(1, 4), device=device)
 
 
-# ---- what looks bad and is not
+# ---- unusual but valid calls
 
 
-def test_a_model_that_normalizes_its_input_in_place():
+def test_a_model_may_normalize_its_input_in_place():
     class InPlace(nn.Module):
         def __init__(self):
             super().__init__()
@@ -346,7 +350,7 @@ def test_a_model_that_normalizes_its_input_in_place():
 
 @each("requires_grad", [False, True])
 @each("contiguous", [False, True])
-def test_inputs_of_any_kind_are_only_read(requires_grad, contiguous):
+def test_inputs_are_not_modified(requires_grad, contiguous):
     x = X.clone() if contiguous else X.transpose(2, 3).contiguous().transpose(2, 3)
     x.requires_grad_(requires_grad)
     result = sw.attribute(conv_net(), x, method="integrated_gradients", target=0)
@@ -357,7 +361,7 @@ def test_inputs_of_any_kind_are_only_read(requires_grad, contiguous):
     assert torch.equal(result.values, sw.attribute(conv_net(), X, method="integrated_gradients", target=0).values)
 
 
-def test_an_input_that_is_part_of_a_graph_keeps_it():
+def test_an_input_that_is_part_of_an_autograd_graph_stays_part_of_it():
     leaf = X.clone().requires_grad_()
     sw.attribute(conv_net(), leaf * 2, method="gradient", target=0)
     (leaf * 2).sum().backward()
@@ -365,7 +369,7 @@ def test_an_input_that_is_part_of_a_graph_keeps_it():
 
 
 @each("dtype", [torch.int64, torch.int16, torch.float16, torch.bfloat16, torch.bool])
-def test_inputs_of_another_type_are_brought_to_the_models(dtype):
+def test_inputs_of_another_type_are_converted_to_the_models(dtype):
     x = (rows(1, 2, 4) * 3).to(dtype)
     result = sw.attribute(mlp(), x, method="gradient", target=0)
     assert result.values.dtype == torch.float64
@@ -373,7 +377,7 @@ def test_inputs_of_another_type_are_brought_to_the_models(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_models_in_half_precision(dtype):
+def test_models_in_half_precision_give_finite_values(dtype):
     model = conv_net().to(dtype)
     for method in sw.methods():
         result = sw.attribute(model, X, method=method, target=0)
@@ -382,7 +386,7 @@ def test_models_in_half_precision(dtype):
 
 
 @pytest.mark.parametrize("ambient", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
-def test_the_result_can_be_used_anywhere(ambient):
+def test_the_result_can_be_used_in_autograd_whatever_the_grad_mode_of_the_call(ambient):
     model = conv_net()
     with ambient():
         result = sw.attribute(model, X, method="integrated_gradients", target=0)
@@ -391,19 +395,23 @@ def test_the_result_can_be_used_anywhere(ambient):
     assert factor.grad is not None
 
 
-# ---- without an end
+# ---- unbounded arguments
 
 
-def looped():
+def self_containing_list():
     itself = []
     itself.append(itself)
     return itself
 
 
 @each(
-    ("argument", "value", "said"),
+    ("argument", "value", "pattern"),
     [
-        ("inputs", looped(), r"inputs: they are nested more than 32 levels deep, or contain themselves\. Pass"),
+        (
+            "inputs",
+            self_containing_list(),
+            r"inputs: they are nested more than 32 levels deep, or contain themselves\. Pass",
+        ),
         ("inputs", range(10**9), r"inputs: expected"),
         ("target", range(10**9), r"target: expected one class for each of the 2 inputs, got 1000000000"),
         ("class_names", range(10**9), r"class_names: expected at most 1000000 items, got range"),
@@ -411,13 +419,13 @@ def looped():
     ],
     ids=str,
 )
-def test_what_has_no_end_is_not_gone_through(argument, value, said):
+def test_unbounded_arguments_are_refused_without_iterating_over_them(argument, value, pattern):
     settings = {"inputs": X, "method": "gradient", "target": 0, argument: value}
-    with pytest.raises((TypeError, ValueError), match=said):
+    with pytest.raises((TypeError, ValueError), match=pattern):
         sw.attribute(conv_net(), **settings)
 
 
-def test_complex_rows_and_labels_are_refused_whatever_they_hold():
+def test_complex_rows_and_labels_are_refused():
     table, complex_ = rows(0, 6, 4), torch.zeros(6, dtype=torch.complex64)
     with pytest.raises(TypeError, match=r"inputs: .* holds complex numbers"):
         sw.attribute(mlp(), complex_.new_zeros(4), background=table.numpy(), method="gradient", target=0)
@@ -425,7 +433,7 @@ def test_complex_rows_and_labels_are_refused_whatever_they_hold():
         sw.importance(mlp(), table.numpy(), complex_, method="gradient", target=0, progress=False)
 
 
-def test_captums_switches_and_tuples_are_looked_at():
+def test_captums_flags_and_tuples_are_checked():
     with pytest.raises(TypeError, match=r"abs: expected True or False, got 'x'"):
         sw.from_captum(Saliency(conv_net()), abs="x")
     model = conv_net()
@@ -434,6 +442,6 @@ def test_captums_switches_and_tuples_are_looked_at():
         sw.attribute(model, X, method=method, target=0)
 
 
-def test_a_fill_that_does_not_fit_is_an_error_of_the_sweep_whatever_is_measured():
+def test_a_sweep_refuses_an_invalid_fill_even_if_no_metric_uses_it():
     with pytest.raises((TypeError, ValueError), match=r"fill|baseline"):
         sw.sweep(conv_net(), X[:1], "smoothgrad", {"n_samples": [1, 2]}, ["similarity"], fill={1}, progress=False)

@@ -1,4 +1,4 @@
-"""Baselines: each name's closed form, tensors, functions, and what is refused."""
+"""Baselines: the closed form of each name, tensors, functions, defaults, and invalid values."""
 
 import numpy as np
 import pytest
@@ -14,41 +14,41 @@ X = images(2, 2, 3, 9, 12)
 PIXELS = PixelRange(torch.tensor([-1.0, -2.0, 0.5]).view(3, 1, 1), torch.tensor([1.0, 2.0, -0.5]).view(3, 1, 1))
 
 
-def of(value, x=X, pixels=PIXELS, seed=0):
+def compute(value, x=X, pixels=PIXELS, seed=0):
     kind = ImageKind(pixels) if x.ndim == 4 else Kind()
     result = baseline_of(value, x, kind, seed)
     assert result.shape == x.shape
     assert result.dtype == x.dtype
     assert result.data_ptr() != x.data_ptr()
-    result.zero_()  # it is nobody else's memory
+    result.zero_()  # the result shares no memory: writing to it must not change the next call's
     return baseline_of(value, x, kind, seed)
 
 
 @pytest.mark.parametrize("name", ["black", "white"])
-def test_black_and_white_are_pixels(name):
-    assert torch.equal(of(name), getattr(PIXELS, name).double().expand_as(X))
+def test_black_and_white_are_those_of_the_pixel_range(name):
+    assert torch.equal(compute(name), getattr(PIXELS, name).double().expand_as(X))
 
 
 def test_zero():
-    assert torch.equal(of("zero"), torch.zeros_like(X))
+    assert torch.equal(compute("zero"), torch.zeros_like(X))
 
 
 def test_mean_is_one_color_per_image():
-    assert far(of("mean"), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
+    assert far(compute("mean"), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
     flat = rows(1, 3, 7)
-    assert far(of("mean", flat, None), flat.mean(1, keepdim=True).expand_as(flat)) < 1e-14
+    assert far(compute("mean", flat, None), flat.mean(1, keepdim=True).expand_as(flat)) < 1e-14
 
 
 def test_blur_keeps_a_constant_image():
     flat = torch.tensor([0.2, -3.0, 7.0], dtype=torch.float64).view(1, 3, 1, 1).expand(2, 3, 9, 12)
-    assert far(of("blur", flat), flat) < 1e-14
+    assert far(compute("blur", flat), flat) < 1e-14
 
 
 def test_blur_of_a_point_is_a_gaussian_of_a_tenth_of_the_shorter_side():
     x = torch.zeros(1, 1, 41, 61, dtype=torch.float64)
     x[0, 0, 20, 30] = 1
-    result = of("blur", x)[0, 0]
-    assert float(result.sum()) == pytest.approx(1, abs=1e-12)  # nothing gets lost inside
+    result = compute("blur", x)[0, 0]
+    assert float(result.sum()) == pytest.approx(1, abs=1e-12)  # nothing is lost away from the border
     assert torch.allclose(result, result.flip(0), atol=1e-15)
     assert torch.allclose(result, result.flip(1), atol=1e-15)
     ratio = np.exp(-0.5 / 4.1**2)
@@ -58,10 +58,10 @@ def test_blur_of_a_point_is_a_gaussian_of_a_tenth_of_the_shorter_side():
 
 
 def test_blur_is_linear_and_keeps_channels_and_images_apart():
-    a, b = of("blur", X), of("blur", X.flip(0))
+    a, b = compute("blur", X), compute("blur", X.flip(0))
     assert far(a.flip(0), b) < 1e-14
-    assert far(of("blur", 2 * X + 1), 2 * a + 1) < 1e-14
-    alone = of("blur", X[:1, 1:2], PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+    assert far(compute("blur", 2 * X + 1), 2 * a + 1) < 1e-14
+    alone = compute("blur", X[:1, 1:2], PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
     assert far(alone, a[:1, 1:2]) < 1e-14
     assert float(a.var()) < 0.5 * float(X.var())
 
@@ -69,24 +69,24 @@ def test_blur_is_linear_and_keeps_channels_and_images_apart():
 @each("size", [(1, 1), (1, 8), (2, 2), (3, 50)])
 def test_blur_of_tiny_images(size):
     x = images(0, 1, 3, *size)
-    result = of("blur", x)
+    result = compute("blur", x)
     assert bool(torch.isfinite(result).all())
     assert float(x.min()) - 1e-12 <= float(result.min())
     assert float(result.max()) <= float(x.max()) + 1e-12
 
 
 def test_noise_lies_between_black_and_white_and_follows_its_seed():
-    result = of("noise")
+    result = compute("noise")
     low, high = torch.minimum(PIXELS.black, PIXELS.white), torch.maximum(PIXELS.black, PIXELS.white)
     assert bool(((result >= low) & (result <= high)).all())
-    assert torch.equal(result[0], result[1]), "an image's baseline depends on the image beside it"
-    assert torch.equal(result, of("noise"))
-    assert not torch.equal(result, of("noise", seed=1))
+    assert torch.equal(result[0], result[1]), "an image's baseline depends on the rest of the batch"
+    assert torch.equal(result, compute("noise"))
+    assert not torch.equal(result, compute("noise", seed=1))
 
 
 def test_noise_is_uniform():
     x = torch.zeros(1, 1, 200, 200, dtype=torch.float64)
-    result = of("noise", x, PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+    result = compute("noise", x, PixelRange(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
     n = x.numel()
     assert float(result.mean()) == pytest.approx(1 / 2, abs=5 * (1 / 12 / n) ** 0.5)
     assert float(result.square().mean()) == pytest.approx(1 / 3, abs=5 * (4 / 45 / n) ** 0.5)
@@ -94,10 +94,10 @@ def test_noise_is_uniform():
 
 def test_noise_leaves_torchs_own_random_state_alone_and_ignores_the_default_type():
     state = torch.get_rng_state()
-    result = of("noise", X.float())
+    result = compute("noise", X.float())
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(of("noise", X.float()), result)
+        assert torch.equal(compute("noise", X.float()), result)
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
@@ -105,7 +105,7 @@ def test_noise_leaves_torchs_own_random_state_alone_and_ignores_the_default_type
 
 def test_noise_of_rows_spans_each_rows_own_range():
     x = rows(1, 3, 50)
-    result = of("noise", x, None)
+    result = compute("noise", x, None)
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     assert bool(((result >= low) & (result <= high)).all())
     shares = (result - low) / (high - low)
@@ -114,18 +114,18 @@ def test_noise_of_rows_spans_each_rows_own_range():
 
 @each("shape", [(), (3, 1, 1), (1, 3, 1, 1), (1, 3, 9, 12), (3, 9, 12), (2, 3, 9, 12), (2, 1, 1, 1), (9, 12)])
 @each("dtype", [torch.float32, torch.float64, torch.int64])
-def test_a_tensor_that_broadcasts(shape, dtype):
+def test_a_tensor_is_broadcast(shape, dtype):
     value = (rows(1, *shape) if shape else rows(1, 1)[0]).mul(9).to(dtype)
-    assert torch.equal(of(value), value.double().expand_as(X))
+    assert torch.equal(compute(value), value.double().expand_as(X))
 
 
 def test_an_array_a_parameter_and_a_function():
     value = rows(1, 3, 9, 12)
-    assert torch.equal(of(value.numpy()), value.expand_as(X))
-    assert torch.equal(of(nn.Parameter(value)), value.expand_as(X))
-    assert torch.equal(of(lambda x: x.flip(-1)), X.flip(-1))
-    assert torch.equal(of(lambda x: value), value.expand_as(X))
-    assert not of(nn.Parameter(value)).requires_grad
+    assert torch.equal(compute(value.numpy()), value.expand_as(X))
+    assert torch.equal(compute(nn.Parameter(value)), value.expand_as(X))
+    assert torch.equal(compute(lambda x: x.flip(-1)), X.flip(-1))
+    assert torch.equal(compute(lambda x: value), value.expand_as(X))
+    assert not compute(nn.Parameter(value)).requires_grad
 
 
 @each(
@@ -140,32 +140,32 @@ def test_an_array_a_parameter_and_a_function():
     ],
     ids=["reversed", "other byte order", "long", "read-only", "16-bit", "bools"],
 )
-def test_arrays_that_torch_does_not_take(view):
+def test_arrays_that_torch_cannot_convert_directly(view):
     value = view(images(1, 1, 3, 9, 12).numpy()[0])
-    assert torch.equal(of(value), torch.from_numpy(value.astype(np.float64)).expand_as(X))
+    assert torch.equal(compute(value), torch.from_numpy(value.astype(np.float64)).expand_as(X))
 
 
-def test_a_function_that_runs_out_of_memory_says_that():
+def test_an_out_of_memory_error_of_a_function_is_raised_unchanged():
     def hungry(x):
         raise torch.OutOfMemoryError("no more")
 
     with pytest.raises(torch.OutOfMemoryError, match="no more"):
-        of(hungry)
+        compute(hungry)
 
 
 def test_a_function_that_works_in_place_gets_a_copy():
     before = X.clone()
-    of(lambda x: x.zero_())
+    compute(lambda x: x.zero_())
     assert torch.equal(X, before)
 
 
-def test_nothing_said_is_black_for_images_and_zero_for_rows():
-    assert torch.equal(of(None), of("black"))
-    assert torch.equal(of(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
+def test_the_default_is_black_for_images_and_zero_for_rows():
+    assert torch.equal(compute(None), compute("black"))
+    assert torch.equal(compute(None, rows(), None), torch.zeros(2, 4, dtype=torch.float64))
 
 
 @each(
-    ("value", "error", "said"),
+    ("value", "error", "pattern"),
     [
         ("blak", ValueError, r"baseline: 'blak' is not known\. Did you mean 'black'"),
         (
@@ -204,37 +204,37 @@ def test_nothing_said_is_black_for_images_and_zero_for_rows():
         (lambda x: x + 1j, TypeError, r"baseline: expected real numbers"),
     ],
 )
-def test_what_is_no_baseline(value, error, said):
-    with pytest.raises(error, match=said):
-        of(value)
+def test_invalid_baselines_are_refused(value, error, pattern):
+    with pytest.raises(error, match=pattern):
+        compute(value)
 
 
 @each("value", [0, 0.5, np.float64(0.5), torch.tensor(0.5)])
 def test_a_number_is_a_baseline(value):
-    assert torch.equal(of(value), torch.full_like(of("zero"), float(value)))
+    assert torch.equal(compute(value), torch.full_like(compute("zero"), float(value)))
 
 
 @pytest.mark.parametrize("name", ["black", "white"])
-def test_rows_have_no_black(name):
+def test_black_and_white_are_refused_for_rows(name):
     with pytest.raises(ValueError, match=rf"baseline: '{name}' means {name} pixels.*Use 'zero' or a tensor"):
-        of(name, rows(), None)
+        compute(name, rows(), None)
 
 
-def test_rows_have_no_blur():
+def test_blur_is_refused_for_rows():
     with pytest.raises(ValueError, match=r"baseline: 'blur' needs images.*Use 'mean'"):
-        of("blur", rows(), None)
+        compute("blur", rows(), None)
 
 
-# ---- through the front door: on a linear model the baseline can be read off the attribution
+# ---- through sw.attribute: a linear model's attribution reveals the baseline
 
 
 @each("name", ["black", "white", "mean", "zero", "blur", "noise", None])
-def test_integrated_gradients_start_from_it(name):
+def test_integrated_gradients_start_from_the_baseline(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 9 * 12, 1)).double()
     weights = model[1].weight.detach().view(1, 3, 9, 12)
     result = sw.attribute(model, X, method="integrated_gradients", baseline=name, n_steps=1, seed=5)
-    start = of(name, X, PixelRange(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), seed=5)
+    start = compute(name, X, PixelRange(torch.zeros(3, 1, 1), torch.ones(3, 1, 1)), seed=5)
     assert torch.allclose(X - result.values / weights, start, rtol=0, atol=1e-9)
 
 
@@ -263,20 +263,20 @@ BYTES = (images() * 255).to(torch.uint8)
         ([BYTES[0], BYTES[1]], "black", ""),
         ([NORMAL[0], BYTES[1]], "zero", "the value of black pixels is unknown"),
     ],
-    ids=["normal", "far", "unit", "whole", "bytes", "list", "mixed"],
+    ids=["normal", "shifted", "unit", "integers", "bytes", "list", "mixed"],
 )
-def test_the_default_is_zero_unless_a_transform_or_bytes_tell_what_black_is(flat, x, named, noted):
+def test_the_default_is_zero_unless_bytes_define_black(flat, x, named, noted):
     result = sw.attribute(flat, x, n_steps=1)
-    seen = (result.score - flat[1].bias.detach()).detach()  # = w . x
+    product = (result.score - flat[1].bias.detach()).detach()  # = w . x
     assert result.settings["baseline"] == named
-    assert far(result.values.flatten(1).sum(1), seen) < 1e-12  # from zero, which is black here
-    said = [note for note in result.notes if "baseline" in note]
-    assert len(said) == bool(noted)
-    assert not noted or noted in said[0]
+    assert far(result.values.flatten(1).sum(1), product) < 1e-12  # from zero, which is black here
+    notes = [note for note in result.notes if "baseline" in note]
+    assert len(notes) == bool(noted)
+    assert not noted or noted in notes[0]
     assert torch.equal(sw.attribute(flat, x, **result.settings).values, result.values)
 
 
-def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_black(flat):
+def test_with_a_transform_the_default_is_black_only_if_its_value_is_known(flat):
     image = BYTES[0].movedim(0, -1).numpy()
 
     def local(p):
@@ -297,25 +297,25 @@ def test_a_transform_that_tells_nothing_gives_zero_and_one_that_tells_gives_its_
 
 
 @pytest.mark.parametrize("name", ["black", "white"])
-def test_pixels_that_nothing_tells_are_refused_in_words(flat, name):
+def test_black_and_white_are_refused_if_their_values_are_unknown(flat, name):
     for method in ("integrated_gradients", "expected_gradients"):
         settings = {"baselines": name} if method == "expected_gradients" else {"baseline": name}
-        said = rf"'{name}' means {name} pixels, but their values are unknown.*or pass the image and transform="
-        with pytest.raises(ValueError, match=said):
+        pattern = rf"'{name}' means {name} pixels, but their values are unknown.*or pass the image and transform="
+        with pytest.raises(ValueError, match=pattern):
             sw.attribute(flat, NORMAL, method=method, **settings)
     with pytest.raises(ValueError, match="pass the image and transform="):
         sw.ablate(flat, NORMAL[:1], np.ones((8, 8), dtype=bool), fill=name)
 
 
-def test_a_baseline_does_not_depend_on_the_images_beside_it(flat):
-    """One in [0, 1], for which noise is uniform there, beside one that isn't."""
+def test_a_baseline_does_not_depend_on_the_rest_of_the_batch(flat):
+    """One image lies in [0, 1], which its noise then spans; the other does not."""
     both = torch.cat([images()[:1], NORMAL[:1]])
     for value in ({}, {"baseline": "noise"}, {"method": "expected_gradients", "n_samples": 3}):
         alone = sw.attribute(flat, both[:1], **value).values
         assert far(sw.attribute(flat, both, **value).values[:1], alone) < 1e-12
 
 
-def test_settings_name_each_inputs_own_default_and_can_be_written_down():
+def test_settings_name_the_default_of_each_input_and_can_be_serialized():
     class Both(nn.Module):
         def __init__(self):
             super().__init__()
@@ -338,7 +338,7 @@ def test_settings_name_each_inputs_own_default_and_can_be_written_down():
     assert "# model, inputs, baseline: yours" in attribution.to_code()
 
 
-def test_expected_gradients_name_what_they_draw_from(flat):
+def test_settings_of_expected_gradients_name_the_default_baselines(flat):
     assert sw.attribute(flat, NORMAL, method="expected_gradients", n_samples=1).settings["baselines"] == "noise"
 
 

@@ -1,4 +1,4 @@
-"""Blur-IG: the blur against scipy's, the sum against closed forms."""
+"""Blur-IG: the blur compared with scipy's, the attributions with closed forms."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ def explain(model, x=X, **settings):
 
 
 def blurred(x, sigma):
-    """By scipy's cosine transform."""
+    """Blur by scipy's cosine transform."""
     spectrum = fft.dctn(x.numpy(), axes=(-2, -1))
     rows, columns = (np.pi * np.arange(n) / n for n in x.shape[-2:])
     spectrum *= np.exp(-0.5 * sigma**2 * (rows[:, None] ** 2 + columns**2))
@@ -45,20 +45,20 @@ QUADRATIC = flat(Formula(lambda x: ((x @ FORM) * x).sum(1) + x @ WEIGHTS))
 
 @each("sigma", [0.05, 0.7, 2.1, 30.0])
 @each("shape", [(2, 3, 7, 10), (1, 1, 16, 16), (1, 2, 1, 9), (1, 1, 5, 2)])
-def test_the_blur_is_the_cosine_transforms(shape, sigma):
+def test_the_blur_equals_scipys_cosine_transform(shape, sigma):
     x = images(4, *shape)
     assert far(scale_space(x)(sigma), blurred(x, sigma)) < 1e-13
 
 
 @pytest.mark.parametrize("sigma", [2.0, 3.5, 9.0])
-def test_the_blur_is_scipys_gaussian_filter(sigma):
-    """From 2 pixels on, a Gaussian and its samples on the grid are the same to 1e-8."""
+def test_the_blur_equals_scipys_gaussian_filter(sigma):
+    """For sigma of at least 2 pixels, the continuous and the sampled Gaussian agree to 1e-8."""
     x = images(4, 1, 2, 24, 31)
     expected = ndimage.gaussian_filter(x.numpy(), sigma, axes=(-2, -1), mode="reflect", truncate=12)
     assert far(scale_space(x)(sigma), torch.from_numpy(expected)) < 1e-7
 
 
-def test_the_blur_keeps_the_mean_and_begins_with_the_image_itself():
+def test_the_blur_keeps_the_mean_and_starts_with_the_image():
     space = scale_space(X)
     assert torch.equal(space(0.0), X)
     assert far(space(1e-9), X) < 1e-14
@@ -67,12 +67,12 @@ def test_the_blur_keeps_the_mean_and_begins_with_the_image_itself():
     assert far(space(200.0), X.mean((2, 3), keepdim=True).expand_as(X)) < 1e-14
 
 
-def test_blurring_twice_is_blurring_once():
+def test_two_blurs_equal_one_of_their_combined_width():
     assert far(scale_space(scale_space(X)(1.2))(0.5), scale_space(X)(1.3)) < 1e-13
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_the_blur_keeps_the_type_and_computes_in_32_bits_at_least(dtype):
+def test_the_blur_keeps_the_dtype_and_computes_in_float32_at_least(dtype):
     x = X.to(dtype)
     result = scale_space(x)(1.5)
     assert result.dtype == dtype
@@ -97,7 +97,7 @@ def test_linear_is_exact_in_every_estimate(n_steps):
 
 @each("n_steps", [1, 2, 5, 16])
 def test_squares_are_exact(n_steps):
-    """For F = sum f(x), each pixel goes its own way: a = f(x) - f(L(s_max)), here x^2."""
+    """For F = sum f(x), pixels are independent: a = f(x) - f(L(s_max)), here with f(x) = x^2."""
     assert (
         far(explain(flat(Formula(lambda x: (x**2).sum(1))), n_steps=n_steps).values, X**2 - blurred(X, STRONGEST) ** 2)
         < 1e-12
@@ -106,7 +106,7 @@ def test_squares_are_exact(n_steps):
 
 @each("n_steps", [1, 2, 5, 16])
 def test_any_quadratic_is_complete(n_steps):
-    """The slope is linear on each interval: its mean is that of the ends."""
+    """The gradient is linear on each interval, so its mean there is that of the two ends."""
     for estimate in estimates(QUADRATIC, X, "blur_ig", blur_level=LEVEL, n_steps=n_steps, score="value"):
         scale = estimate.values.abs().sum(dim=(1, 2, 3))
         assert estimate.delta is None or bool((estimate.delta.abs() < 1e-13 * scale).all())
@@ -115,13 +115,13 @@ def test_any_quadratic_is_complete(n_steps):
     assert float(scale.min()) > 1
 
 
-# ---- the sum
+# ---- quadrature
 
 
 @each("n_steps", [1, 2, 3, 7, 11, 16, 29])
 @each("chunk_size", [1, 6, 64])
-def test_every_estimate_is_the_sum_over_the_nodes_seen(n_steps, chunk_size):
-    """Straight from the formula, with scipy's blur and the slope 4 x^3 + a form."""
+def test_every_estimate_is_the_sum_over_the_visited_nodes(n_steps, chunk_size):
+    """The reference is the formula with scipy's blur and the exact gradient, 4 x^3 plus a linear term."""
     model = flat(Formula(lambda x: (x**4).sum(1) + ((x @ FORM) * x).sum(1)))
 
     def slope(x):
@@ -150,7 +150,7 @@ def test_it_converges_with_the_square_of_the_step():
     assert errors[-1] < 1e-3
 
 
-def test_delta_is_its_definition():
+def test_delta_equals_its_definition():
     model = conv_net()
     x = images()
     result = explain(model, x, n_steps=3, target=[1, 2], score="logit")
@@ -162,7 +162,7 @@ def test_delta_is_its_definition():
 
 @each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
 @each("n_steps", [1, 7, 16])
-def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
+def test_the_result_does_not_depend_on_the_chunk_size(chunk_size, n_steps):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"n_steps": n_steps, "target": [2, 0, 3], "score": "logit"}
     whole = explain(model, x, chunk_size=1024, **settings)
@@ -178,7 +178,7 @@ def test_in_chunks_it_is_the_same_as_in_one(chunk_size, n_steps):
 # ---- images
 
 
-def test_an_image_of_one_color_gets_nothing():
+def test_an_image_of_one_color_gets_zeros():
     x = torch.tensor([0.2, 0.9, 0.5], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     result = explain(conv_net(), x, n_steps=4, target=1, score="logit")
     assert float(result.values.abs().max()) < 1e-15
@@ -205,7 +205,7 @@ def test_the_blur_is_a_fraction_of_the_shorter_side():
 
 
 @each("n_steps", [1, 2, 7, 64, 100, 1500, 3000])
-def test_what_is_held_is_bounded_and_let_go(n_steps):
+def test_the_number_of_held_nodes_is_bounded_and_they_are_released(n_steps):
     order = coarse_to_fine(n_steps + 1, None if n_steps <= blur_ig_file._OPEN else blur_ig_file._OPEN // 2)
     integral = blur_ig_file._Trapezoid(n_steps, torch.zeros(1), torch.full((1,), float(n_steps)))
     for node in order:
@@ -215,7 +215,7 @@ def test_what_is_held_is_bounded_and_let_go(n_steps):
     assert len(integral._held) <= 1
 
 
-def test_what_is_no_image_is_refused():
+def test_rows_and_a_blur_level_of_zero_are_refused():
     with pytest.raises(ValueError, match=r"Blur-IG needs images \(N, C, H, W\), got inputs of shape \(2, 4\)\. Use"):
         explain(mlp(), rows(), target=1, score="logit")
     with pytest.raises(ValueError, match=r"blur_level: expected a number of at least 0\.01, got 0"):

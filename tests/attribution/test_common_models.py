@@ -1,4 +1,4 @@
-"""Models of several inputs, wrapped, compiled, scripted and quantized ones, and those of other libraries."""
+"""Models with several inputs; wrapped, compiled, scripted and quantized models; models of other libraries."""
 
 import enum
 import json
@@ -23,7 +23,7 @@ METHODS = sw.methods()
 
 
 def raw_gradient(scores, *leaves):
-    """The gradients of the sum of the scores, by autograd alone."""
+    """Compute the gradients of the sum of the scores with autograd alone."""
     leaves = [leaf.clone().requires_grad_() for leaf in leaves]
     return torch.autograd.grad(scores(*leaves).sum(), leaves)
 
@@ -32,7 +32,7 @@ def raw_gradient(scores, *leaves):
 
 
 class Bilinear(nn.Module):
-    """Two rows of numbers; nothing but a product of both and a square of one."""
+    """A bilinear form of two inputs, plus the square of the first."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Bilinear(nn.Module):
 
 
 class OneDict(Bilinear):
-    """The same, given one dict."""
+    """The same model, called with one dict."""
 
     def forward(self, batch):
         return super().forward(batch["a"], batch["b"])
@@ -62,22 +62,22 @@ FORMS = {
 
 
 def joint(model, a0, b0):
-    """Integrated Gradients of both together from (a0, b0): the slopes are linear along the way."""
+    """Return exact Integrated Gradients of both inputs from (a0, b0); gradients are linear along the path."""
     w = model.w.detach()[TARGET]
     for_a = torch.einsum("nij,nj->ni", w, (B + b0) / 2) + A + a0
     return (A - a0) * for_a, (B - b0) * torch.einsum("nij,ni->nj", w, (A + a0) / 2)
 
 
-def ask(model, inputs, method="integrated_gradients", **settings):
+def run(model, inputs, method="integrated_gradients", **settings):
     sizes = {"n_steps": 4} if method == "integrated_gradients" else {}
     return sw.attribute(model, inputs, method=method, **{"target": TARGET, **sizes, **settings})
 
 
 @each("form", FORMS)
-def test_together_each_part_is_exact(form):
+def test_inputs_explained_together_are_exact(form):
     kind, inputs = FORMS[form]
     model = kind()
-    result = ask(model, inputs)
+    result = run(model, inputs)
     assert dict(result.parts) == {"a": (4,), "b": (5,)}
     for name, expected in zip("ab", joint(model, A * 0, B * 0), strict=True):
         part = result.part(name)
@@ -85,7 +85,7 @@ def test_together_each_part_is_exact(form):
         assert part.input_shape == expected.shape
         assert part.parts == {}
     plain = Bilinear()(A, B)[range(3), TARGET].detach()
-    assert far(result.values.sum(1), plain) < 1e-13  # all of F(x) - F(0), over both
+    assert far(result.values.sum(1), plain) < 1e-13  # F(x) - F(0), summed over both inputs
     assert float(result.delta.abs().max()) < 1e-12
     assert far(result.score, plain) < 1e-14
 
@@ -94,13 +94,13 @@ def test_together_each_part_is_exact(form):
 def test_baselines_by_name(form):
     kind, inputs = FORMS[form]
     model, a0, b0 = kind(), rows(5, 3, 4), rows(6, 1, 5)
-    result = ask(model, inputs, baseline={"a": a0, "b": b0})
+    result = run(model, inputs, baseline={"a": a0, "b": b0})
     for name, expected in zip("ab", joint(model, a0, b0), strict=True):
         assert far(result.part(name).values, expected) < 1e-13
-    only_b = ask(model, inputs, baseline={"b": b0})
+    only_b = run(model, inputs, baseline={"b": b0})
     for name, expected in zip("ab", joint(model, A * 0, b0), strict=True):
         assert far(only_b.part(name).values, expected) < 1e-13
-    means = ask(model, inputs, baseline="mean")  # each its own
+    means = run(model, inputs, baseline="mean")  # the mean of each input
     local = [x.mean(1, keepdim=True).expand_as(x) for x in (A, B)]
     for name, expected in zip("ab", joint(model, *local), strict=True):
         assert far(means.part(name).values, expected) < 1e-13
@@ -108,10 +108,10 @@ def test_baselines_by_name(form):
 
 @each("form", FORMS)
 @each("explain_", ["a", ["a"], "b"])
-def test_one_of_them_beside_the_other_as_it_is(form, explain_):
+def test_one_input_is_explained_while_the_other_is_held(form, explain_):
     kind, inputs = FORMS[form]
     model = kind()
-    result = ask(model, inputs, explain=explain_)
+    result = run(model, inputs, explain=explain_)
     w = model.w.detach()[TARGET]
     expected = {
         "a": A * (torch.einsum("nij,nj->ni", w, B) + A),
@@ -124,21 +124,21 @@ def test_one_of_them_beside_the_other_as_it_is(form, explain_):
 
 
 @each("explain_", [0, -2, "a", [0]])
-def test_by_position(explain_):
-    result = ask(Bilinear(), (A, B), explain=explain_)
-    assert torch.equal(result.values, ask(Bilinear(), (A, B), explain="a").values)
+def test_inputs_can_be_chosen_by_position(explain_):
+    result = run(Bilinear(), (A, B), explain=explain_)
+    assert torch.equal(result.values, run(Bilinear(), (A, B), explain="a").values)
 
 
 @each("explain_", [None, ["a", "b"], ["b", "a"], [1, 0], ("a", 1)])
-def test_all_of_them_in_any_order(explain_):
-    result = ask(Bilinear(), (A, B), explain=explain_)
-    assert torch.equal(result.values, ask(Bilinear(), (A, B)).values)
+def test_all_inputs_can_be_named_in_any_order(explain_):
+    result = run(Bilinear(), (A, B), explain=explain_)
+    assert torch.equal(result.values, run(Bilinear(), (A, B)).values)
     assert list(result.parts) == ["a", "b"]
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "expected_gradients"])
 @each("explain_", [None, "a", "b"])
-def test_what_is_held_goes_with_its_sample_in_every_chunk(method, explain_):
+def test_held_inputs_stay_with_their_samples_at_every_chunk_size(method, explain_):
     result = [
         sw.attribute(Bilinear(), (A, B), method=method, target=TARGET, explain=explain_, chunk_size=size).values
         for size in (1, 3, 8, 100)
@@ -152,7 +152,7 @@ def test_what_is_held_goes_with_its_sample_in_every_chunk(method, explain_):
     assert far(torch.cat(alone), result[0]) < 1e-12
 
 
-def test_the_noise_is_of_each_inputs_own_range():
+def test_the_noise_scales_with_the_range_of_each_input():
     class Cubes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -170,7 +170,7 @@ def test_the_noise_is_of_each_inputs_own_range():
 
 
 class Words(nn.Module):
-    """Tokens and a mask of whole numbers, and the numbers that are explained."""
+    """Takes integer tokens, a boolean mask, some settings, and the float input that is explained."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ TEXT = {"input_ids": IDS, "mask": IDS > 0, "image": rows(4, 3, 4), "scale": 2.0,
 
 
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "integrated_gradients", "smoothgrad"])
-def test_whole_numbers_and_settings_are_held(method):
+def test_integers_and_settings_are_held(method):
     model = Words()
     result = sw.attribute(model, TEXT, method=method, target=TARGET)
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_whole_numbers_and_settings_are_held(method):
     assert far(result.values, expected) < 1e-13
 
 
-def test_what_is_held_stays_the_callers_also_where_the_model_writes_to_it():
+def test_a_model_that_writes_to_held_inputs_does_not_change_the_callers():
     class Careless(Words):
         def forward(self, input_ids, mask, image):
             input_ids += 1
@@ -216,7 +216,7 @@ def test_what_is_held_stays_the_callers_also_where_the_model_writes_to_it():
         assert torch.equal(value, TEXT[name])
 
 
-def test_a_table_that_all_samples_share_is_given_as_it_is():
+def test_a_table_that_all_samples_share_is_passed_unchanged():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -231,7 +231,7 @@ def test_a_table_that_all_samples_share_is_given_as_it_is():
     assert far(result.values, x * model.net.weight[1].detach() * shared.mean(0)[1]) < 1e-13
 
 
-def test_a_mapping_inside_and_a_list_of_tensors():
+def test_nested_mappings_and_lists_of_tensors():
     class Nested(nn.Module):
         def __init__(self):
             super().__init__()
@@ -251,8 +251,8 @@ LONG = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=to
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_embeddings_in_place_of_tokens(samples):
-    """(1, T, F) and (3, T, F) among several inputs are batches, as said, and no images."""
+def test_embeddings_instead_of_tokens(samples):
+    """Among several inputs, (1, T, F) and (3, T, F) are batches of sequences, not images."""
 
     class Reader(nn.Module):
         def __init__(self):
@@ -272,7 +272,7 @@ def test_embeddings_in_place_of_tokens(samples):
 
 BAD = {
     "no such name": ({"explain": "c"}, ValueError, r"explain: 'c' is not known.*'a'"),
-    "no such place": ({"explain": 2}, ValueError, r"explain: '2' is not known"),
+    "no such position": ({"explain": 2}, ValueError, r"explain: '2' is not known"),
     "twice": ({"explain": ["a", 0]}, ValueError, r"explain: expected one or more of \['a', 'b'\], each once"),
     "none of them": ({"explain": []}, ValueError, r"explain: expected one or more of"),
     "a baseline of another's shape": (
@@ -286,19 +286,19 @@ BAD = {
 
 
 @each("case", BAD)
-def test_a_question_about_several_inputs_that_is_none(case):
-    settings, error, said = BAD[case]
-    with pytest.raises(error, match=said):
-        ask(Bilinear(), (A, B)).part("c") if settings is None else ask(Bilinear(), (A, B), **settings)
+def test_invalid_requests_for_several_inputs_are_refused(case):
+    settings, error, pattern = BAD[case]
+    with pytest.raises(error, match=pattern):
+        run(Bilinear(), (A, B)).part("c") if settings is None else run(Bilinear(), (A, B), **settings)
 
 
-def test_a_baseline_for_an_input_that_is_not_explained_is_told():
+def test_a_baseline_for_an_unknown_input_is_refused():
     with pytest.raises(ValueError, match=r"baseline: .*'c'"):
-        ask(Bilinear(), (A, B), baseline={"a": A * 0, "c": B * 0})
+        run(Bilinear(), (A, B), baseline={"a": A * 0, "c": B * 0})
 
 
 @each(
-    ("inputs", "settings", "said"),
+    ("inputs", "settings", "pattern"),
     [
         (A, {"explain": "a"}, r"explain: there is only one input"),
         (
@@ -311,9 +311,9 @@ def test_a_baseline_for_an_input_that_is_not_explained_is_told():
     ],
     ids=range(4),
 )
-def test_inputs_that_cannot_be_explained(inputs, settings, said):
-    with pytest.raises(ValueError, match=said):
-        ask(Bilinear(), inputs, **settings)
+def test_inputs_that_cannot_be_explained(inputs, settings, pattern):
+    with pytest.raises(ValueError, match=pattern):
+        run(Bilinear(), inputs, **settings)
 
 
 # ---- wrapped, compiled, scripted, quantized
@@ -322,7 +322,7 @@ X = images()
 
 
 class Lightning(nn.Module):
-    """What a Lightning module does that others don't: properties that raise, a log that needs a trainer."""
+    """Behaves like a Lightning module: some properties raise, and logging needs a trainer."""
 
     def __init__(self):
         super().__init__()
@@ -345,7 +345,7 @@ class Lightning(nn.Module):
 
     def log(self, name, value):
         if self._trainer is None:
-            self.logged.append(name)  # its own log warns and does nothing
+            self.logged.append(name)  # Lightning's log only warns in this case
 
     def training_step(self, batch):
         raise NotImplementedError
@@ -356,7 +356,7 @@ class Lightning(nn.Module):
 
 
 class Inside(nn.Module):
-    """A model of which another is a part."""
+    """A model that contains another one."""
 
     def __init__(self, net):
         super().__init__()
@@ -394,14 +394,14 @@ def scripted(net):
 WRAPPERS = {wrap.__name__: wrap for wrap in (compiled, compiled_itself, in_parallel, lightning)}
 
 
-# Wrappers and changes concern how a model is run, not the method: one for each of what methods take from a pass.
+# Wrappers and changes affect how a model runs, not the methods: one method for each kind of pass suffices.
 TYPICAL = ("gradient", "guided_backprop", "integrated_gradients", "grad_cam")
 
 
 @each("nested", [False, True], ids=["whole", "part"])
 @each("wrapper", WRAPPERS)
 @pytest.mark.parametrize("method", TYPICAL)
-def test_what_is_around_a_model_does_not_matter(method, wrapper, nested):
+def test_wrappers_do_not_change_the_result(method, wrapper, nested):
     plain = Inside(conv_net()) if nested else conv_net()
     wrapped = Inside(WRAPPERS[wrapper](conv_net())) if nested else WRAPPERS[wrapper](conv_net())
     before = state_of(wrapped)
@@ -414,8 +414,8 @@ def test_what_is_around_a_model_does_not_matter(method, wrapper, nested):
         assert result.layer.endswith(expected.layer.rpartition(".")[2])
 
 
-class Made(nn.Module):
-    """Its class wants an argument to make an object."""
+class NeedsArgument(nn.Module):
+    """A module whose ``__new__`` needs an argument."""
 
     def __new__(cls, net):
         return super().__new__(cls)
@@ -428,7 +428,7 @@ class Made(nn.Module):
         return self.net(x)
 
 
-def reparametrised(change, attribute="weight"):
+def reparametrized(change, attribute="weight"):
     def wrap(net):
         torch.manual_seed(3)
         change(net[2], attribute)
@@ -437,8 +437,8 @@ def reparametrised(change, attribute="weight"):
     return wrap
 
 
-def with_forward_of_its_own(net):
-    """As libraries do that move weights between devices: forward is a partial that knows the module."""
+def with_instance_forward(net):
+    """Set forward to a partial of the module, as libraries do that move weights between devices."""
 
     def forward(module, x):
         return type(module).forward(module, x)
@@ -448,13 +448,13 @@ def with_forward_of_its_own(net):
 
 
 CHANGED = {
-    "weight norm": reparametrised(nn.utils.parametrizations.weight_norm),
-    "weight norm by hooks": reparametrised(nn.utils.weight_norm),
-    "spectral norm": reparametrised(nn.utils.parametrizations.spectral_norm),
-    "spectral norm by hooks": reparametrised(nn.utils.spectral_norm),
-    "pruned": reparametrised(partial(prune.random_unstructured, amount=0.3)),
-    "a forward of its own": with_forward_of_its_own,
-    "a class of its own": Made,
+    "weight norm": reparametrized(nn.utils.parametrizations.weight_norm),
+    "weight norm by hooks": reparametrized(nn.utils.weight_norm),
+    "spectral norm": reparametrized(nn.utils.parametrizations.spectral_norm),
+    "spectral norm by hooks": reparametrized(nn.utils.spectral_norm),
+    "pruned": reparametrized(partial(prune.random_unstructured, amount=0.3)),
+    "a forward on the instance": with_instance_forward,
+    "a class with __new__": NeedsArgument,
     "in channels last": lambda net: net.to(memory_format=torch.channels_last),
     "shared memory": lambda net: net.share_memory(),
 }
@@ -463,9 +463,9 @@ CHANGED = {
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @each("change", CHANGED)
 @pytest.mark.parametrize("method", TYPICAL)
-def test_a_model_that_was_changed_is_explained_as_it_is_now(method, change):
+def test_a_changed_model_is_explained_in_its_current_state(method, change):
     model = CHANGED[change](conv_net()).eval()
-    case = Kind(lambda: model, X, [1, 2], layer="net.4" if change == "a class of its own" else "4")
+    case = Kind(lambda: model, X, [1, 2], layer="net.4" if change == "a class with __new__" else "4")
     before = state_of(model)
     result = explain(case, model, method)
     assert state_of(model) == before
@@ -478,7 +478,7 @@ SCRIPTED = r"(method: .*ReLUs|layer: the layers) of a scripted, traced or export
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @each("make", [torch.jit.script, scripted], ids=["scripted", "traced"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_scripted_model_has_gradients_and_hides_the_rest(method, make):
+def test_a_scripted_model_has_gradients_but_no_accessible_relus_or_layers(method, make):
     model = make(conv_net())
     case = Kind(lambda: model, X, [1, 2])
     if {"relu", "layer"} & {*METHODS[method].needs}:
@@ -491,7 +491,7 @@ def test_a_scripted_model_has_gradients_and_hides_the_rest(method, make):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_model_with_a_scripted_part(method):
-    """What is around the part can be seen; a rule for ReLUs that misses some of them would be a wrong map."""
+    """Layers outside that part are accessible, but a ReLU rule that misses the ReLUs inside would give a wrong map."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), torch.jit.trace(conv_net(), X)).double()
     case = Kind(lambda: model, X, [1, 2], layer="1")
@@ -504,7 +504,7 @@ def test_a_model_with_a_scripted_part(method):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("method", METHODS)
-def test_a_quantized_model_has_no_gradient_and_that_is_said(method):
+def test_a_quantized_model_is_refused_because_it_has_no_gradient(method):
     if not hasattr(torch.ao, "quantization") or torch.backends.quantized.engine == "none":
         pytest.skip("this torch does not quantize")
     plain = conv_net().float()
@@ -532,7 +532,7 @@ RNNS = {
     "RNN": partial(nn.RNN, nonlinearity="relu"),
     "LSTM": nn.LSTM,
     "GRU": nn.GRU,
-    "both ways": partial(nn.LSTM, bidirectional=True),
+    "bidirectional": partial(nn.LSTM, bidirectional=True),
     "projected": partial(nn.LSTM, proj_size=2),
 }
 
@@ -558,7 +558,7 @@ def test_dropout_between_recurrent_layers_does_nothing_in_eval_mode(kind, method
 @pytest.fixture(scope="module")
 def hugging_face():
     transformers = pytest.importorskip("transformers")
-    transformers.utils.logging.set_verbosity_error()  # that torchvision is missing, at each processor
+    transformers.utils.logging.set_verbosity_error()  # else each processor warns that torchvision is missing
     return transformers
 
 
@@ -571,7 +571,7 @@ def vit(transformers):
     small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ViTConfig(image_size=16, patch_size=4, hidden_dropout_prob=0.1, **small, **LABELS)
     model = transformers.ViTForImageClassification(config)
-    for parameter in model.parameters():  # its own are so small that nothing would be seen
+    for parameter in model.parameters():  # the initial parameters are too small for a visible effect
         nn.init.normal_(parameter, std=0.3)
     return model.double().eval()
 
@@ -597,15 +597,15 @@ def logits(output):
 
 
 def block_tokens(tokens):
-    """Of a class token and 16 patches, the patches."""
+    """Drop the class token and arrange the 16 patches in a grid."""
     return tokens[:, 1:].mT.reshape(len(tokens), -1, 4, 4)
 
 
 PIXELS = images(0, 2, 3, 16, 16)
 
 
-def blocks_of(model):
-    """The path of the first of the ViT's two blocks: its place differs between versions of the library."""
+def first_block_of(model):
+    """Return the path of the first of the ViT's two blocks, which differs between versions of the library."""
     (path,) = [
         path for path, module in model.named_modules() if type(module).__name__ == "ViTLayer" and path.endswith("0")
     ]
@@ -615,7 +615,9 @@ def blocks_of(model):
 @pytest.mark.parametrize("method", METHODS)
 def test_hugging_faces_vit(hugging_face, method):
     model = vit(hugging_face)
-    case = Kind(lambda: model, PIXELS, [1, 3], relu=False, layer=blocks_of(model), grid=block_tokens, scores=logits)
+    case = Kind(
+        lambda: model, PIXELS, [1, 3], relu=False, layer=first_block_of(model), grid=block_tokens, scores=logits
+    )
     before, why = state_of(model), reason(case, method)
     if why is not None:
         with pytest.raises(ValueError, match=why):
@@ -641,11 +643,11 @@ def test_hugging_faces_resnet(hugging_face, method):
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize("reshape", ["by position", "tokens", block_tokens], ids=["found", "by name", "function"])
+@pytest.mark.parametrize("reshape", ["by position", "tokens", block_tokens], ids=["by position", "by name", "function"])
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_plus_plus", "layer_cam"])
 def test_a_layer_of_the_vit_by_path(hugging_face, method, reshape):
     model = vit(hugging_face)
-    case = Kind(lambda: model, PIXELS, [1, 3], layer=blocks_of(model), grid=block_tokens, scores=logits)
+    case = Kind(lambda: model, PIXELS, [1, 3], layer=first_block_of(model), grid=block_tokens, scores=logits)
     result = explain(case, model, method, layer=case.layer, reshape=reshape)
     assert far(result.values, ORACLES[method](case, model)) < 1e-10
     assert bool(result.values.any())
@@ -658,10 +660,10 @@ def test_a_layer_of_the_vit_by_path(hugging_face, method, reshape):
     )
 
 
-def test_behind_the_last_block_the_vits_patches_are_read_by_nobody(hugging_face):
-    """Which is why the block before it is the default."""
+def test_after_the_last_block_the_vits_patches_do_not_affect_the_score(hugging_face):
+    """Therefore, the block before it is the default layer."""
     model = vit(hugging_face)
-    last = blocks_of(model)[:-1] + "1"
+    last = first_block_of(model)[:-1] + "1"
     case = Kind(lambda: model, PIXELS, [1, 3], layer=last, grid=block_tokens, scores=logits)
     assert not bool(at_layer(case, model)[1].any())
     assert not bool(explain(case, model, "grad_cam", layer=last).values.any())
@@ -703,15 +705,15 @@ def test_an_image_a_processor_and_a_class_by_name(hugging_face, make, method):
         sw.attribute(model, IMAGE, transform=processor, method=method, target="owls")
 
 
-# ---- torchvision and timm, as they look from outside
+# ---- transforms and configs like those of torchvision and timm
 
 
 class Preset(nn.Module):
-    """Torchvision's: resize, crop, normalize."""
+    """A transform like torchvision's: resize, crop, normalize."""
 
     def forward(self, image):
-        seen = np.asarray(image.resize((24, 16), Image.Resampling.BILINEAR).crop((4, 0, 20, 16)), dtype=np.float32)
-        return (torch.from_numpy(seen).movedim(-1, 0) / 255 - 0.4) / 0.2
+        pixels = np.asarray(image.resize((24, 16), Image.Resampling.BILINEAR).crop((4, 0, 20, 16)), dtype=np.float32)
+        return (torch.from_numpy(pixels).movedim(-1, 0) / 255 - 0.4) / 0.2
 
 
 @dataclass
@@ -720,7 +722,7 @@ class Weights:
     meta: dict
 
 
-class Net_Weights(enum.Enum):  # noqa: N801 - torchvision's way
+class Net_Weights(enum.Enum):  # noqa: N801 - torchvision's naming
     DEFAULT = Weights(Preset, {"categories": NAMES})
 
     @property
@@ -744,7 +746,7 @@ def test_torchvisions_weights_from_end_to_end():
     assert far(ig.values.flatten(1).sum(1) - ig.delta, change[:, 2]) < 1e-5  # from black, which is -2
 
 
-def test_timms_own_config_from_end_to_end():
+def test_timms_config_from_end_to_end():
     model = conv_net()
     model.pretrained_cfg = {
         "input_size": (3, 16, 16),
@@ -755,8 +757,8 @@ def test_timms_own_config_from_end_to_end():
         "label_names": NAMES,
     }
     result = sw.attribute(model, IMAGE, method="gradient", target="dog")
-    seen = Preset()(IMAGE)[None].double()  # the same recipe
-    (expected,) = raw_gradient(lambda leaf: model(leaf)[:, 1], seen)
+    pixels = Preset()(IMAGE)[None].double()  # the same preprocessing as in the config
+    (expected,) = raw_gradient(lambda leaf: model(leaf)[:, 1], pixels)
     assert far(result.values, expected) < 1e-6
     assert any("data config is used" in note for note in result.notes)
     explicit = sw.attribute(model, IMAGE, method="gradient", target=1, transform=model.pretrained_cfg)
@@ -764,6 +766,6 @@ def test_timms_own_config_from_end_to_end():
     assert not any("data config" in note for note in explicit.notes)
 
 
-def test_a_model_in_a_simple_namespace_is_no_model():
+def test_a_namespace_with_a_forward_is_refused_as_a_model():
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got a SimpleNamespace"):
         sw.attribute(types.SimpleNamespace(forward=mlp()), rows())

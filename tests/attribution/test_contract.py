@@ -1,7 +1,7 @@
-"""What every method promises, the ones of tomorrow included: this file never names one.
+"""The contract of every registered method, including future ones: this file names none of them.
 
-The model has everything that running it can disturb: BatchNorm statistics, dropout, a counter, a lazy buffer,
-gradients, frozen parameters, hooks. Whatever happens, all of it is as before, byte by byte.
+The model has all the state that running it could change: BatchNorm statistics, dropout, a counter, a lazy buffer,
+gradients, frozen parameters, hooks. After success, error or cancellation, all of it must be the same, byte by byte.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import saliency_widgets as sw
 from saliency_widgets.attribution.errors import Cancelled
 
 METHODS = sw.methods()
-# What runs the model doesn't know the method: one that takes gradients and one that cuts at a layer stand for all where
-# each is asked the same in many circumstances.
+# The code that runs the model doesn't depend on the method, so tests of many circumstances take two typical methods:
+# one of input gradients and one of a layer.
 TYPICAL = [
     next(name for name, entry in METHODS.items() if not entry.params),
     next(name for name, entry in METHODS.items() if "layer" in entry.needs),
@@ -28,7 +28,7 @@ WORK = {"n_steps": 6, "n_samples": 6, "chunk_size": 4}  # several chunks, and qu
 
 
 class Trap(nn.Module):
-    """Does nothing, until the pass for which it is set, and from there on."""
+    """The identity, which raises ``error`` from pass ``springs_at`` on, if that is set."""
 
     passes = tallied("passes")
 
@@ -74,7 +74,7 @@ def make(dtype=torch.float64, training=False):
     x = torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
     with torch.no_grad():
         model.norm.running_mean.uniform_(-0.1, 0.1, generator=generator)
-    model.conv(x).sum().backward()  # gradients that somebody is collecting
+    model.conv(x).sum().backward()  # gradients that the caller is accumulating
     model.conv2.requires_grad_(False)
     model.conv.register_forward_hook(lambda *_: None)
     model.conv.register_forward_pre_hook(lambda *_: None)
@@ -92,15 +92,15 @@ def explain(method, model, x, **more):
 
 
 def passes_of(method, **kind):
-    """How many passes of the model a success takes."""
+    """Return the number of model passes of a successful run."""
     model, x = make(**kind)
     explain(method, model, x)
     return model.traps[2].passes
 
 
 @contextlib.contextmanager
-def as_found(model, x):
-    """Everything is the same at the end of the block as at its beginning."""
+def unchanged(model, x):
+    """Check that the block changes neither the model nor its input."""
     before, inputs = state_of(model), x.clone()
     yield
     after = state_of(model)
@@ -122,9 +122,9 @@ def dtype(request):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_success_leaves_everything_as_found_and_estimates_are_valid(method, training, dtype):
+def test_success_changes_nothing_and_estimates_are_valid(method, training, dtype):
     model, x = make(dtype, training)
-    with as_found(model, x):
+    with unchanged(model, x):
         result = explain(method, model, x)
     assert result
     for estimate in result:
@@ -154,7 +154,7 @@ def test_success_leaves_everything_as_found_and_estimates_are_valid(method, trai
     spent = [estimate.evaluations for estimate in result]
     assert spent == sorted(spent)
     assert spent[0] >= 1
-    assert bool(result[-1].values.any()), "this model and input give nothing to see"
+    assert bool(result[-1].values.any()), "the result is all zeros, so the test proves nothing"
     assert any("training mode" in note for note in result[-1].notes) == training
 
 
@@ -168,7 +168,7 @@ def test_success_leaves_everything_as_found_and_estimates_are_valid(method, trai
 def test_the_callers_grad_mode_neither_matters_nor_changes(method, ambient):
     model, x = make()
     expected = explain(method, model, x)[-1].values
-    with as_found(model, x), ambient():
+    with unchanged(model, x), ambient():
         modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         for estimate in estimates(model, x, method, target=[1, 3], **settings_of(method)):
             assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == modes
@@ -203,17 +203,17 @@ def test_the_same_call_gives_the_same_bits(method, training, dtype):
         *itertools.product(OTHERS, [1], ["first", "last"], [True]),
     ],
 )
-def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method, trap, when, training):
+def test_an_error_inside_the_model_is_reported_and_changes_nothing(method, trap, when, training):
     passes = passes_of(method, training=training)
     model, x = make(training=training)
     culprit = model.traps[trap]
     culprit.error = RuntimeError("no more")
     culprit.springs_at = {"first": 1, "second": min(2, passes), "last": passes}[when]
-    with as_found(model, x), pytest.raises(ValueError, match=rf"layer 'traps\.{trap}' \(Trap\).*no more") as caught:
+    with unchanged(model, x), pytest.raises(ValueError, match=rf"layer 'traps\.{trap}' \(Trap\).*no more") as caught:
         explain(method, model, x)
     assert caught.value.__cause__ is culprit.error
     culprit.springs_at = None
-    with as_found(model, x):
+    with unchanged(model, x):
         assert explain(method, model, x)[-1].complete  # the next call works
 
 
@@ -224,13 +224,13 @@ def test_an_error_inside_the_model_is_told_and_leaves_everything_as_found(method
         *itertools.product(OTHERS, [KeyboardInterrupt()], [True]),
     ],
 )
-def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interruption, training):
+def test_an_interruption_inside_the_model_is_raised_unchanged(method, interruption, training):
     passes = passes_of(method, training=training)
     for springs_at in sorted({1, 2, passes}):
         model, x = make(training=training)
         trap = model.traps[1]
         trap.error, trap.springs_at = interruption, springs_at
-        with as_found(model, x), pytest.raises(type(interruption)) as caught:
+        with unchanged(model, x), pytest.raises(type(interruption)) as caught:
             explain(method, model, x)
         assert caught.value is interruption
         trap.springs_at = None
@@ -241,14 +241,14 @@ def test_an_interruption_inside_the_model_passes_through_as_it_is(method, interr
 @pytest.mark.parametrize("method", METHODS)
 def test_it_can_be_cancelled_anywhere_in_a_pass(method, training):
     model, x = make(training=training)
-    requested = []
+    checks = []
     before = model.traps[2].passes
-    expected = explain(method, model, x, check=lambda: requested.append(1))[-1].values
+    expected = explain(method, model, x, check=lambda: checks.append(1))[-1].values
     passes = model.traps[2].passes - before
-    # Forward and backward of each pass, and not only between them.
-    assert len(requested) > 4 * passes
+    # The check is called inside the forward and backward pass, not only between passes.
+    assert len(checks) > 4 * passes
     begun = []
-    for turn in sorted({1, 2, len(requested), *range(1, len(requested), max(1, len(requested) // 5))}):
+    for turn in sorted({1, 2, len(checks), *range(1, len(checks), max(1, len(checks) // 5))}):
         count = []
 
         def check(turn=turn, count=count):
@@ -257,41 +257,41 @@ def test_it_can_be_cancelled_anywhere_in_a_pass(method, training):
                 raise Cancelled
 
         before = model.traps[2].passes
-        with as_found(model, x), pytest.raises(Cancelled):
+        with unchanged(model, x), pytest.raises(Cancelled):
             explain(method, model, x, check=check)
         begun.append(model.traps[2].passes - before)
     assert begun == sorted(begun)
     assert begun[-1] <= passes
-    assert torch.equal(explain(method, model, x)[-1].values, expected), "asking changes no bit"
+    assert torch.equal(explain(method, model, x)[-1].values, expected), "the cancellation checks changed the result"
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_giving_up_between_two_estimates_leaves_everything_as_found(method, training):
+def test_closing_the_generator_between_two_estimates_changes_nothing(method, training):
     model, x = make(training=training)
     running = estimates(model, x, method, target=[1, 3], **settings_of(method))
-    with as_found(model, x):
+    with unchanged(model, x):
         for _ in running:
-            with as_found(model, x):
+            with unchanged(model, x):
                 pass
             break
         running.close()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_between_two_estimates_the_model_is_the_callers(method):
-    """A generator that slept inside a context of its own would impose it on the caller."""
+def test_between_two_estimates_the_caller_can_use_the_model(method):
+    """A generator that was suspended inside a context manager would impose that context on the caller."""
     model, x = make()
-    with as_found(model, x):
+    with unchanged(model, x):
         for _ in estimates(model, x, method, target=[1, 3], **settings_of(method)):
             leaf = x.clone().requires_grad_()
             plain = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)[0]
             assert torch.equal(plain, torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)[0])
-            with as_found(model, x):
+            with unchanged(model, x):
                 pass
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_it_says_about_itself(method):
+def test_a_methods_description_is_complete(method):
     entry = METHODS[method]
     assert entry.name == method
     assert entry.title
@@ -307,7 +307,7 @@ def test_what_it_says_about_itself(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_its_settings_repeat_it(method, dtype):
+def test_the_settings_reproduce_the_result(method, dtype):
     model, x = make(dtype)
     result = sw.attribute(model, x, method=method, score="probability", contrast=[0, 1], **settings_of(method))
     again = sw.attribute(model, x, **result.settings)
@@ -324,8 +324,8 @@ def test_its_settings_repeat_it(method, dtype):
         if baseline == "black" or any(param.name == "baseline" for param in entry.params)
     ],
 )
-def test_the_callers_default_device_is_not_where_we_compute(method, baseline):
-    """People who have a GPU set it as torch's default device; here "meta" stands for it, which holds no numbers."""
+def test_the_callers_default_device_is_not_used(method, baseline):
+    """Users may set a GPU as torch's default device; "meta", whose tensors hold no values, stands in for it here."""
     model = Delicate().eval()
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     settings = {name: value for name, value in WORK.items() if name in {p.name for p in METHODS[method].params}}

@@ -1,4 +1,4 @@
-"""Deconvnet: what it is beside the rule itself, which test_guided_backprop.py checks with Guided Backprop's."""
+"""Properties of Deconvnet. Its backward rule is checked in test_guided_backprop.py, with that of Guided Backprop."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ def deconvnet(model, x, **settings):
     return sw.attribute(model, x, method="deconvnet", **{"target": 1, **settings})
 
 
-def test_by_numbers():
-    """relu(x1 - x2) * 2 - relu(x2): backwards 2 and -1, of which the second is cut, whatever the input."""
+def test_numeric_example():
+    """For 2 relu(x1 - x2) - relu(x2), the gradients 2 and -1 reach the ReLUs; -1 is set to 0, whatever the input."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), linear(torch.tensor([2.0, -1.0]).double())).double()
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 1.0]]))
@@ -31,14 +31,14 @@ def test_without_max_pooling_every_input_gets_the_same_map(net):
     assert float(result.abs().max()) > 0
 
 
-def test_max_pooling_lets_the_image_in():
+def test_with_max_pooling_the_map_depends_on_the_input():
     model = conv_net()
     model[4] = nn.AdaptiveMaxPool2d(2)
     result = deconvnet(model, images()).values
     assert far(result[0], result[1]) > 0.1
 
 
-def test_a_batch_of_several_classes_is_its_samples_one_by_one():
+def test_a_batch_with_several_targets_equals_its_samples_alone():
     model, x = conv_net(), images(0, 3, 3, 8, 8)
     together = deconvnet(model, x, target=[2, 0, 3])
     for i, target in enumerate([2, 0, 3]):
@@ -47,13 +47,13 @@ def test_a_batch_of_several_classes_is_its_samples_one_by_one():
         assert far(together.score[i : i + 1], alone.score) < 1e-13
 
 
-def test_smoothgrad_averages_it():
+def test_smoothgrad_can_average_deconvnet():
     model, x = mlp(), rows()
     result = sw.attribute(model, x, method="smoothgrad", base="deconvnet", n_samples=3, target=1)
-    assert far(result.values, deconvnet(model, x).values) < 1e-14  # the same map at every noise
+    assert far(result.values, deconvnet(model, x).values) < 1e-14  # the map does not depend on the noise
 
 
-def test_a_model_without_relu_is_refused_by_name():
+def test_a_model_without_relu_is_refused_with_the_names_of_its_activations():
     model = mlp(activation=nn.GELU)
     with pytest.raises(ValueError, match=r"Deconvnet changes the.*ran none, only gelu \(2 times\).*Use 'gradient'"):
         deconvnet(model, rows())
@@ -62,7 +62,7 @@ def test_a_model_without_relu_is_refused_by_name():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_a_scripted_model_is_refused_and_told_why():
+def test_a_scripted_model_is_refused_with_the_reason():
     scripted = torch.jit.trace(mlp(), rows())
     with pytest.raises(ValueError, match=r"Deconvnet can't access the ReLUs of a scripted, traced or exported model"):
         deconvnet(scripted, rows())

@@ -1,4 +1,4 @@
-"""Known errors of other libraries: that they are there, and that the same question has its exact answer here."""
+"""Known errors of other libraries: each is reproduced, and the same request has an exact result here."""
 
 import copy
 
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.filterwarnings(
 )
 X = torch.tensor([[0.5, -2.0, 3.0, 1.0], [1.5, 0.25, -1.0, 2.0]], dtype=torch.float64)
 W = torch.tensor([1.0, -2.0, 0.5, 4.0], dtype=torch.float64)
-FLOAT32 = 1e-6  # the weights and sums of captum and PAIR are of that type, whatever the model's
+FLOAT32 = 1e-6  # captum and PAIR use float32 weights and sums whatever the model's type
 
 
 # ---- captum
 
 
 @pytest.mark.parametrize("n", [2, 5, 50])
-def test_captums_trapezoid_gives_a_linear_model_too_little(n):
+def test_captums_trapezoid_rule_underestimates_a_linear_model(n):
     """Its n weights are 1/n, and 1/2n at both ends: they sum to (n - 1) / n."""
     model = linear(W, 3.0)
     peer = ca.IntegratedGradients(model).attribute(X, n_steps=n, method="riemann_trapezoid")
@@ -38,8 +38,8 @@ def test_captums_trapezoid_gives_a_linear_model_too_little(n):
     assert far(ours.values, W * X) < 1e-14
 
 
-def test_captums_vargrad_of_a_linear_model_is_rounding():
-    """The mean of the squares minus the square of the mean, in float32: 1e12 minus 1e12, where the variance is 0."""
+def test_captums_vargrad_of_a_linear_model_is_rounding_error():
+    """captum subtracts the squared mean from the mean of squares in float32: 1e12 minus 1e12 for a variance of 0."""
     steep = linear((1e3 * W + 1e6).float())
     torch.manual_seed(0)
     peer = ca.NoiseTunnel(ca.Saliency(steep)).attribute(X.float(), nt_type="vargrad", nt_samples=50, stdevs=0.5)
@@ -49,7 +49,7 @@ def test_captums_vargrad_of_a_linear_model_is_rounding():
 
 
 def test_captums_smoothgrad_averages_absolute_values():
-    """SmoothGrad is the mean gradient: where gradients have both signs, that of the absolute values is another."""
+    """SmoothGrad is the mean gradient; where gradients have both signs, the mean of absolute values differs from it."""
     model, x = Formula(lambda x: (20 * x).sin().sum(1)), torch.linspace(0, 1, 40, dtype=torch.float64)[None]
     sigma, n = 0.15, 400
     exact = 20 * (20 * x).cos() * np.exp(-200 * sigma**2)
@@ -63,7 +63,7 @@ def test_captums_smoothgrad_averages_absolute_values():
 
 
 class Functional(nn.Module):
-    """Two layers of which each rectifies by a function."""
+    """Three linear layers with a given activation between them."""
 
     def __init__(self, rectified):
         super().__init__()
@@ -77,7 +77,7 @@ class Functional(nn.Module):
 
 
 def by_hand(model, x, slope):
-    """Guided Backprop: at each ReLU the gradient's positive part, where the ReLU has a slope."""
+    """Compute Guided Backprop: at each ReLU, the positive part of the gradient times the slope."""
     a = model.first(x)
     b = model.second(model.rectified(a))
     g = model.last.weight.expand(len(x), -1)
@@ -94,7 +94,7 @@ def by_hand(model, x, slope):
     ],
     ids=["a function", "ReLU6"],
 )
-def test_captums_guided_backprop_of_what_is_no_relu_module_is_the_plain_gradient(rectified, slope):
+def test_captums_guided_backprop_ignores_relus_other_than_nn_relu(rectified, slope):
     model, x = Functional(rectified), 4 * X
     peer = ca.GuidedBackprop(model).attribute(x.clone())
     plain = ca.Saliency(model).attribute(x.clone(), abs=False)
@@ -104,7 +104,7 @@ def test_captums_guided_backprop_of_what_is_no_relu_module_is_the_plain_gradient
     assert far(sw.attribute(model, x, method="guided_backprop", score="value").values, expected) < 1e-13
 
 
-def test_captums_guided_backprop_says_nothing_of_a_model_without_relus():
+def test_captums_guided_backprop_accepts_a_model_without_relus():
     model = Functional(nn.SiLU())
     peer = ca.GuidedBackprop(model).attribute(X.clone())
     assert torch.equal(peer, ca.Saliency(model).attribute(X.clone(), abs=False))
@@ -112,7 +112,7 @@ def test_captums_guided_backprop_says_nothing_of_a_model_without_relus():
         sw.attribute(model, X, method="guided_backprop", score="value")
 
 
-def test_captums_integrated_gradients_train_the_models_batchnorm():
+def test_captums_integrated_gradients_update_the_models_batchnorm_statistics():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)).double().train()
     copied, before = copy.deepcopy(model), state_of(model)
     ca.IntegratedGradients(copied).attribute(images(), target=1, n_steps=4)
@@ -124,7 +124,7 @@ def test_captums_integrated_gradients_train_the_models_batchnorm():
     assert state_of(model) == before
 
 
-def test_captum_does_not_take_a_dict_as_output():
+def test_captum_does_not_support_a_dict_as_output():
     inner = linear(W, 3.0)
 
     class Named(nn.Module):
@@ -155,8 +155,8 @@ def gradients_of(model):
 
 
 @pytest.mark.parametrize("n", [3, 25])
-def test_pairs_integrated_gradients_weigh_the_ends_like_the_middle(n):
-    """n gradients at equal distances from 0 to 1, 1/n each: of sum x^3 it makes 1 + 1 / (2 (n - 1)) of x^3."""
+def test_pairs_integrated_gradients_weight_the_ends_like_the_middle(n):
+    """Its n equidistant gradients from 0 to 1 weigh 1/n each: for sum x^3, it gives (1 + 1 / (2 (n - 1))) x^3."""
     model = Formula(lambda x: (x**3).sum(1))
     peer = pair.IntegratedGradients().GetMask(X[0].numpy(), gradients_of(model), x_steps=n)
     factor = 3 * np.mean(np.linspace(0, 1, n) ** 2)
@@ -166,7 +166,7 @@ def test_pairs_integrated_gradients_weigh_the_ends_like_the_middle(n):
     assert far(exact.values, X**3) < 1e-13
     rule = {"quadrature": "trapezoid", "n_steps": n - 1}
     ours = sw.attribute(model, X, method="integrated_gradients", score="value", **rule)
-    assert far(ours.values, X**3 * (1 + 1 / (2 * (n - 1) ** 2))) < 1e-13  # the same gradients, the ends half
+    assert far(ours.values, X**3 * (1 + 1 / (2 * (n - 1) ** 2))) < 1e-13  # the same gradients, half weight at the ends
 
 
 def test_pairs_image_of_a_map_of_zeros_is_nan():
@@ -185,8 +185,8 @@ def test_pairs_image_of_a_map_of_zeros_is_nan():
 # ---- torch-cam and pytorch-grad-cam
 
 
-def test_torchcams_overlay_squares_in_eight_bits_and_wraps():
-    """A mask of 16 of 255 squares to 256, which is 0: it is painted as nothing; one of 15 as almost the strongest."""
+def test_torchcams_overlay_overflows_in_eight_bits():
+    """A mask value of 16 squares to 256, which wraps to 0 and is invisible, while 15 is shown as almost the maximum."""
     black = Image.new("RGB", (8, 8))
 
     def painted(strength):
@@ -203,8 +203,11 @@ def test_torchcams_overlay_squares_in_eight_bits_and_wraps():
 
 
 def test_a_model_keeps_its_relus_and_their_hooks():
-    """Pytorch-grad-cam puts a module of its own in the place of each ReLU, calls eval, and afterwards puts one new
-    ReLU everywhere: what was in place, trained or hooked is so no more."""
+    """Guided Backprop leaves the model unchanged.
+
+    pytorch-grad-cam replaces each ReLU by a module of its own, calls eval, and finally puts one new ReLU everywhere,
+    so in-place flags, the training mode and hooks are lost.
+    """
     model = conv_net().train()
     model[1] = nn.ReLU(inplace=True)
     model[3].register_forward_hook(lambda _m, _i, _o: None)

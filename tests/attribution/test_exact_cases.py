@@ -21,7 +21,7 @@ def values(model, x=X, *, method, **params):
 
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad"])
-def test_linear_the_gradient_is_the_weights_with_noise_and_without(method):
+def test_linear_the_gradient_is_the_weights_with_and_without_noise(method):
     assert far(values(linear(W, 3.0), method=method), W.expand_as(X)) < 1e-14
 
 
@@ -38,7 +38,7 @@ def test_linear_integrated_gradients_is_exact_at_any_number_of_steps(rule, n_ste
 
 
 def test_linear_the_variance_over_noise_is_zero_also_in_float32():
-    """Where sum of squares minus square of sum would leave rounding of size 1e6 * 1e-7."""
+    """The mean of squares minus the squared mean would leave rounding errors: both are about 1e12 in float32."""
     steep = (1e3 * W + 1e6).float()
     result = values(linear(steep), X.float(), method="smoothgrad", statistic="variance")
     assert float(result.abs().max()) == 0
@@ -53,7 +53,7 @@ def test_linear_the_variance_over_noise_is_zero_also_in_float32():
         ("expected_gradients", {"n_samples": 2000, "baselines": "zero"}),
     ],
 )
-def test_linear_beyond_where_the_sliders_end(method, params):
+def test_linear_with_more_samples_or_steps_than_the_sliders_allow(method, params):
     result = sw.attribute(linear(W, 3.0), X, method=method, score="value", **params)
     assert result.evaluations == params.get("n_samples", params.get("n_steps", 0) + 1)
     assert far(result.values, W.expand_as(X) if method == "smoothgrad" else W * X) < 1e-12
@@ -85,7 +85,7 @@ def test_cubes_gauss_legendre_is_exact(n_steps):
 
 @each(("rule", "error"), [("trapezoid", 1 / 2), ("midpoint", -1 / 4)])
 @each("n_steps", [1, 2, 5, 10, 100])
-def test_cubes_the_other_rules_err_by_what_theory_says(rule, error, n_steps):
+def test_cubes_the_other_rules_have_their_theoretical_errors(rule, error, n_steps):
     """The integral of 3 t^2: the trapezoid rule gives 1 + 1/(2 n^2), the midpoint rule 1 - 1/(4 n^2)."""
     result = sw.attribute(power(3), X, method="integrated_gradients", quadrature=rule, n_steps=n_steps, score="value")
     assert far(result.values, X**3 * (1 + error / n_steps**2)) < 1e-13
@@ -123,8 +123,8 @@ def moments(x, s):
     )
 
 
-def assert_statistically(result, expected, standard_error):
-    """Each within 4 standard errors, and all together scattered as widely as they should be."""
+def assert_within_sampling_error(result, expected, standard_error):
+    """Check that all z-scores are below 4, and that together they have mean 0 and mean square 1."""
     z = (result - expected) / standard_error
     assert float(z.abs().max()) < 4
     assert float(z.square().mean()) == pytest.approx(1, abs=5 * (2 / z.numel()) ** 0.5)
@@ -148,14 +148,14 @@ def test_cubes_smoothgrad_is_the_gradient_plus_three_times_the_variance_of_the_n
     second, fourth, _ = moments(WIDE, SIGMA)
     result = noisy("mean")
     standard_error = 3 * ((fourth - second**2) / N).sqrt()
-    assert_statistically(result.values, 3 * WIDE**2 + 3 * SIGMA**2, standard_error)
-    # What it says of its own accuracy is right, to within the sampling error of a standard deviation.
+    assert_within_sampling_error(result.values, 3 * WIDE**2 + 3 * SIGMA**2, standard_error)
+    # The reported standard error is right, to within the sampling error of a standard deviation.
     assert float((result.standard_error / standard_error).mean()) == pytest.approx(1, abs=0.02)
 
 
 def test_cubes_squared_smoothgrad():
     _, fourth, eighth = moments(WIDE, SIGMA)
-    assert_statistically(noisy("squared").values, 9 * fourth, 9 * ((eighth - fourth**2) / N).sqrt())
+    assert_within_sampling_error(noisy("squared").values, 9 * fourth, 9 * ((eighth - fourth**2) / N).sqrt())
 
 
 def test_cubes_vargrad():
@@ -165,13 +165,13 @@ def test_cubes_vargrad():
     spread = ((fourth - variance**2 * (N - 3) / (N - 1)) / N).sqrt()
     result = noisy("variance").values
     assert torch.allclose(9 * variance, 9 * (4 * WIDE**2 * SIGMA**2 + 2 * SIGMA**4))
-    # The variance of few samples is skewed: 4 standard errors hold, their mean square does not.
+    # The sample variance is skewed: z-scores are below 4, but their mean square is not 1.
     z = (result - 9 * variance) / (9 * spread)
     assert float(z.abs().max()) < 4
     assert float(z.mean()) == pytest.approx(0, abs=5 / z.numel() ** 0.5)
 
 
-def test_another_seed_is_other_noise():
+def test_another_seed_gives_other_noise():
     first, second = noisy("mean", seed=0).values, noisy("mean", seed=1).values
     assert float((first - second).abs().min()) > 0
 
@@ -183,7 +183,7 @@ def test_zero_noise_is_the_gradient(statistic):
     assert far(result, exact if statistic == "mean" else exact**2) < 1e-14
 
 
-def test_an_input_without_spread_gets_no_noise():
+def test_a_constant_input_gets_no_noise():
     flat = torch.full((1, 4), 0.7, dtype=torch.float64)
     assert far(values(power(3), flat, method="smoothgrad"), 3 * flat**2) < 1e-14
 
@@ -192,7 +192,7 @@ def test_the_noise_is_scaled_by_each_samples_own_range():
     both = torch.stack([X[0], 10 * X[0]])
     alone = [values(power(3), x[None], method="smoothgrad", n_samples=5) for x in both]
     assert far(values(power(3), both, method="smoothgrad", n_samples=5), torch.cat(alone)) < 1e-13
-    assert far(alone[1], 100 * alone[0]) < 1e-12  # all is homogeneous of degree 2
+    assert far(alone[1], 100 * alone[0]) < 1e-12  # the noise scales with x, and the gradient is homogeneous of degree 2
 
 
 @pytest.mark.parametrize("statistic", ["mean", "squared", "variance"])
@@ -261,7 +261,7 @@ def test_smoothgrad_averages_any_pointwise_method(base):
 
 @pytest.mark.parametrize("n_steps", [32, 256])
 def test_two_hidden_kinks(n_steps):
-    """relu(relu(x1) - 1 - relu(x2)) at (3, 1): on the way from zero it is 2t - 1 from the middle on."""
+    """relu(relu(x1) - 1 - relu(x2)) at (3, 1): on the path from zero it is relu(2t - 1)."""
     model = Formula(lambda x: (x[:, 0].relu() - 1 - x[:, 1].relu()).relu())
     x = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
     result = sw.attribute(
@@ -274,7 +274,7 @@ def test_two_hidden_kinks(n_steps):
 
 
 def grad_cam_model():
-    """1x1 convolution (1, -1), mean, linear (2, 3): the score is -mean(x), both channels weigh 1/hw of theirs."""
+    """1x1 convolution (1, -1), mean, linear (2, 3): the score is -mean(x), the channels' weights are 2/hw and 3/hw."""
     model = nn.Sequential(
         nn.Conv2d(1, 2, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1, bias=False)
     ).double()
@@ -293,7 +293,7 @@ def test_grad_cam_of_a_mean():
     assert far(result.score, -x.mean((1, 2, 3))) < 1e-14
 
 
-def test_grad_cam_keeps_the_evidence_against_the_class():
+def test_grad_cam_keeps_negative_values():
     x = rows(1, 1, 1, 2, 2).abs()
     result = sw.attribute(grad_cam_model(), x, method="grad_cam", score="value")
     assert bool((result.values < 0).all())
@@ -310,7 +310,7 @@ def test_the_score_and_the_evaluations_are_reported():
             assert far(result.score, (X**2).sum(1)) < 1e-15
 
 
-def test_delta_is_its_definition_and_vanishes_with_more_steps():
+def test_delta_equals_its_definition_and_vanishes_with_more_steps():
     model = Formula(lambda x: (2 * x).sin().sum(1) * x.prod(1))
     baseline = rows(2, 2, 4)
     deltas = []
@@ -327,8 +327,8 @@ def test_delta_is_its_definition_and_vanishes_with_more_steps():
 
 
 @pytest.mark.parametrize(("method", "size"), [("integrated_gradients", "n_steps"), ("smoothgrad", "n_samples")])
-def test_more_steps_of_a_model_in_half_precision_do_not_make_it_worse(method, size):
-    """Sums of a thousand terms of 8 bits each would lose whole digits."""
+def test_many_steps_of_a_model_in_half_precision_stay_accurate(method, size):
+    """Sums of 500 terms in bfloat16, which has 8 significant bits, would lose whole digits."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
     x = torch.randn(2, 6)
@@ -339,7 +339,7 @@ def test_more_steps_of_a_model_in_half_precision_do_not_make_it_worse(method, si
     assert far(result.values.float(), exact) < 0.02
 
 
-def test_smoothgrad_ends_at_its_tolerance_and_says_so():
+def test_smoothgrad_stops_at_its_tolerance_with_a_note():
     model = Formula(lambda x: (x**3).sum(1))
     settings = {"noise_level": 0.1, "score": "value", "method": "smoothgrad"}
     result = sw.attribute(model, X, n_samples=400, tolerance=0.05, **settings)
@@ -355,7 +355,7 @@ def test_smoothgrad_ends_at_its_tolerance_and_says_so():
     assert any("was used up" in note for note in over.notes)
 
 
-def test_halves_of_the_samples_agree_as_scipy_says():
+def test_agreement_is_the_rank_correlation_of_two_halves_of_the_samples():
     from scipy.stats import spearmanr
 
     model = Formula(lambda x: (x**3).sum(1))
@@ -363,7 +363,7 @@ def test_halves_of_the_samples_agree_as_scipy_says():
     settings = {"noise_level": 0.3, "score": "value", "method": "smoothgrad", "chunk_size": 4}
     result = sw.attribute(model, x, n_samples=21, **settings)
     drawn, before = [], torch.zeros_like(x)
-    for n in range(1, 22):  # the sample that is new in n
+    for n in range(1, 22):  # the means of n and n - 1 samples give the n-th sample
         fewer = sw.attribute(model, x, n_samples=n, **settings).values
         drawn.append(n * fewer - (n - 1) * before)
         before = fewer

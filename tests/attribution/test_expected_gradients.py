@@ -16,11 +16,11 @@ def explain(model, x=X, **settings):
     return sw.attribute(model, x, method="expected_gradients", **{"score": "value", **settings})
 
 
-# ---- what is drawn
+# ---- the drawn baselines
 
 
 def test_linear_is_exact_for_the_baselines_that_were_drawn():
-    """With the unit vectors as baselines, values / w tells how often each was drawn."""
+    """With the unit vectors as baselines, n (x - values / w) is the number of times that each was drawn."""
     n, stack = 200, torch.eye(4, dtype=torch.float64)
     result = explain(linear(W, 3.0), baselines=stack, n_samples=n)
     counts = n * (X - result.values / W)
@@ -56,7 +56,7 @@ def test_noise_of_an_image_lies_between_black_and_white():
     assert float((result.values - (x - 0.5)).abs().max()) < 5 / (12 * 400) ** 0.5
 
 
-def test_noise_is_the_default_and_a_name_among_others():
+def test_noise_is_the_default_and_may_be_named_in_a_list():
     argument = [None, "noise", ["noise"], ("noise",), ["noise", None]]
     result = [explain(power(3), baselines=value, n_samples=7, seed=3).values for value in argument]
     assert all(torch.equal(values, result[0]) for values in result[1:])
@@ -70,28 +70,28 @@ SEEDS = 60
 
 
 def squares(n, **settings):
-    """Over seeds: estimates of a for sum x^2, and their standard errors."""
+    """Return the estimates for sum x^2 and their reported standard errors, each stacked over seeds."""
     result = [explain(power(2), n_samples=n, seed=seed, **settings) for seed in range(SEEDS)]
     return torch.stack([f.values for f in result]), torch.stack([f.standard_error for f in result])
 
 
 def test_squares_from_zero():
-    """x^2 2 t, with t uniform: mean x^2, variance x^4 / 3."""
+    """A sample is 2 t x^2, with t uniform: mean x^2, variance x^4 / 3."""
     n = 100
-    values, said = squares(n, baselines="zero")
+    values, reported = squares(n, baselines="zero")
     standard_error = X**2 / (3 * n) ** 0.5
     z = (values - X**2) / standard_error
     assert float(z.abs().max()) < 4.5
     assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
-    assert torch.allclose((said / standard_error).mean(0), torch.ones_like(X), atol=0.02)
+    assert torch.allclose((reported / standard_error).mean(0), torch.ones_like(X), atol=0.02)
 
 
 @pytest.mark.soak
 def test_squares_from_two_baselines():
-    """E[x^2 - x'^2], whatever the way between: the mean of the two from each."""
+    """The expectation is E[x^2 - x'^2], the mean of the results for each baseline."""
     stack = torch.stack([torch.zeros(4), torch.full((4,), 2.0)]).double()
-    values, said = squares(100, baselines=stack)
-    z = (values - (X**2 - 2)) / said
+    values, reported = squares(100, baselines=stack)
+    z = (values - (X**2 - 2)) / reported
     assert float(z.abs().max()) < 5
     assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
 
@@ -99,14 +99,14 @@ def test_squares_from_two_baselines():
 def test_squares_from_noise():
     """E[x'^2] of x' uniform from low to high is (low^2 + low high + high^2) / 3."""
     low, high = X.amin(1, keepdim=True), X.amax(1, keepdim=True)
-    values, said = squares(100)
-    z = (values - (X**2 - (low**2 + low * high + high**2) / 3)) / said
+    values, reported = squares(100)
+    z = (values - (X**2 - (low**2 + low * high + high**2) / 3)) / reported
     assert float(z.abs().max()) < 5
     assert torch.allclose(z.square().mean(0), torch.ones_like(X), atol=5 * (2 / SEEDS) ** 0.5)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_from_one_baseline_it_is_integrated_gradients(seed):
+def test_with_one_baseline_it_agrees_with_integrated_gradients(seed):
     model, x, baseline = mlp(seed, activation=nn.Tanh), rows(seed + 1), rows(seed + 2, 4)
     settings = {"target": [2, 0], "score": "logit"}
     exact = sw.attribute(
@@ -117,8 +117,8 @@ def test_from_one_baseline_it_is_integrated_gradients(seed):
     assert far(result.score, exact.score) < 1e-14
 
 
-def test_standard_error_and_variance_are_of_the_samples():
-    """The samples are got from the means of n and n - 1 of them."""
+def test_the_standard_error_is_that_of_the_samples():
+    """Each sample is computed from the means of k and of k - 1 samples."""
     n, settings = 13, {"seed": 5, "chunk_size": 4}
     means = [torch.zeros_like(X), *(explain(power(3), n_samples=k, **settings).values for k in range(1, n + 1))]
     drawn = torch.stack([k * means[k] - (k - 1) * means[k - 1] for k in range(1, n + 1)])
@@ -130,11 +130,11 @@ def test_standard_error_and_variance_are_of_the_samples():
 # ---- completeness
 
 
-SEEN = []  # no local: what a hook closes over is copied with the model
+SEEN = []  # global, because what a hook closes over is copied with the model
 
 
 def scored_without_gradients(model, x, **settings):
-    """The last estimate, and the rows whose scores were asked for besides those of the inputs."""
+    """Return the final result, and the rows other than the inputs that were scored without gradients."""
     SEEN.clear()
     handle = model.register_forward_hook(
         lambda _module, inputs, output: None if output.requires_grad else SEEN.append(inputs[0].clone())
@@ -147,7 +147,7 @@ def scored_without_gradients(model, x, **settings):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
-def test_delta_is_its_definition(chunk_size):
+def test_delta_equals_its_definition(chunk_size):
     model = Formula(lambda x: (2 * x).sin().sum(1) * x.prod(1))
     result, baselines = scored_without_gradients(model, X, n_samples=11, chunk_size=chunk_size)
     assert len(baselines) == 11
@@ -165,8 +165,8 @@ def test_each_baseline_is_scored_once():
     assert far(result.delta, result.values.sum(1) - (X**2 - mean**2).sum(1)) < 1e-12
 
 
-def test_what_more_samples_will_not_bring_is_said():
-    """Half of the score has no gradient; of what has one, few samples miss a part too, which goes without saying."""
+def test_a_change_of_the_score_without_gradient_is_reported():
+    """Half of the score has no gradient, which a note reports; the sampling error of few samples needs no note."""
 
     class Half(nn.Module):
         def forward(self, x):
@@ -181,7 +181,7 @@ def test_what_more_samples_will_not_bring_is_said():
         assert not explain(power(2).eval(), baselines=baselines, n_samples=20).notes
 
 
-def test_delta_falls_with_the_samples():
+def test_delta_decreases_with_more_samples():
     deltas = [explain(power(3), baselines="zero", n_samples=n).delta.abs() for n in (5, 500)]
     assert bool((deltas[1] < deltas[0]).all())
     # From zero, sum(values) - F(x) is (mean of 3 t^2 - 1) F(x): a standard deviation of sqrt(4 / 5 / n) F(x).
@@ -193,7 +193,7 @@ def test_delta_falls_with_the_samples():
 
 @each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
 @each("baselines", [None, "blur", images(9, 5, 3, 8, 8)], ids=["noise", "blur", "stack"])
-def test_in_chunks_it_is_the_same_as_in_one(chunk_size, baselines):
+def test_the_result_does_not_depend_on_the_chunk_size(chunk_size, baselines):
     model, x = conv_net(activation=nn.Tanh), images(0, 3, 3, 8, 8)
     settings = {"baselines": baselines, "n_samples": 17, "target": [2, 0, 3], "score": "logit"}
     whole = explain(model, x, chunk_size=1024, **settings)
@@ -218,7 +218,7 @@ def test_the_draws_of_few_samples_are_the_first_of_many(baselines):
         assert torch.allclose(fewer.delta, estimate.delta, rtol=0, atol=1e-11)
 
 
-def test_lists_are_the_stack_of_what_is_in_them():
+def test_a_list_equals_the_stack_of_its_items():
     first, second = rows(4, 2, 4), rows(5, 4)
     whole = explain(power(3), baselines=torch.cat([first, second[None], torch.zeros(1, 4)]), n_samples=20)
     for value in ([first, second, "zero"], (*first, second.numpy(), "zero"), [[*first], [second[None], "zero"]]):
@@ -228,7 +228,7 @@ def test_lists_are_the_stack_of_what_is_in_them():
 
 
 @each(
-    ("baselines", "error", "said"),
+    ("baselines", "error", "pattern"),
     [
         (torch.zeros(3, 5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(3, 5\)\. Apply"),
         (torch.zeros(5), ValueError, r"baselines: expected a stack of shape \(K, 4\).*got shape \(5,\)"),
@@ -256,9 +256,9 @@ def test_lists_are_the_stack_of_what_is_in_them():
     ],
     ids=str,
 )
-def test_baselines_that_do_not_serve(baselines, error, said):
+def test_invalid_baselines_are_refused(baselines, error, pattern):
     model = power(2)
     before = state_of(model)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=pattern):
         explain(model, baselines=baselines)
     assert state_of(model) == before

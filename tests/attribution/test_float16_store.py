@@ -1,4 +1,4 @@
-"""Gradients kept in 16 bits: what is lost is what is said."""
+"""Gradients stored in 16 bits: their rounding errors stay within the documented bounds."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from toys import conv_net, images
 
 import saliency_widgets as sw
-from saliency_widgets.attribution.numerics import float16_store as halves
+from saliency_widgets.attribution.numerics import float16_store
 from saliency_widgets.attribution.numerics.float16_store import Half, full_precision_count
 from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(-40, 38), st.floats(0, 12))
-def test_a_value_is_off_by_no_more_than_is_said(seed, size, spread):
-    """Samples of any size beside each other, with values over many orders of magnitude."""
+def test_the_rounding_error_of_a_value_is_within_the_bound(seed, size, spread):
+    """The samples differ in scale, and their values spread over many orders of magnitude."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(3, 2, 50, generator=generator)
     values *= 10 ** (-spread * torch.rand(3, 2, 50, generator=generator))
@@ -31,14 +31,14 @@ def test_a_value_is_off_by_no_more_than_is_said(seed, size, spread):
         assert torch.equal(one[1], result.full()[k, 1])
 
 
-def test_nothing_and_the_largest_number_are_kept():
+def test_zeros_stay_zero_and_the_largest_numbers_finite():
     values = torch.tensor([[[0.0, 0.0]], [[3e38, -1e30]]])
     result = Half.of(values).full()
     assert bool(result.isfinite().all())
     assert torch.equal(result[0], values[0])
 
 
-def test_small_inputs_and_float64_are_kept_as_they_are():
+def test_small_inputs_and_float64_are_stored_in_full_precision():
     assert full_precision_count(torch.ones(1, 3, 224, 224)) == 69
     assert full_precision_count(torch.ones(1, 30)) > 90_000
     assert full_precision_count(torch.ones(1, 3, 224, 224).double()) is None
@@ -46,17 +46,17 @@ def test_small_inputs_and_float64_are_kept_as_they_are():
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """As if memory were short beyond 16 nodes."""
-    monkeypatch.setattr(halves, "WHOLE_BYTES", 0)
+def only_16_in_full(monkeypatch):
+    """Store all but the first 16 gradients in 16 bits."""
+    monkeypatch.setattr(float16_store, "WHOLE_BYTES", 0)
 
 
 @pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid", "gauss_legendre"])
-def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
+def test_the_rounding_error_of_a_map_is_within_the_bound(quadrature, monkeypatch):
     model, x = conv_net().float(), images(0, 2, 3, 8, 8).float()
     settings = {"target": 1, "n_steps": 64, "tolerance": 0, "quadrature": quadrature}
     whole = sw.attribute(model, x, **settings)
-    monkeypatch.setattr(halves, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(float16_store, "WHOLE_BYTES", 0)
     half = sw.attribute(model, x, **settings)
     off = (half.values - whole.values).flatten(1).abs().sum(1) / whole.values.flatten(1).abs().sum(1)
     assert bool((off > 0).all())
@@ -64,21 +64,21 @@ def test_the_map_is_off_by_less_than_is_said(quadrature, monkeypatch):
 
 
 @pytest.mark.parametrize("quadrature", ["adaptive", "trapezoid"])
-def test_they_are_reused_bit_for_bit_in_half_of_the_room(quadrature, short):
+def test_stored_gradients_are_reused_bit_for_bit_in_half_the_memory(quadrature, only_16_in_full):
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
 
-    def ask(n_steps: int) -> int:
-        requested = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}
-        session.submit(Request.of("integrated_gradients", requested, target=1))
+    def stored_bytes(n_steps: int) -> int:
+        params = {"n_steps": n_steps, "tolerance": 0.0, "quadrature": quadrature}
+        session.submit(Request.of("integrated_gradients", params, target=1))
         assert events[-1].error is None
         result = events[-1].attribution
         assert torch.equal(result.values, sw.attribute(model, x, **result.settings).values)
         stored = session.cache._entries.items()
         return sum(size for key, (_, size, _) in stored if key[1] == "chunk")
 
-    before, after = ask(32), ask(64)
+    before, after = stored_bytes(32), stored_bytes(64)
     gradient = x.numel() * 4
     assert 32 * gradient * 0.5 < after - before < 32 * gradient * 0.6
     session.close()

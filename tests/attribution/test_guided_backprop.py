@@ -1,4 +1,4 @@
-"""Guided Backprop and Deconvnet against their rules written out by hand, for every way of writing a ReLU."""
+"""Guided Backprop and Deconvnet compared with their backward rules by hand, for every form of ReLU in torch."""
 
 import captum.attr
 import pytest
@@ -23,7 +23,7 @@ class Two(nn.Module):
         self.activation = activation
         self.double().eval()
         with torch.no_grad():
-            self.first.weight *= 8  # so that some units lie beyond 6
+            self.first.weight *= 8  # so that some units are above 6
 
     def forward(self, x):
         return self.last(self.activation(self.second(self.activation(self.first(x)))))
@@ -34,7 +34,7 @@ SLOPES = torch.linspace(0.05, 0.9, 16, dtype=torch.float64)
 
 
 def rectified(method, g, z, high=float("inf"), below=0.0):
-    """The gradient behind an activation, from the one before it and its input."""
+    """Return the gradient at an activation's input ``z``, from that at its output, ``g``."""
     slope = torch.where(z > 0, (z < high).double(), torch.as_tensor(below, dtype=torch.float64))
     return g.clamp(min=0) * (slope if method == "guided_backprop" else 1)
 
@@ -49,7 +49,7 @@ def by_hand(method, model, x, target, high=float("inf"), below=0.0):
         return rectified(method, g, first, high, below) @ model.first.weight
 
 
-WAYS = {
+RELU_FORMS = {
     "nn.ReLU": nn.ReLU(),
     "nn.ReLU in place": nn.ReLU(inplace=True),
     "nn.ReLU made in forward": lambda x: nn.ReLU()(x),
@@ -80,13 +80,13 @@ WAYS = {
     "torch.threshold": lambda x: torch.threshold(x, 0, 0),
     "torch.threshold_": lambda x: torch.threshold_(x, 0, 0),
     "torch.maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
-    "torch.maximum the other way round": lambda x: torch.maximum(torch.zeros_like(x), x),
+    "torch.maximum with swapped arguments": lambda x: torch.maximum(torch.zeros_like(x), x),
     "x.maximum": lambda x: x.maximum(x.new_zeros(())),
     "torch.max": lambda x: torch.max(x, torch.zeros(1, 16, dtype=x.dtype)),
     "torch.max by name": lambda x: torch.max(x, other=torch.zeros((), dtype=x.dtype)),
     "x.max": lambda x: x.max(torch.zeros_like(x)),
 }
-WAYS_TO_6 = {
+RELU6_FORMS = {
     "nn.ReLU6": nn.ReLU6(),
     "nn.ReLU6 in place": nn.ReLU6(inplace=True),
     "F.relu6": F.relu6,
@@ -108,7 +108,7 @@ def prelu(slopes):
     return module
 
 
-LEAKY = {  # and the slope below zero
+LEAKY = {  # each with its slope below zero
     "nn.LeakyReLU": (nn.LeakyReLU(0.2), 0.2),
     "nn.LeakyReLU in place": (nn.LeakyReLU(0.2, inplace=True), 0.2),
     "F.leaky_relu": (F.leaky_relu, 0.01),
@@ -126,37 +126,37 @@ LEAKY = {  # and the slope below zero
     "torch.rrelu": (lambda x: torch.rrelu(x, 0.1, 0.3), 0.2),
     "torch.rrelu_": (lambda x: torch.rrelu_(x, 0.1, 0.3), 0.2),
 }
-ALL = {**WAYS, **WAYS_TO_6, **{name: activation for name, (activation, _) in LEAKY.items()}}
+ALL = {**RELU_FORMS, **RELU6_FORMS, **{name: activation for name, (activation, _) in LEAKY.items()}}
 IN_PLACE = [name for name in ALL if "in place" in name or name.partition("(")[0].partition(" ")[0].endswith("_")]
 
 
 @pytest.mark.parametrize("method", RULES)
-@each("form", WAYS)
-def test_every_way_of_writing_relu(form, method):
+@each("form", RELU_FORMS)
+def test_every_form_of_relu(form, method):
     target = 2
-    model = Two(WAYS[form])
+    model = Two(RELU_FORMS[form])
     expected = by_hand(method, model, X, target)
     result = sw.attribute(model, X, method=method, target=target)
     assert far(result.values, expected) < 1e-14
     plain = sw.attribute(model, X, method="gradient", target=target)
-    assert far(plain.values, expected) > 0.1, "this net can't tell the rule from the gradient"
+    assert far(plain.values, expected) > 0.1, "on this net the rule hardly differs from the gradient"
     assert torch.equal(result.score, plain.score)
 
 
 @pytest.mark.parametrize("method", RULES)
-@each("form", WAYS_TO_6)
-def test_every_way_of_writing_relu6(form, method):
-    model = Two(WAYS_TO_6[form])
+@each("form", RELU6_FORMS)
+def test_every_form_of_relu6(form, method):
+    model = Two(RELU6_FORMS[form])
     result = sw.attribute(model, X, method=method, target=1)
     assert far(result.values, by_hand(method, model, X, 1, high=6.0)) < 1e-14
     if method == "guided_backprop":
-        assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, high=6.0)) > 0.01, "no unit beyond 6"
+        assert far(by_hand(method, model, X, 1), by_hand(method, model, X, 1, high=6.0)) > 0.01, "no unit is above 6"
 
 
 @pytest.mark.parametrize("method", RULES)
-@each("path", LEAKY)
-def test_every_way_of_writing_a_leaky_relu(path, method):
-    activation, below = LEAKY[path]
+@each("form", LEAKY)
+def test_every_form_of_leaky_relu(form, method):
+    activation, below = LEAKY[form]
     model = Two(activation)
     result = sw.attribute(model, X, method=method, target=1)
     assert far(result.values, by_hand(method, model, X, 1, below=below)) < 1e-14
@@ -176,7 +176,7 @@ UNTOUCHED = {
     "threshold(0, 1)": lambda x: F.threshold(x, 0, 1),
     "maximum with ones": lambda x: torch.maximum(x, torch.ones_like(x)),
     "maximum with itself": lambda x: torch.maximum(x, -x),
-    "maximum with what is learned": lambda x: torch.maximum(x, torch.zeros_like(x).requires_grad_()),
+    "maximum with a tensor that is learned": lambda x: torch.maximum(x, torch.zeros_like(x).requires_grad_()),
     "max of a row": lambda x: x - x.max(1, keepdim=True).values + torch.max(x),
     "gelu": F.gelu,
     "silu": F.silu,
@@ -187,13 +187,13 @@ UNTOUCHED = {
 
 
 @pytest.mark.parametrize("method", RULES)
-@each("path", UNTOUCHED)
-def test_what_is_no_relu_keeps_its_gradient_and_alone_is_refused(path, method):
+@each("form", UNTOUCHED)
+def test_other_functions_keep_their_gradient_and_are_refused_if_there_is_no_relu(form, method):
     with pytest.raises(ValueError, match=rf"{sw.methods()[method].title} changes the gradient at ReLUs.*ran none") as e:
-        sw.attribute(Two(UNTOUCHED[path]), X, method=method, target=0)
+        sw.attribute(Two(UNTOUCHED[form]), X, method=method, target=0)
     assert "Use 'gradient'" in str(e.value)
-    # Behind a ReLU that passes everything, the rule is only applied there: the gradients before it are the plain ones.
-    model = Two(UNTOUCHED[path])
+    # With a final ReLU that is active for all inputs, the rule applies only there, so the map is the plain gradient.
+    model = Two(UNTOUCHED[form])
     last = model.last
     with torch.no_grad():
         last.bias += 1e3
@@ -219,7 +219,7 @@ SMOOTH = {
 
 
 @each("name", SMOOTH)
-def test_the_smooth_activations_are_left_alone_and_named(name):
+def test_smooth_activations_are_unchanged_and_named(name):
     for activation in SMOOTH[name]:
         model = Two(activation)
         with ReLURule("guided") as rule:
@@ -232,7 +232,7 @@ def test_the_smooth_activations_are_left_alone_and_named(name):
         assert rule.smooth == {}
 
 
-def test_rrelu_in_training_has_slopes_of_its_own():
+def test_the_random_slopes_of_rrelu_in_training_are_not_replaced():
     x = X.clone().requires_grad_()
     with ReLURule("guided") as rule:
         F.rrelu(x, training=True)
@@ -240,7 +240,7 @@ def test_rrelu_in_training_has_slopes_of_its_own():
     assert rule.calls == 0
 
 
-def test_one_module_used_many_times_counts_each_time():
+def test_a_module_that_is_used_twice_is_counted_at_each_call():
     activation = nn.ReLU()
     model = Two(activation)
     with ReLURule("guided") as rule:
@@ -253,47 +253,47 @@ def test_one_module_used_many_times_counts_each_time():
     )
 
 
-@each("path", ALL)
-def test_the_forward_pass_is_the_models_own(path):
+@each("form", ALL)
+def test_the_forward_pass_is_unchanged(form):
     for rule in RULES.values():
-        check_forward_pass(path, rule)
+        check_forward_pass(form, rule)
 
 
-def check_forward_pass(path, rule):
-    model = Two(ALL[path])
+def check_forward_pass(form, rule):
+    model = Two(ALL[form])
     expected = model(X.clone())
-    with ReLURule(rule) as met:
+    with ReLURule(rule) as active:
         outcome = model(X.clone().requires_grad_())
         value = model.first(X.clone().requires_grad_())
         before = value.clone()
-        result = ALL[path](value)
-    assert met.calls == 3
+        result = ALL[form](value)
+    assert active.calls == 3
     assert torch.equal(outcome, expected)
-    if path in IN_PLACE:
+    if form in IN_PLACE:
         assert result is value
     else:
         assert result is not value
         assert torch.equal(value, before)
 
 
-def test_what_is_in_place():
-    for path in IN_PLACE:
+def test_in_place_forms_return_their_input():
+    for form in IN_PLACE:
         value = rows(1, 3, 16)
-        assert ALL[path](value) is value
+        assert ALL[form](value) is value
 
 
-@each("path", ALL)
-def test_at_zero_the_slope_is_the_one_below_however_it_is_written(path):
-    below = LEAKY[path][1] if path in LEAKY else 0.0
+@each("form", ALL)
+def test_at_zero_every_form_has_the_slope_of_negative_inputs(form):
+    below = LEAKY[form][1] if form in LEAKY else 0.0
     for rule, slope in {"guided": below, "deconvnet": 1.0}.items():
         x = torch.zeros(2, 16, dtype=torch.float64, requires_grad=True)
         with ReLURule(rule):
-            ALL[path](x.clone()).sum().backward()
+            ALL[form](x.clone()).sum().backward()
         assert far(x.grad, torch.as_tensor(slope, dtype=torch.float64).expand(2, 16)) < 1e-14
 
 
 class Residual(nn.Module):
-    """Sums in place behind a ReLU, whose output goes two ways, into another."""
+    """In-place sums with the output of a ReLU, which has two consumers, before a second ReLU."""
 
     def __init__(self, activation):
         super().__init__()
@@ -310,15 +310,15 @@ class Residual(nn.Module):
         return self.last(self.activation(z))
 
 
-@each("path", ALL)
-def test_sums_in_place_behind_a_relu(path):
+@each("form", ALL)
+def test_sums_in_place_after_a_relu(form):
     for method in RULES:
-        check_sums_in_place(path, method)
+        check_sums_in_place(form, method)
 
 
 def check_sums_in_place(form, method):
     model = Residual(ALL[form])
-    shape = {"high": 6.0} if form in WAYS_TO_6 else {"below": LEAKY[form][1]} if form in LEAKY else {}
+    shape = {"high": 6.0} if form in RELU6_FORMS else {"below": LEAKY[form][1]} if form in LEAKY else {}
     with torch.no_grad():
         first = model.a(X)
         y = ALL[form](first.clone()) + model.b(X)
@@ -329,9 +329,9 @@ def check_sums_in_place(form, method):
 
 
 @pytest.mark.parametrize("method", RULES)
-@each("form", [form for form in IN_PLACE if form not in WAYS_TO_6 and form not in LEAKY])
-def test_in_place_on_a_part(form, method):
-    """The gradient reaches the part by way of the whole."""
+@each("form", [form for form in IN_PLACE if form not in RELU6_FORMS and form not in LEAKY])
+def test_in_place_on_a_slice(form, method):
+    """The ReLU modifies a slice, whose gradient comes through the whole tensor."""
 
     class Part(Two):
         def forward(self, x):
@@ -339,7 +339,7 @@ def test_in_place_on_a_part(form, method):
             self.activation(y[:, :10])
             return self.second(y)
 
-    model = Part(WAYS[form])
+    model = Part(RELU_FORMS[form])
     with torch.no_grad():
         g, first = model.second.weight[3].expand(len(X), -1), model.first(X)
         g = torch.cat([rectified(method, g, first)[:, :10], g[:, 10:]], 1)
@@ -347,8 +347,8 @@ def test_in_place_on_a_part(form, method):
     assert far(sw.attribute(model, X, method=method, target=3).values, expected) < 1e-14
 
 
-def test_a_gradient_that_is_positive_everywhere_passes_guided_backprop_as_it_is():
-    """Also through slopes that a model computes from its input."""
+def test_guided_backprop_does_not_change_a_gradient_that_is_positive_everywhere():
+    """Also if the slopes of a PReLU are computed from the input."""
 
     class Computed(nn.Module):
         def forward(self, x):
@@ -359,7 +359,7 @@ def test_a_gradient_that_is_positive_everywhere_passes_guided_backprop_as_it_is(
     assert far(sw.attribute(model, x, method="guided_backprop", score="value").values, plain.values) < 1e-14
 
 
-def test_a_maximum_that_repeats_its_input():
+def test_a_maximum_that_broadcasts_its_input():
     x = X.clone().requires_grad_()
     weights = rows(3, 5, 6, 4)
     with ReLURule("guided"):
@@ -369,7 +369,7 @@ def test_a_maximum_that_repeats_its_input():
     assert far(x.grad, weights.clamp(min=0).sum(0) * (X > 0)) < 1e-14
 
 
-def test_where_nothing_can_be_differentiated_the_rule_stays_out_of_the_way():
+def test_without_gradients_the_rule_is_not_applied():
     model = Two(nn.ReLU())
     model.requires_grad_(False)
     out = torch.empty_like(X)
@@ -399,7 +399,7 @@ def test_agrees_with_captum_on_modules(net, seed, method, reference):
 
 
 @pytest.mark.parametrize("method", RULES)
-def test_nothing_is_left_behind_and_the_next_gradient_is_plain(method):
+def test_the_model_is_unchanged_and_the_next_gradient_is_plain(method):
     model, x = conv_net(), images()
     before, plain = state_of(model), sw.attribute(model, x, method="gradient", target=1)
     sw.attribute(model, x, method=method, target=1)
@@ -407,8 +407,8 @@ def test_nothing_is_left_behind_and_the_next_gradient_is_plain(method):
     assert torch.equal(sw.attribute(model, x, method="gradient", target=1).values, plain.values)
 
 
-def test_in_place_on_the_first_layers_output_and_on_the_input_itself():
-    """In place or not is a matter of memory, not of the result."""
+def test_in_place_on_the_input_and_on_a_layers_output():
+    """In-place ReLUs give the same result, and the caller's input is not modified."""
     torch.manual_seed(0)
     linear = nn.Linear(4, 3).double()
     nets = [nn.Sequential(nn.ReLU(inplace), linear, nn.ReLU(inplace)) for inplace in (False, True)]

@@ -1,4 +1,4 @@
-"""Adding a method is adding one file: everything else follows from it."""
+"""Adding one file adds a method: its registration, parameters, code and contract tests follow from the file."""
 
 import importlib
 import os
@@ -19,13 +19,13 @@ NAME = "scaled_gradient"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the method that CONTRIBUTING.md shows, word for word."""
+    """A folder with the method that CONTRIBUTING.md shows, copied verbatim."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
     assert f"def {NAME}" in code
-    room = tmp_path / "room"
-    room.mkdir()
-    (room / f"{NAME}.py").write_text(code)
-    return room
+    methods = tmp_path / "methods"
+    methods.mkdir()
+    (methods / f"{NAME}.py").write_text(code)
+    return methods
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def added(folder, monkeypatch):
     vars(package).pop(NAME, None)
 
 
-def test_the_file_is_found_with_its_parameter(added):
+def test_the_method_is_registered_with_its_parameter(added):
     entry = sw.methods()[NAME]
     (param,) = entry.params
     assert (param.name, param.default, param.low, param.high) == ("factor", 1.0, 0.1, 10.0)
@@ -46,7 +46,7 @@ def test_the_file_is_found_with_its_parameter(added):
     assert "factor = 1.0, 0.1 to 10" in repr(sw.methods())
 
 
-def test_it_runs_and_its_parameter_is_checked(added):
+def test_the_method_runs_and_its_parameter_is_checked(added):
     model, x = conv_net(), images()
     result = sw.attribute(model, x, method=NAME, factor=2.5, target=1)
     assert torch.equal(result.values, 2.5 * sw.attribute(model, x, method="gradient", target=1).values)
@@ -58,8 +58,8 @@ def test_it_runs_and_its_parameter_is_checked(added):
         sw.attribute(model, x, method="scaled_gradients")
 
 
-def test_a_pointwise_one_with_parameters_can_be_averaged(added, folder):
-    """SmoothGrad gives the method it averages that method's own defaults."""
+def test_smoothgrad_can_average_a_pointwise_method_with_parameters(added, folder):
+    """SmoothGrad calls the method that it averages with the defaults of its parameters."""
     file = folder / f"{NAME}.py"
     file.write_text(file.read_text().replace("params=(FACTOR,)", "params=(FACTOR,), pointwise=True"))
     model, x = conv_net(), images()
@@ -67,14 +67,15 @@ def test_a_pointwise_one_with_parameters_can_be_averaged(added, folder):
     assert torch.equal(result.values, sw.attribute(model, x, method="smoothgrad", target=1).values)
 
 
-def test_it_is_gone_again():
+def test_without_its_file_the_method_is_not_registered():
     assert NAME not in sw.methods()
 
 
 @pytest.mark.soak
-def test_the_contract_is_tested_for_it_without_a_word(folder, tmp_path):
+def test_the_contract_tests_include_the_method_automatically(folder, tmp_path):
     (tmp_path / "one_more_method.py").write_text(
-        f"import saliency_widgets.attribution.methods as room\nroom.__path__ = [*room.__path__, {str(folder)!r}]\n"
+        "import saliency_widgets.attribution.methods as methods\n"
+        f"methods.__path__ = [*methods.__path__, {str(folder)!r}]\n"
     )
     contract = Path(__file__).with_name("test_contract.py")
     listed = subprocess.run(

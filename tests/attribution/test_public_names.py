@@ -1,4 +1,4 @@
-"""``import saliency_widgets`` is quick: what is heavy is imported when it is used."""
+"""``import saliency_widgets`` is fast: heavy dependencies are imported on first use."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ UI = ("ipywidgets", "anywidget", "bqplot", "ipycanvas", "IPython", "traitlets")
 
 
 def loaded_after(code, names):
-    """Which of the modules are loaded after ``code``, in an interpreter of its own."""
+    """Return which of the modules are loaded after ``code`` was run in a new interpreter."""
     script = f"import sys\n{code}\nprint(*[name for name in {names!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -23,14 +23,14 @@ def test_importing_the_package_imports_nothing_heavy():
     assert loaded_after("import saliency_widgets as sw; sw.__version__; dir(sw)", HEAVY) == []
 
 
-def test_attributing_needs_no_user_interface():
+def test_attribution_imports_no_ui_library():
     code = (
         "import saliency_widgets as sw, torch\nsw.attribute(torch.nn.Linear(2, 2), torch.ones(2))\nrepr(sw.methods())"
     )
     assert loaded_after(code, UI) == []
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     assert sorted(sw.__all__) == sw.__all__
     for name in sw.__all__:
         assert getattr(sw, name) is not None

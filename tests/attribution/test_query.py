@@ -1,4 +1,4 @@
-"""A method sees a model through Query alone: a fake one of twenty lines is enough to test it."""
+"""Methods access a model only through Query, so a fake of twenty lines suffices to test them."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ W = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Cubic:
-    """F(x) = sum w x^3, by hand."""
+    """A fake query of F(x) = sum w x^3, with its gradient by hand."""
 
     inputs: torch.Tensor
     parts: tuple = ()
@@ -71,7 +71,7 @@ def _names(kind):
     return {name for name in vars(kind) if not name.startswith("_")}
 
 
-def test_a_query_has_a_dozen_names_and_the_runner_implements_them_all():
+def test_query_has_at_most_12_names_and_the_runner_implements_them_all():
     assert len(_names(Query)) <= 12
     for name in _names(Query):
         wanted, have = vars(Query)[name], getattr(Runner, name)
@@ -82,7 +82,7 @@ def test_a_query_has_a_dozen_names_and_the_runner_implements_them_all():
             assert isinstance(have, property), name
 
 
-def test_results_of_some_inputs_are_not_those_of_others():
+def test_cached_results_are_not_used_for_other_inputs():
     class Store(dict):
         put = dict.__setitem__
 

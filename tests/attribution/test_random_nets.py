@@ -1,4 +1,4 @@
-"""Random small nets: what must hold of any of them, however they are computed."""
+"""Properties that hold for all nets and methods, on small random nets."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZES = {"n_steps": 11, "n_samples": 9}
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU, nn.ReLU6)
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-12}
 FEW = settings(max_examples=25)
-MORE = settings(max_examples=120)  # where methods are drawn, too
+MORE = settings(max_examples=120)  # for tests that draw the method as well
 
 
 def conv_stack(draw, channels, activation):
@@ -62,12 +62,12 @@ def nets(draw, dtypes=(torch.float32, torch.float64)):
         nn.init.uniform_(norm.running_var, 0.5, 2)
         nn.init.normal_(norm.bias, std=0.3)
     target = [draw(st.integers(0, classes - 1)) for _ in range(batch)]
-    draw_inputs = torch.randn if len(shape) == 1 else torch.rand  # images between black and white
+    draw_inputs = torch.randn if len(shape) == 1 else torch.rand  # image values lie in [0, 1]
     return model.eval(), draw_inputs(batch, *shape, dtype=dtype), target
 
 
-def why_not(model, x, method):
-    """Whether a method has nothing to say about such a net."""
+def inapplicable(model, x, method):
+    """Return whether the method can't be applied to the net."""
     needs = METHODS[method].needs
     return (
         ("relu" in needs and not any(isinstance(m, (nn.ReLU, nn.ReLU6)) for m in model))
@@ -85,16 +85,16 @@ def size_of(method):
 
 
 def scale_of(result):
-    """Rounding is relative to the largest number that was added up, also where the sum is small."""
+    """Return the scale of rounding errors, which are relative to the largest summand even if the sum is small."""
     return float(result.abs().max()) + 1e-3
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "chunk_size" in {p.name for p in METHODS[name].params}])
 @FEW
 @given(net=nets(), chunk_size=st.integers(1, 40))
-def test_chunked_is_unchunked(method, net, chunk_size):
+def test_the_result_does_not_depend_on_the_chunk_size(method, net, chunk_size):
     model, x, target = net
-    if why_not(model, x, method):
+    if inapplicable(model, x, method):
         return
     whole = explain(method, model, x, target, chunk_size=1024)
     result = explain(method, model, x, target, chunk_size=chunk_size)
@@ -105,16 +105,16 @@ def test_chunked_is_unchunked(method, net, chunk_size):
 
 @settings(max_examples=60)
 @given(net=nets(), method=st.sampled_from([*METHODS]))
-def test_a_batch_is_its_samples_one_by_one(net, method):
+def test_a_batch_equals_its_samples_alone(net, method):
     model, x, target = net
-    if why_not(model, x, method):
+    if inapplicable(model, x, method):
         with pytest.raises(ValueError, match=r"^(method|layer): "):
             explain(method, model, x, target)
         return
     layer = {}
     together = explain(method, model, x, target)
     if "layer" in together.settings:
-        # Which layer is taken may depend on where gradients are zero, and so on the batch.
+        # The default layer may depend on where gradients are zero, and thus on the batch.
         layer = {"layer": together.settings["layer"] or "0"}
         together = explain(method, model, x, target, **layer)
     alone = [explain(method, model, x[i : i + 1], target[i], **layer).values for i in range(len(x))]
@@ -123,8 +123,8 @@ def test_a_batch_is_its_samples_one_by_one(net, method):
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "expected_gradients"])
-def test_an_image_of_unknown_range_does_not_depend_on_the_one_beside_it(method):
-    """Numbers that some transform made: what is black has to be guessed, of each image by itself."""
+def test_an_image_of_unknown_range_does_not_depend_on_the_rest_of_the_batch(method):
+    """The inputs of an unknown transform have an unknown pixel range, which must be guessed from each image alone."""
     torch.manual_seed(3)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 2)).double()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
@@ -137,7 +137,7 @@ def test_an_image_of_unknown_range_does_not_depend_on_the_one_beside_it(method):
 @given(net=nets(), method=st.sampled_from([*METHODS]), seed=st.integers(0, 2**31 - 1))
 def test_the_same_seed_gives_the_same_bits(net, method, seed):
     model, x, target = net
-    if why_not(model, x, method):
+    if inapplicable(model, x, method):
         return
     options = {"seed": seed} if "seed" in {param.name for param in METHODS[method].params} else {}
     first = explain(method, model, x, target, **options)
@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_bits(net, method, seed):
 
 @FEW
 @given(net=nets(), n_steps=st.integers(1, 40), rule=st.sampled_from(sorted(RULES)), baseline=st.booleans())
-def test_delta_is_its_definition(net, n_steps, rule, baseline):
+def test_delta_equals_its_definition(net, n_steps, rule, baseline):
     model, x, target = net
     start = torch.randn(x.shape, dtype=x.dtype) if baseline else torch.zeros_like(x)
     settings = {"baseline": start, "n_steps": n_steps, "quadrature": rule}
@@ -164,8 +164,8 @@ def test_delta_is_its_definition(net, n_steps, rule, baseline):
 
 @FEW
 @given(net=nets(dtypes=(torch.float64,)), method=st.sampled_from(["integrated_gradients", "expected_gradients"]))
-def test_delta_is_its_definition_all_the_way(net, method):
-    """Of one baseline, so that the mean score of the baselines drawn so far is always the same."""
+def test_delta_of_every_estimate_equals_its_definition(net, method):
+    """There is only one baseline, so that the mean score of the baselines drawn so far is constant."""
     model, x, target = net
     start = 0.7 * x[:1].flip(-1)
     options = {"baseline": start} if method == "integrated_gradients" else {"baselines": start}
@@ -184,7 +184,7 @@ def test_delta_is_its_definition_all_the_way(net, method):
 
 
 def clenshaw_curtis_by_moments(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The weights that integrate the Chebyshev polynomials up to degree n at their extrema."""
+    """Return nodes, at Chebyshev extrema, and the weights that integrate Chebyshev polynomials up to degree n."""
     nodes = (1 - np.cos(np.pi * np.arange(n + 1) / n)) / 2
     moments = [0.0 if k % 2 else 1 / (1 - k * k) for k in range(n + 1)]
     return nodes, np.linalg.solve(np.polynomial.chebyshev.chebvander(2 * nodes - 1, n).T, moments)
@@ -208,13 +208,13 @@ def test_integrated_gradients_are_the_weighted_sum_of_raw_gradients(net, n_steps
         scores = model(leaf)[torch.arange(len(x)), target]
         expected += float(w) * x * torch.autograd.grad(scores.sum(), leaf)[0]
     result = explain("integrated_gradients", model, x, target, n_steps=n_steps, quadrature=rule, baseline="zero")
-    # A node that lies on a kink within rounding may fall on either side of it: none does in so many draws.
+    # A node within rounding of a kink may fall on either side of it, but that is too rare to occur in these draws.
     assert float((result.values - expected).abs().max()) <= 1e-11 * scale_of(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_nets_are_not_all_dead(dtype):
-    """Else the tests above would compare zeros."""
+def test_most_nets_have_a_gradient_that_is_not_zero(dtype):
+    """Otherwise, the tests above would only compare zeros."""
     alive = []
 
     @settings(max_examples=40, database=None)

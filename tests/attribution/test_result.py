@@ -1,4 +1,4 @@
-"""The result: maps for the eye, code that repeats it, and the printed forms."""
+"""Results: saliency maps, code that reproduces them, and their printed form; the printed table of methods."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def test_maps_lie_in_0_1_and_have_the_inputs_size(result, sign, channels):
 
 
 def test_a_map_is_linear_in_the_values_between_its_limits(result):
-    """Clipped at 0 and 100 percent: from zero to the largest, up to 16-bit rounding."""
+    """Clipping at 0 and 100 percent maps the smallest value to 0 and the largest to 1, up to 16-bit rounding."""
     size = result.values[0].abs().amax(0)
     shown = result.saliency_map(clip=(0, 100))
     low = float(size.min())
@@ -42,7 +42,7 @@ def test_a_map_is_linear_in_the_values_between_its_limits(result):
     assert np.abs(shown - expected.numpy()).max() < 2 / 65534
 
 
-def test_in_a_signed_map_a_half_is_zero_and_the_opposite_is_the_mirror_image(result):
+def test_in_a_signed_map_zero_is_a_half_and_opposite_values_are_mirrored_about_it(result):
     opposite = dataclasses.replace(result, values=-result.values)
     shown, mirrored = (a.saliency_map(sign="signed", channels="sum") for a in (result, opposite))
     assert np.abs(shown + mirrored - 1).max() < 1e-4
@@ -51,21 +51,21 @@ def test_in_a_signed_map_a_half_is_zero_and_the_opposite_is_the_mirror_image(res
     assert (np.sign(shown - 0.5) == np.sign(total))[clear].all()
 
 
-def test_the_methods_own_sign_is_the_default():
+def test_the_default_sign_is_that_of_the_method():
     cam = sw.attribute(conv_net(), X, method="grad_cam", target=1)
     assert np.array_equal(cam.saliency_map(), cam.saliency_map(sign="positive"))
     assert cam.values.shape[-2:] != X.shape[-2:]
     assert cam.saliency_map().shape == (8, 10)
 
 
-def test_a_map_of_nothing_is_flat(result):
-    nothing = dataclasses.replace(result, values=torch.zeros_like(result.values))
+def test_a_map_of_zeros_is_constant(result):
+    zeros = dataclasses.replace(result, values=torch.zeros_like(result.values))
     for sign, level in (("absolute", 0.0), ("signed", 0.5)):
-        assert set(nothing.saliency_map(sign=sign).ravel()) == {level}
+        assert set(zeros.saliency_map(sign=sign).ravel()) == {level}
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "pattern"),
     [
         ({"sign": "both"}, "sign: 'both' is not known"),
         ({"channels": "median"}, "channels: 'median' is not known"),
@@ -73,17 +73,17 @@ def test_a_map_of_nothing_is_flat(result):
         ({"sample": -1}, "sample: expected a number from 0 to 1, got -1"),
     ],
 )
-def test_maps_that_can_not_be(result, settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_map_settings_are_refused(result, settings, pattern):
+    with pytest.raises(ValueError, match=pattern):
         result.saliency_map(**settings)
 
 
-def test_rows_have_no_map():
+def test_a_map_of_rows_is_refused():
     with pytest.raises(ValueError, match=r"a map needs shape \(B, C, H, W\), got \(1, 4\)"):
         sw.attribute(mlp(), rows(), method="gradient", target=0).saliency_map()
 
 
-# ---- reduction, by its definitions
+# ---- reductions, compared with their definitions
 
 
 V = torch.tensor([[1.0, -5.0, 3.0], [-2.0, 4.0, 0.0]], dtype=torch.float64).T.reshape(1, 3, 1, 2)
@@ -133,7 +133,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "settings"), CASES)
-def test_its_code_repeats_it_to_the_bit(method, settings):
+def test_the_code_reproduces_the_result_bit_for_bit(method, settings):
     model = conv_net()
     result = sw.attribute(model, X, method=method, **settings)
     names = {"model": model, "inputs": X}
@@ -142,7 +142,7 @@ def test_its_code_repeats_it_to_the_bit(method, settings):
     assert names["attribution"].settings == result.settings
 
 
-def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
+def test_in_the_code_values_without_a_literal_are_variables_named_like_the_argument():
     model, baseline = conv_net(), images(3, 3, 8, 10)
 
     def target(output):
@@ -161,21 +161,21 @@ def test_what_can_not_be_written_is_a_variable_of_the_arguments_name():
     assert torch.equal(names["attribution"].values, result.values)
 
 
-def test_code_takes_the_target_that_was_meant_not_todays_top_prediction():
+def test_the_code_names_the_class_of_the_top_prediction():
     result = sw.attribute(conv_net(), X[:1], method="gradient")
     assert f"target={int(conv_net()(X[:1]).argmax())}," in result.to_code()
 
 
-def test_printed_it_is_provenance_and_never_numbers(result):
-    outcome = repr(result)
-    assert outcome.startswith("Attribution((2, 3, 8, 10), method='integrated_gradients', target=1, score='logit'")
-    assert "tensor" not in outcome
-    assert "\n" not in outcome
+def test_the_repr_shows_settings_and_no_values(result):
+    text = repr(result)
+    assert text.startswith("Attribution((2, 3, 8, 10), method='integrated_gradients', target=1, score='logit'")
+    assert "tensor" not in text
+    assert "\n" not in text
     running = dataclasses.replace(result, done=3)
     assert repr(running).endswith("3 of 5 gradients)")
 
 
-def test_it_can_not_be_changed(result):
+def test_a_result_is_immutable(result):
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.values = None
 
@@ -184,26 +184,24 @@ def test_it_can_not_be_changed(result):
 
 
 def test_the_table_of_methods_lists_names_defaults_ranges_and_units():
-    outcome = repr(sw.methods())
+    text = repr(sw.methods())
     for name, entry in sw.methods().items():
-        assert f"{name}: {entry.help}" in outcome
+        assert f"{name}: {entry.help}" in text
         for param in entry.params:
-            assert f"    {param.name} = {param.default!r}" in outcome
-    assert "    n_samples = 50, 1 to 500 samples on the slider, and beyond" in outcome
-    assert "    noise_level = 0.15, 0 to 1 of the input's range on the slider, and beyond" in outcome
-    assert "    seed = 0, 0 to 2147483647\n" in outcome
-    assert (
-        "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in outcome
-    )
+            assert f"    {param.name} = {param.default!r}" in text
+    assert "    n_samples = 50, 1 to 500 samples on the slider, and beyond" in text
+    assert "    noise_level = 0.15, 0 to 1 of the input's range on the slider, and beyond" in text
+    assert "    seed = 0, 0 to 2147483647\n" in text
+    assert "    quadrature = 'adaptive', one of adaptive, trapezoid, midpoint, gauss_legendre, clenshaw_curtis" in text
 
 
-def test_the_table_knows_ranges_that_are_open_on_one_side():
+def test_the_table_of_methods_shows_ranges_with_one_bound():
     from saliency_widgets.attribution.registry import Method, Methods
     from saliency_widgets.params import Param
 
     params = (Param("a", 1, low=0), Param("b", 1, high=0), Param("c", 1))
-    outcome = repr(Methods({"m": Method("m", "M", "Help.", params, iter)}))
-    assert outcome.splitlines() == ["m: Help.", "    a = 1, at least 0", "    b = 1, up to 0", "    c = 1"]
+    text = repr(Methods({"m": Method("m", "M", "Help.", params, iter)}))
+    assert text.splitlines() == ["m: Help.", "    a = 1, at least 0", "    b = 1, up to 0", "    c = 1"]
 
 
 def test_methods_are_a_mapping():

@@ -1,4 +1,4 @@
-"""Chunks, batches and running estimates: how the work is split must not show."""
+"""Chunks, batches and running estimates: results must not depend on how the work is split."""
 
 import threading
 
@@ -24,7 +24,7 @@ def last(*args, **settings):
 
 @each("chunk_size", [1, 2, 3, 5, 8, 16, 1000])
 @each("statistic", ["mean", "squared", "variance"])
-def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
+def test_smoothgrad_does_not_depend_on_the_chunk_size(chunk_size, statistic):
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_samples": 21, "statistic": statistic, "target": 1}
     s = 0.15 * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, 1, 1, 1)
@@ -38,7 +38,7 @@ def test_smoothgrad_in_chunks_is_smoothgrad_in_one(chunk_size, statistic):
 @each("chunk_size", [1, 3, 8, 1000])
 @each("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
 @each("n_steps", [1, 7, 16])
-def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadrature, n_steps):
+def test_integrated_gradients_do_not_depend_on_the_chunk_size(chunk_size, quadrature, n_steps):
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"n_steps": n_steps, "quadrature": quadrature, "target": 1}
     whole = last(model, x, "integrated_gradients", chunk_size=1024, **settings)
@@ -49,7 +49,7 @@ def test_integrated_gradients_in_chunks_is_the_same_in_one(chunk_size, quadratur
 
 
 @pytest.mark.parametrize("method", sw.methods())
-def test_a_batch_gives_what_each_gives_alone(method):
+def test_a_batch_equals_its_samples_alone(method):
     model, x = conv_net(), images(0, 3, 3, 8, 8)
     settings = {"target": [2, 0, 3], **CHUNKED.get(method, {})}
     together = last(model, x, method, **settings)
@@ -71,7 +71,7 @@ SPLIT = [
 
 @pytest.mark.parametrize(("method", "settings"), SPLIT)
 @each(("batch", "chunk_size"), [(2, 2), (2, 3), (2, 4), (2, 7), (5, 4), (9, 1)])
-def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, settings, batch, chunk_size):
+def test_no_pass_exceeds_the_chunk_size_but_a_batch_is_never_split(method, settings, batch, chunk_size):
     sizes = Shared()
     model, x = mlp(), rows(1, batch, 4)
     model.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
@@ -79,7 +79,7 @@ def test_no_pass_has_more_rows_than_asked_but_a_batch_is_never_split(method, set
     assert max(sizes) == max(batch, chunk_size // batch * batch)
 
 
-def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
+def test_each_nested_level_of_integrated_gradients_is_the_coarser_rule():
     model, x = conv_net(activation=nn.Tanh), images()
     settings = {"target": 1, "quadrature": "trapezoid"}
     seen = {e.done: e for e in estimates(model, x, "integrated_gradients", n_steps=64, chunk_size=8, **settings)}
@@ -88,7 +88,7 @@ def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
         running = seen[2**level + 1]
         assert far(running.values, coarse.values) < 1e-12
         assert torch.allclose(running.delta, coarse.delta, rtol=0, atol=1e-12)
-    first = seen[1]  # only the gradient at the input itself: input times gradient, from the baseline
+    first = seen[1]  # only the gradient at the input: the estimate is input times gradient
     assert far(first.values, last(model, x, "input_x_gradient", target=1).values) < 1e-12
     assert first.delta is None
 
@@ -96,7 +96,7 @@ def test_each_nested_level_of_integrated_gradients_is_its_own_rule():
 @each("quadrature", ["trapezoid", "midpoint", "gauss_legendre"])
 @each("n_steps", [5, 12, 33])
 def test_every_estimate_of_integrated_gradients_is_a_weighted_mean(quadrature, n_steps):
-    """On a linear model every weighted mean is exact: weights that don't sum to 1 would show."""
+    """On a linear model every weighted mean is exact, unless the weights don't sum to 1."""
     weights = rows(3, 1, 4)
     model = nn.Linear(4, 1, bias=False).double()
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_every_estimate_of_integrated_gradients_is_a_weighted_mean(quadrature, n
             assert float(estimate.delta.abs().max()) < 1e-13
 
 
-def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
+def test_each_running_mean_of_smoothgrad_is_the_result_for_fewer_samples():
     model, x = conv_net(activation=nn.Tanh), images()
     for statistic in ("mean", "squared", "variance"):
         settings = {"target": 1, "statistic": statistic, "chunk_size": 8}
@@ -124,7 +124,7 @@ def test_each_running_mean_of_smoothgrad_is_the_answer_for_fewer_samples():
 
 
 @pytest.mark.parametrize("method", CHUNKED)
-def test_an_estimate_is_not_changed_by_those_that_follow(method):
+def test_an_estimate_is_not_changed_by_later_ones(method):
     stored, copies = [], []
     for estimate in estimates(conv_net(), images(), method, target=1, chunk_size=4, **CHUNKED[method]):
         stored.append(estimate.values)
@@ -133,8 +133,8 @@ def test_an_estimate_is_not_changed_by_those_that_follow(method):
     assert all(torch.equal(a, b) for a, b in zip(stored, copies, strict=True))
 
 
-def test_two_threads_explain_one_model_at_once():
-    """Grad-CAM's hooks and Guided Backprop's rule belong to their own thread."""
+def test_several_threads_can_explain_one_model_at_once():
+    """Grad-CAM's hooks and Guided Backprop's rule must not affect other threads."""
     model, x = conv_net(), images()
     methods = ["gradient", "guided_backprop", "grad_cam", "integrated_gradients", "guided_grad_cam"]
     expected = {m: sw.attribute(model, x, method=m, target=1).values for m in methods}
@@ -159,8 +159,8 @@ def test_two_threads_explain_one_model_at_once():
     assert wrong == []
 
 
-def test_two_threads_leave_a_model_in_training_as_it_was():
-    """Each restores BatchNorm's statistics; were they to cross, the one's would be the other's to restore."""
+def test_several_threads_leave_a_model_in_training_mode_unchanged():
+    """If each thread saved and restored BatchNorm's statistics, one could save, and restore, what another changed."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 3)).double()
     x = rows(1, 8, 4)
@@ -203,5 +203,5 @@ def test_two_threads_leave_a_model_in_training_as_it_was():
         (0.0, None),
     ],
 )
-def test_a_pass_takes_about_a_second_at_most(seconds, rows):
+def test_slow_models_get_passes_of_about_a_second(seconds, rows):
     assert paced_rows(torch.device("cpu"), seconds) == rows

@@ -34,7 +34,7 @@ def expected(read, model=None, x=X):
     [1, np.int64(1), torch.tensor(1), np.array(1), "tiger cat", "TIGER CAT ", "tiger", [1, 1], (1, 1)],
     ids=repr,
 )
-def test_one_class_in_all_its_forms(target):
+def test_one_class_in_every_accepted_form(target):
     result = gradient(target=target, class_names=NAMES)
     assert torch.equal(result.values, expected(lambda out: out[:, 1]))
     assert result.settings["target"] == 1
@@ -55,10 +55,10 @@ def test_one_class_for_each_sample(target):
     assert result.settings["target"] == [2, 0]
 
 
-def test_none_is_the_top_prediction_of_each_sample():
+def test_the_default_is_the_top_prediction_of_each_sample():
     x = rows(3, 40, 4)
     top = mlp()(x).argmax(1)
-    assert len(top.unique()) > 1, "this net always says the same"
+    assert len(top.unique()) > 1, "this net predicts the same class for all samples"
     result = gradient(x=x)
     assert torch.equal(result.values, expected(lambda out: out.max(1).values, x=x))
     assert result.settings["target"] == top.tolist()
@@ -70,7 +70,7 @@ def test_an_exact_name_wins_over_a_part_of_another():
 
 
 @each(
-    ("target", "error", "said"),
+    ("target", "error", "pattern"),
     [
         (3, ValueError, r"target: class 3 is out of range, the model scores classes 0 to 2"),
         (-1, ValueError, r"target: class -1 is out of range"),
@@ -97,22 +97,22 @@ def test_an_exact_name_wins_over_a_part_of_another():
     ],
     ids=repr,
 )
-def test_a_target_that_is_none(target, error, said):
-    with pytest.raises(error, match=said):
+def test_invalid_targets_are_refused(target, error, pattern):
+    with pytest.raises(error, match=pattern):
         gradient(target=target, class_names=NAMES)
 
 
-def test_a_name_without_names():
+def test_a_class_name_without_class_names_is_refused():
     with pytest.raises(ValueError, match=r"target: got the class name 'cat', but no class_names="):
         gradient(target="cat")
 
 
-def test_names_that_do_not_fit_the_model():
+def test_a_wrong_number_of_class_names_is_refused():
     with pytest.raises(ValueError, match=r"class_names: expected 3 names, one for each class, got 2"):
         gradient(target=0, class_names=NAMES[:2])
 
 
-# ---- a function
+# ---- a function as target
 
 
 def test_a_function_of_the_raw_output():
@@ -121,7 +121,7 @@ def test_a_function_of_the_raw_output():
     assert torch.equal(result.score, (mlp()(X)[:, 0] * mlp()(X)[:, 1] ** 2).detach())
 
 
-def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
+def test_a_function_may_return_a_column_and_works_for_outputs_of_any_form():
     class Map(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,7 +136,7 @@ def test_a_function_may_return_a_column_and_serves_outputs_of_any_form():
     assert torch.equal(result.values, expected(lambda out: out["masks"][:, 3].mean((1, 2)), model, x))
 
 
-def test_of_a_score_for_each_position_the_mean_is_explained():
+def test_of_scores_at_all_positions_the_mean_is_explained():
     model = nn.Conv2d(1, 5, 3, padding=1).double()
     x = rows(1, 2, 1, 6, 6)
     result = gradient(model, x, target=3)
@@ -147,7 +147,7 @@ def test_of_a_score_for_each_position_the_mean_is_explained():
     assert far(shares.score, model(x).softmax(1)[:, 3].mean((1, 2)).detach()) < 1e-14
 
 
-def test_an_output_of_another_form_says_how_to_name_one_number():
+def test_an_output_of_another_shape_is_refused_with_advice():
     model = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))).double()
     with pytest.raises(ValueError, match=r"target: the model's output has shape \(2, 2, 3\).*lambda out"):
         gradient(model, X, target=3)
@@ -168,7 +168,7 @@ def test_a_function_must_return_one_number_per_sample(function, got):
         gradient(target=function)
 
 
-def test_a_function_goes_with_methods_that_tile_the_samples():
+def test_a_function_works_with_methods_that_repeat_the_samples():
     for method in ("smoothgrad", "integrated_gradients", "gradient"):
         by_function = sw.attribute(mlp(), X, method=method, target=lambda out: out[:, 2])
         assert torch.equal(by_function.values, sw.attribute(mlp(), X, method=method, target=2).values)
@@ -179,9 +179,9 @@ def test_a_function_goes_with_methods_that_tile_the_samples():
 
 @pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "smoothgrad", "integrated_gradients"])
 @each("score", ["logit", "log_probability", "probability"])
-def test_contrast_is_the_difference(method, score):
+def test_a_contrast_is_the_difference_of_two_scores(method, score):
     settings = {"method": method, "score": score}
-    if method == "integrated_gradients":  # each with the same nodes
+    if method == "integrated_gradients":  # so that all use the same nodes
         settings["quadrature"] = "trapezoid"
     both = sw.attribute(mlp(), X, target=[0, 1], contrast=2, **settings)
     parts = [sw.attribute(mlp(), X, target=target, **settings) for target in ([0, 1], 2)]
@@ -190,7 +190,7 @@ def test_contrast_is_the_difference(method, score):
         assert torch.allclose(both.score, parts[0].score - parts[1].score)
 
 
-def test_contrast_by_name_and_for_each_sample_is_told_as_indices():
+def test_contrast_by_name_and_for_each_sample_is_recorded_as_indices():
     result = gradient(target="tabby", contrast=["retriever", "tiger"], class_names=NAMES)
     assert result.settings["contrast"] == [2, 1]
     assert torch.equal(gradient(**{k: result.settings[k] for k in ("target", "contrast")}).values, result.values)
@@ -256,7 +256,7 @@ def test_a_single_logit_is_a_binary_model(score, squeezed):
         gradient(model, target=1, score=score)
 
 
-def test_a_log_probability_far_down_is_still_a_number():
+def test_the_gradient_of_a_very_low_log_probability_does_not_vanish():
     model = nn.Sequential(mlp(), nn.Linear(3, 3, bias=False).double())
     with torch.no_grad():
         model[1].weight.copy_(torch.eye(3) * 1e4)
@@ -265,7 +265,7 @@ def test_a_log_probability_far_down_is_still_a_number():
     assert not bool(gradient(model, X[:1], target=least, score="probability").values.any())
 
 
-def test_several_values_need_an_index():
+def test_an_output_of_several_values_needs_an_index():
     with pytest.raises(
         ValueError, match=r"target: the model returns 3 values; with score='value', pass the index of one"
     ):
@@ -273,12 +273,12 @@ def test_several_values_need_an_index():
     assert gradient(mlp(classes=1), score="value").settings["target"] == 0
 
 
-def test_an_unknown_scale():
+def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match=r"score: 'logits' is not known\. Did you mean 'logit'"):
         gradient(score="logits")
 
 
-# ---- where the scores are
+# ---- forms of output
 
 
 class Wrapped(nn.Module):
@@ -296,7 +296,7 @@ OUTPUTS = {
     "list": lambda out: [out],
     "tuple with something else first": lambda out: (None, "loss", out),
     "dict with logits": lambda out: {"aux": out * 0, "logits": out},
-    "dict without": lambda out: {"out": out, "aux": out * 0},
+    "dict without logits": lambda out: {"out": out, "aux": out * 0},
     "ordered dict": lambda out: OrderedDict(out=out),
     "object with logits": lambda out: SimpleNamespace(logits=out, loss=None),
 }
@@ -308,14 +308,14 @@ def test_forms_of_output(form):
 
 
 @each("wrap", [lambda out: "cat", lambda out: {}, lambda out: (), lambda out: {"logits": None}])
-def test_no_scores_to_be_found(wrap):
+def test_an_output_without_scores_is_refused(wrap):
     with pytest.raises(
         TypeError, match=r"target: the model returned a .* with no tensor of scores.*target= a function"
     ):
         gradient(Wrapped(wrap), target=1)
 
 
-def test_a_class_that_is_masked_out_with_minus_infinity_does_not_hinder_the_others():
+def test_a_class_that_is_masked_with_minus_infinity_does_not_affect_the_others():
     mask = torch.tensor([0.0, float("-inf"), 0.0])
     model = Wrapped(lambda out: out + mask)
     assert torch.equal(gradient(model, target=2).values, expected(lambda out: out[:, 2]))
@@ -324,10 +324,10 @@ def test_a_class_that_is_masked_out_with_minus_infinity_does_not_hinder_the_othe
         gradient(model, target=1)
 
 
-# ---- what is said about it
+# ---- notes, refusals and functions
 
 
-def test_of_several_tensors_that_could_be_scores_a_note_tells_which():
+def test_of_several_tensors_that_could_be_scores_a_note_names_the_explained_one():
     class Both(nn.Module):
         def __init__(self, names):
             super().__init__()
@@ -339,19 +339,19 @@ def test_of_several_tensors_that_could_be_scores_a_note_tells_which():
             pair = (features, self.head(features))
             return pair if self.names is None else dict(zip(self.names, pair, strict=True))
 
-    for names, outcome in (
+    for names, text in (
         (None, "returns 2 tensors that could be scores (0, 1); the first is explained"),
         (("features", "classes"), "(features, classes); the first is explained"),
     ):
         result = gradient(Both(names), X, target=0)
-        assert [outcome in note for note in result.notes] == [True]
+        assert [text in note for note in result.notes] == [True]
         assert torch.equal(result.values, gradient(mlp(), X, target=0).values)
     assert gradient(Both(("features", "logits")), X, target=4).notes == ()
     assert gradient(Both(None), X, target=lambda out: out[1][:, 4]).notes == ()
 
 
 @pytest.mark.parametrize("score", ["probability", "log_probability"])
-def test_a_function_as_target_has_a_score_of_its_own(score):
+def test_a_function_as_target_excludes_probabilities(score):
     with pytest.raises(ValueError, match=rf"score: '{score}' can't be combined with target= a function; compute it"):
         gradient(target=lambda out: out[:, 0], score=score)
 
@@ -362,7 +362,7 @@ def test_a_class_against_itself_is_refused():
             gradient(target=target, contrast=contrast)
 
 
-def test_a_number_that_the_model_squeezed_is_the_score_of_its_one_row():
+def test_a_squeezed_number_is_the_score_of_a_single_row():
     class Squeezed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -392,8 +392,8 @@ def test_complex_scores_need_a_function():
     assert bool(result.values.any())
 
 
-def test_a_function_may_read_what_a_hook_has_kept():
-    """A hidden unit as the target, as people write it."""
+def test_a_function_may_read_what_a_hook_stored():
+    """The target is a hidden unit, stored by a forward hook."""
 
     class Keep:
         def __call__(self, _module, _inputs, output):
@@ -408,14 +408,14 @@ def test_a_function_may_read_what_a_hook_has_kept():
     leaf = X.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model[:3](leaf)[:, 2].sum(), leaf)
     assert far(hidden.values, expected) < 1e-14
-    assert "first" in stored, "from the call of the model above, by its owner"
+    assert "first" in stored, "the hook must also run in the caller's own call of the model"
 
 
-# ---- one logit, two names
+# ---- one logit with two class names
 
 
 TWO = ["neg", "pos"]
-PAIR = {  # of class 0 and class 1, from the logit z
+PAIR = {  # the scores of class 0 and class 1, from the logit z
     "logit": (lambda z: -z, lambda z: z),
     "value": (lambda z: -z, lambda z: z),
     "probability": (lambda z: 1 - z.sigmoid(), torch.sigmoid),
@@ -425,7 +425,7 @@ PAIR = {  # of class 0 and class 1, from the logit z
 
 @each("score", PAIR)
 @each("squeezed", [False, True])
-def test_one_logit_speaks_for_both_classes_that_have_names(score, squeezed):
+def test_one_logit_with_two_class_names_scores_both_classes(score, squeezed):
     model = nn.Sequential(mlp(classes=1), nn.Flatten(0) if squeezed else nn.Identity())
     for index, read in enumerate(PAIR[score]):
         for target in (index, TWO[index], [index, index]):
@@ -437,7 +437,7 @@ def test_one_logit_speaks_for_both_classes_that_have_names(score, squeezed):
             assert torch.equal(sw.attribute(model, X, **result.settings).values, result.values)
 
 
-def test_the_names_of_a_binary_model_change_no_bit_of_the_logit():
+def test_the_class_names_of_a_binary_model_do_not_change_the_map_of_its_logit():
     model = mlp(classes=1)
     for method in ("gradient", "integrated_gradients", "smoothgrad"):
         result = sw.attribute(model, X, target="pos", class_names=TWO, method=method)
@@ -463,14 +463,14 @@ def test_contrast_of_both_classes_of_one_logit():
         assert far(result.values, expected(read, model)) < 1e-13
 
 
-def test_one_logit_for_each_position_speaks_for_both_classes():
+def test_one_logit_at_each_position_scores_both_classes():
     model = nn.Conv2d(1, 1, 3, padding=1).double()
     x = rows(1, 2, 1, 6, 6)
     result = gradient(model, x, target="background", class_names=["background", "object"], score="probability")
     assert far(result.values, expected(lambda out: (1 - out.sigmoid()).mean((1, 2, 3)), model, x)) < 1e-14
 
 
-def test_one_name_is_that_of_the_logit():
+def test_a_single_class_name_is_that_of_the_logit():
     model = mlp(classes=1)
     result = gradient(model, target="hot", class_names=["hot"])
     assert torch.equal(result.values, gradient(model, target=0).values)
@@ -482,7 +482,7 @@ def test_one_name_is_that_of_the_logit():
 
 
 def cube():
-    """Rows (N, 4) to (N, 2, 3, 2): out[:, a, b, c] = (a + 1) (c + 1) z_b."""
+    """A model from (N, 4) to (N, 2, 3, 2): out[:, a, b, c] = (a + 1) (c + 1) z_b."""
 
     class Cube(nn.Module):
         def __init__(self):
@@ -537,13 +537,13 @@ def test_an_index_of_a_segmentation_is_one_class_at_one_position():
     assert far(result.values, expected(lambda out: -out[:, 0, 2, 4], single, x)) < 1e-14
 
 
-def test_of_class_scores_an_index_is_one_number():
+def test_for_class_scores_an_index_has_one_number():
     assert gradient(target=(2,)).settings["target"] == 2
     assert gradient(target=[(2,), (0,)]).settings["target"] == [2, 0]
 
 
 @each(
-    ("target", "said"),
+    ("target", "pattern"),
     [
         ((1, 2), r"which has shape \(2, 3, 2\) here, so it has 3 numbers.*Got \(1, 2\)"),
         ((2, 0, 0), r"index \(2, 0, 0\) is out of range, one sample's output has shape \(2, 3, 2\)"),
@@ -551,12 +551,12 @@ def test_of_class_scores_an_index_is_one_number():
         ([(0, 0, 0)], "expected one index for each of the 2 inputs, got 1"),
     ],
 )
-def test_an_index_that_does_not_fit(target, said):
-    with pytest.raises(ValueError, match=f"target: .*{said}"):
+def test_an_index_that_does_not_fit_is_refused(target, pattern):
+    with pytest.raises(ValueError, match=f"target: .*{pattern}"):
         gradient(cube(), target=target)
 
 
-def test_what_an_index_does_not_go_with():
+def test_settings_that_an_index_excludes_are_refused():
     with pytest.raises(ValueError, match=r"has shape \(3,\) here, so it has one number; a list has one class for each"):
         gradient(target=(0, 1, 2))
     with pytest.raises(ValueError, match=r"contrast: expected an index of 3 numbers"):
@@ -568,11 +568,11 @@ def test_what_an_index_does_not_go_with():
         gradient(tokens, target=(0, 1), contrast=(0, 1))
 
 
-# ---- rows that are no samples
+# ---- rows that are not independent samples
 
 
 class Graph(nn.Module):
-    """Two layers of averages over neighbors: a node's score moves with the nodes near it."""
+    """Two layers that average over neighbors: a node's score depends on the nodes near it."""
 
     def __init__(self, pooled=False):
         super().__init__()
@@ -592,7 +592,7 @@ NODES, EDGES = rows(5, 6, 4), torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
 
 
 class Steps(nn.Module):
-    """A sequence-first LSTM: its rows are steps, and only the steps before move a step's score."""
+    """A sequence-first LSTM: its rows are time steps, and a step's score depends only on earlier steps and itself."""
 
     def __init__(self):
         super().__init__()
@@ -609,17 +609,17 @@ SUMS = {"class": (1, lambda out: out[:, 1].sum()), "one row": (lambda out: out[2
 
 
 def on_path(model, read, t):
-    """The gradient of what is read at t times the nodes."""
+    """Return the gradient of ``read`` at t times the nodes."""
     leaf = (t * NODES).requires_grad_()
     return torch.autograd.grad(read(model(leaf, EDGES)), leaf)[0]
 
 
 @each("what", SUMS)
 @each("kind", COUPLED)
-def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, what):
+def test_rows_that_influence_each_others_scores_are_explained_as_one_sample(kind, what):
     model, (target, read) = COUPLED[kind](), SUMS[what]
-    requested = {"explain": 0, "target": target}
-    result = gradient(model, (NODES, EDGES), **requested)
+    settings = {"explain": 0, "target": target}
+    result = gradient(model, (NODES, EDGES), **settings)
     assert far(result.values, on_path(model, read, 1.0)) < 1e-14
     assert sum("The rows influence each other" in note for note in result.notes) == 1
     score = read(model(NODES, EDGES)).detach()
@@ -630,20 +630,20 @@ def test_rows_that_move_each_others_scores_are_explained_as_one_sample(kind, wha
     with torch.no_grad():
         change = read(model(NODES, EDGES)) - read(model(0 * NODES, EDGES))
     for chunk_size in (None, 64):
-        path = sw.attribute(model, (NODES, EDGES), **requested, **fixed, chunk_size=chunk_size)
-        assert far(path.values, by_hand) < 1e-14
-        assert float((path.delta - (by_hand.sum() - change)).abs()) < 1e-14
+        integrated = sw.attribute(model, (NODES, EDGES), **settings, **fixed, chunk_size=chunk_size)
+        assert far(integrated.values, by_hand) < 1e-14
+        assert float((integrated.delta - (by_hand.sum() - change)).abs()) < 1e-14
 
     noisy = {"method": "smoothgrad", "n_samples": 5, "noise_level": 0.0}
-    assert far(sw.attribute(model, (NODES, EDGES), **requested, **noisy).values, result.values) < 1e-14
+    assert far(sw.attribute(model, (NODES, EDGES), **settings, **noisy).values, result.values) < 1e-14
     one = {"method": "expected_gradients", "n_samples": 100, "baselines": torch.zeros(1, 6, 4)}
-    drawn = sw.attribute(model, (NODES, EDGES), **requested, **one)
+    drawn = sw.attribute(model, (NODES, EDGES), **settings, **one)
     assert drawn.values.shape == drawn.standard_error.shape == NODES.shape
     assert float(((drawn.values - by_hand).abs() / drawn.standard_error.clamp(min=1e-4)).max()) < 4.5
 
 
-def test_noise_is_another_for_each_node():
-    """Of samples each row has the same noise, which would move all nodes of a graph alike."""
+def test_each_node_gets_its_own_noise():
+    """Samples share their noise; shared noise would shift all nodes of a graph alike."""
     seen = []
 
     class Spied(Graph):
@@ -656,7 +656,7 @@ def test_noise_is_another_for_each_node():
     assert len(noise[:, 0].unique()) == 6
 
 
-def test_one_number_for_a_graph_that_has_one_score():
+def test_the_single_score_of_a_graph_needs_a_function():
     model = Graph(pooled=True)
     result = gradient(model, (NODES, EDGES), explain=0, target=lambda out: out[0, 1])
     assert far(result.values, on_path(model, lambda out: out[0, 1], 1.0)) < 1e-14
@@ -664,19 +664,19 @@ def test_one_number_for_a_graph_that_has_one_score():
         gradient(model, (NODES, EDGES), explain=0, target=1)
 
 
-def test_a_number_expanded_to_the_nodes_is_that_number():
+def test_a_number_expanded_to_all_nodes_counts_once():
     result = gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[0, 1].expand(len(out)))
     assert far(result.values, on_path(Graph(), lambda out: out[0, 1], 1.0)) < 1e-14
 
 
-def test_a_function_to_a_score_for_each_node_is_refused():
+def test_a_function_that_returns_a_score_for_each_node_is_refused():
     with pytest.raises(ValueError, match=r"target: the function returns a score for each of the 6 rows.*out\[0, 1\]"):
         gradient(Graph(), (NODES, EDGES), explain=0, target=lambda out: out[:, 1])
     with pytest.raises(ValueError, match=r"target: the function returns a score for each of the 2 rows"):
-        gradient(target=lambda out: out[0, 1].repeat(2))  # rows that only the function ties together
+        gradient(target=lambda out: out[0, 1].repeat(2))  # only the function couples the rows
 
 
-def test_class_activation_maps_are_not_made_of_rows_that_are_one_sample():
+def test_class_activation_maps_of_coupled_rows_are_refused():
     class Frames(nn.Module):
         def __init__(self):
             super().__init__()
@@ -701,8 +701,8 @@ def test_several_inputs_of_nodes_are_explained_one_at_a_time():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_samples_stay_samples(training):
-    """A BatchNorm that was left in training mode makes no graph of a batch."""
+def test_independent_samples_are_not_coupled(training):
+    """BatchNorm in training mode must not make the rows of a batch count as one sample."""
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).double().train(training)
     result = sw.attribute(model, rows(2, 5, 4), target=1, method="integrated_gradients")
     assert result.delta.shape == (5,)
@@ -710,8 +710,8 @@ def test_samples_stay_samples(training):
 
 
 @pytest.mark.parametrize("rows_of", [14, 28])
-def test_rows_whose_groups_repeat_are_found(rows_of):
-    """Consensus of segments: rows of one segment share their score, at any distance."""
+def test_coupled_rows_in_repeating_groups_are_detected(rows_of):
+    """As in a consensus of segments, rows that are half the batch apart share their score."""
 
     class Consensus(nn.Module):
         def forward(self, x):
@@ -724,7 +724,7 @@ def test_rows_whose_groups_repeat_are_found(rows_of):
     assert far(result.values[:, 1], x[:, 1] ** 2) < 1e-12
 
 
-def test_rows_tied_without_a_gradient_are_told():
+def test_rows_coupled_without_a_gradient_are_reported():
     class Detached(nn.Module):
         def forward(self, x):
             return x + x.mean(0).detach()
@@ -736,7 +736,7 @@ def test_rows_tied_without_a_gradient_are_told():
 
 
 class Bags(nn.Module):
-    """Instances of bags: a softmax over each bag's rows. The bags lie side by side, so that whole ones stay whole."""
+    """Multiple-instance learning: a softmax over the rows of each bag. Half of the batch may consist of whole bags."""
 
     def __init__(self):
         super().__init__()
@@ -752,7 +752,7 @@ class Bags(nn.Module):
 
 
 @pytest.mark.parametrize("bags", [[0, 0, 0, 1, 2, 2, 2], [0, 1] * 6, [0] * 3 + [*range(1, 31)] + [31] * 3])
-def test_rows_of_bags_are_not_samples(bags):
+def test_the_rows_of_bags_are_explained_as_one_sample(bags):
     bag = torch.tensor(bags)
     x = rows(0, len(bags), 4)
     result = sw.attribute(Bags(), (x, bag), explain=0, target=1, method="integrated_gradients", tolerance=1e-3)
@@ -765,8 +765,8 @@ def test_rows_of_bags_are_not_samples(bags):
 
 @each("rows_of", [2, 3, 8, 16])
 @each("kind", ["output", "head"])
-def test_rounding_inside_is_no_influence(rows_of, kind):
-    """Scores in float64 of what was computed in float32 differ by float32's rounding where other rows go along."""
+def test_rounding_errors_are_not_taken_for_influence(rows_of, kind):
+    """Float64 scores of a float32 computation change by float32 rounding if the pass has other rows."""
 
     class Widened(nn.Module):
         def __init__(self):
@@ -783,26 +783,26 @@ def test_rounding_inside_is_no_influence(rows_of, kind):
     assert not any("other rows" in note or "influence" in note for note in result.notes)
 
 
-def test_checks_of_single_inputs_refuse_rows_of_one_sample():
+def test_evaluations_of_single_inputs_refuse_coupled_rows():
     x = rows(0, 6, 4)
     model = nn.Sequential(Centered(), nn.Linear(4, 3)).double().eval()
-    for ask in (
+    for call in (
         lambda: sw.evaluate(model, x, "gradient", target=1, progress=False),
         lambda: sw.sweep(model, x, "smoothgrad", {"n_samples": [2, 4]}, target=1, progress=False),
         lambda: sw.evaluate(Graph(), (NODES, EDGES), "gradient", target=1, explain=0, progress=False),
     ):
         with pytest.raises(ValueError, match=r"inputs: the rows influence each other.*one map of all 6"):
-            ask()
+            call()
 
 
 class Centered(nn.Module):
-    """The rows less their mean."""
+    """The rows minus their mean, through tanh."""
 
     def forward(self, x):
         return torch.tanh(x - x.mean(0, keepdim=True))
 
 
-def test_methods_that_run_the_model_by_themselves_refuse_rows_of_one_sample():
+def test_methods_that_run_the_model_themselves_refuse_coupled_rows():
     class Mean(nn.Module):
         def forward(self, x):
             return x * x.mean(0)
@@ -821,14 +821,14 @@ def centered():
     return Centered()
 
 
-def test_lrp_shares_out_outputs_and_nothing_made_of_them():
+def test_lrp_explains_only_outputs_of_the_model():
     model = mlp(classes=1)
     for settings in ({"target": 0}, {"score": "probability", "target": 1}):
         with pytest.raises(ValueError, match="score: LRP can only explain an output of the model"):
             sw.attribute(model, rows(), method="captum.LRP", class_names=["no", "yes"], **settings)
 
 
-def test_a_mapping_of_names_with_gaps_says_which():
+def test_a_mapping_of_names_with_gaps_is_refused():
     with pytest.raises(ValueError, match=r"class_names: a mapping must name the classes 0 to 2, each once; \[1\] have"):
         gradient(target="a", class_names={0: "a", 2: "c"})
 
@@ -837,7 +837,7 @@ def test_a_mapping_of_names_with_gaps_says_which():
 
 
 class Squashed(nn.Module):
-    """One output behind a sigmoid, as people write it; class 1 is unlikely."""
+    """One output after a sigmoid, in the usual forms; class 1 is unlikely."""
 
     FORMS = MappingProxyType(
         {
@@ -872,7 +872,7 @@ ON_SCALES = {
 
 @each("fold", [True, False])
 @each("form", Squashed.FORMS)
-def test_a_probability_is_not_squashed_again(form, fold):
+def test_no_second_sigmoid_is_applied_to_a_probability(form, fold):
     model, x = Squashed(form), rows(0, 3, 4)
     names = {"class_names": ["neg", "pos"], "fold": fold}
     top = gradient(model, x, **names)
@@ -888,7 +888,7 @@ def test_a_probability_is_not_squashed_again(form, fold):
     assert not any("probabilities already" in note for note in result.notes)
 
 
-def test_of_a_softmax_probabilities_are_taken_as_they_are():
+def test_the_outputs_of_a_softmax_are_used_as_probabilities():
     model, x = nn.Sequential(mlp(), nn.Softmax(1)).eval(), rows(0, 3, 4)
     leaf = x.clone().requires_grad_()
     share = model(leaf)[:, 1]
@@ -899,7 +899,7 @@ def test_of_a_softmax_probabilities_are_taken_as_they_are():
     assert not any("probabilities already" in note for note in gradient(mlp(), x, target=1).notes)
 
 
-def test_gates_inside_are_no_end():
+def test_a_sigmoid_gate_inside_the_model_is_not_taken_for_its_output():
     class Gated(Squashed):
         def forward(self, x):
             return self.net(x) * x[:, :1].sigmoid()
@@ -910,7 +910,7 @@ def test_gates_inside_are_no_end():
     assert not any("probabilities already" in note for note in result.notes)
 
 
-def test_what_is_shown_of_a_probability_is_that():
+def test_ablate_shows_a_probability_unchanged():
     model, x = Squashed("squeezed"), rows(0, 1, 4)
     share = float(model(x))
     assert 0 < share < 0.3
@@ -921,11 +921,11 @@ def test_what_is_shown_of_a_probability_is_that():
 
 
 @pytest.mark.parametrize("one", [torch.tensor([1]), np.array([1]), torch.tensor(1)])
-def test_an_array_of_one_class_is_for_all(one):
+def test_an_array_of_one_class_applies_to_all_samples(one):
     assert torch.equal(gradient(target=one).values, gradient(target=1).values)
 
 
-def test_the_probability_of_a_pixel_is_not_squashed_again():
+def test_no_second_softmax_is_applied_to_the_probability_of_a_pixel():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1).double(), nn.Softmax(1)).eval(), rows(0, 1, 3, 5, 6)
     result = gradient(model, x, target=(2, 1, 4), score="probability")

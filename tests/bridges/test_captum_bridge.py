@@ -1,4 +1,4 @@
-"""Captum's methods through our door: the same numbers as from captum itself, and nothing of the caller's touched."""
+"""Captum's methods through the bridge: the same numbers as captum's, and no change of the caller's objects."""
 
 import copy
 import sys
@@ -36,12 +36,12 @@ def model():
 
 
 def of_sample(value, sample, batch):
-    """A tensor with a row for each of several samples is split with them."""
+    """Return one sample's row of a tensor with a row for each of several samples, and any other value unchanged."""
     return value[sample : sample + 1] if isinstance(value, torch.Tensor) and len(value) == batch > 1 else value
 
 
 def directly(make, model, x=X, targets=TARGETS, *, seed=0, **arguments):
-    """What captum says when it is asked without us, on a copy of the model, sample by sample."""
+    """Return the values of captum itself, computed sample by sample on a copy of the model."""
     model, result = copy.deepcopy(model), []
     state = np.random.get_state()  # noqa: NPY002
     for b, target in enumerate(targets):
@@ -56,7 +56,7 @@ def directly(make, model, x=X, targets=TARGETS, *, seed=0, **arguments):
 
 
 def states(model):
-    """What must be as before."""
+    """Return the state of the model and of NumPy's global generator."""
     return state_of(model), np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
@@ -82,7 +82,7 @@ METHODS = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", METHODS)
-def test_the_values_are_captums_of_each_sample_with_its_own_target(model, name):
+def test_values_equal_captums_for_each_sample_and_its_target(model, name):
     make, arguments = METHODS[name]
     expected = directly(make, model, seed=0, **arguments)
     before = states(model)
@@ -94,7 +94,7 @@ def test_the_values_are_captums_of_each_sample_with_its_own_target(model, name):
 
 
 @pytest.mark.parametrize("kind", [ca.Lime, ca.KernelShap])
-def test_the_values_of_fitted_models_are_captums(model, kind):
+def test_values_of_lime_and_kernel_shap_equal_captums(model, kind):
     with torch.no_grad():
         model[-1].weight.mul_(100)  # Lime's Lasso makes small values zeros
     arguments = {"feature_mask": MASK, "n_samples": 40}
@@ -115,7 +115,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layers_values_are_captums_summed_over_the_channels(model, name):
+def test_values_at_a_layer_equal_captums_summed_over_channels(model, name):
     arguments, kind = LAYERS[name], getattr(ca, name)
     targets = [None, None] if name == "LayerActivation" else TARGETS
     expected = directly(lambda m: kind(m, m[2]), model, targets=targets, **arguments).sum(1, keepdim=True)
@@ -127,7 +127,7 @@ def test_a_layers_values_are_captums_summed_over_the_channels(model, name):
     assert result.layer == "2"
 
 
-def test_the_values_of_a_neuron_are_captums(model):
+def test_values_of_a_neuron_equal_captums(model):
     copied = copy.deepcopy(model)
     with pytest.warns(UserWarning, match="did not already require gradients"):
         expected = ca.NeuronGradient(copied, copied[0]).attribute(X.clone(), neuron_selector=(2, 1, 1))
@@ -135,11 +135,11 @@ def test_the_values_of_a_neuron_are_captums(model):
     assert far(result.values, expected) < CLOSE
 
 
-# ---- the question is ours
+# ---- scores, targets and several inputs
 
 
 def scored(scale, contrast=None):
-    """The model with the score that is explained as its only output."""
+    """Return a wrapper for models whose outputs are the explained scores."""
 
     class Scaled(nn.Module):
         def __init__(self, model):
@@ -155,17 +155,17 @@ def scored(scale, contrast=None):
 
 @pytest.mark.parametrize("name", ["DeepLift", "Saliency", "FeatureAblation"])
 @pytest.mark.parametrize(
-    ("question", "scale"),
+    ("options", "scale"),
     [
         ({"score": "probability"}, scored(lambda out: F.softmax(out, 1))),
         ({"score": "log_probability"}, scored(lambda out: F.log_softmax(out, 1))),
         ({"contrast": 2}, scored(lambda out: out, contrast=2)),
     ],
 )
-def test_scores_and_contrasts_are_ours(model, name, question, scale):
+def test_scores_and_contrasts_are_applied_before_captum(model, name, options, scale):
     make, arguments = METHODS[name]
     expected = directly(make, scale(model), **arguments)
-    result = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS, **question)
+    result = sw.attribute(model, X, method=from_captum(make(model), **arguments), target=TARGETS, **options)
     assert far(result.values, expected) < CLOSE
 
 
@@ -184,8 +184,8 @@ class TwoInputs(nn.Module):
         return {"logits": self.image(image) * self.row(row)}
 
 
-def test_several_inputs_and_outputs_that_captum_does_not_take():
-    """Values of each input are captum's for a tuple; a dict as output is read as everywhere."""
+def test_several_inputs_and_a_dict_as_output():
+    """The values of each input equal captum's for a tuple; scores are read from a dict, which captum can't do."""
     model, row = TwoInputs(), rows(3, 2, 3)
 
     class Plain(nn.Module):
@@ -209,11 +209,11 @@ def test_several_inputs_and_outputs_that_captum_does_not_take():
     assert far(explained.values, expected.abs()) < CLOSE
 
 
-# ---- by name, by object, with sliders
+# ---- by name, by object, with parameters
 
 
 @pytest.mark.parametrize("name", ["DeepLift", "IntegratedGradients", "Saliency", "Occlusion", "GradientShap"])
-def test_by_name_and_by_object_are_the_same(model, name):
+def test_a_name_and_an_object_give_the_same_values(model, name):
     by_name = sw.attribute(model, X, method=f"captum.{name}", target=TARGETS)
     by_object = sw.attribute(model, X, method=getattr(ca, name)(model), target=TARGETS)
     assert torch.equal(by_name.values, by_object.values)
@@ -221,14 +221,14 @@ def test_by_name_and_by_object_are_the_same(model, name):
     assert by_name.method == f"captum.{name}"
 
 
-def test_one_baseline_is_enough_where_captum_draws_from_several(model):
+def test_one_baseline_is_enough_for_methods_that_draw_from_several(model):
     result = sw.attribute(model, X, method="captum.DeepLiftShap", target=TARGETS, baseline="mean")
     expected = sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline="mean")
     assert far(result.values, expected.values) < CLOSE
 
 
-def test_baselines_to_draw_from_belong_to_no_sample(model):
-    """Of two samples and two baselines, each sample is compared with both."""
+def test_baselines_to_draw_from_are_not_split_by_sample(model):
+    """With two samples and two baselines, each sample is compared with both."""
     result = sw.attribute(model, X, method=from_captum(ca.DeepLiftShap(model), baselines=BOTH[:2]), target=TARGETS)
     one, other = (
         sw.attribute(model, X, method="captum.DeepLift", target=TARGETS, baseline=b[None]).values for b in BOTH[:2]
@@ -237,17 +237,17 @@ def test_baselines_to_draw_from_belong_to_no_sample(model):
 
 
 @pytest.mark.parametrize(
-    "held", [nn.DataParallel, torch.compile, lambda m: m.forward], ids=["parallel", "compiled", "forward"]
+    "wrap", [nn.DataParallel, torch.compile, lambda m: m.forward], ids=["parallel", "compiled", "forward"]
 )
-def test_an_object_may_hold_the_model_in_its_wrapping(model, held):
-    wrapped = held(model)
+def test_an_object_may_be_created_for_the_wrapped_model(model, wrap):
+    wrapped = wrap(model)
     explained = wrapped if isinstance(wrapped, nn.Module) else model
     result = sw.attribute(explained, X, method=ca.InputXGradient(wrapped), target=TARGETS)
     assert far(result.values, directly(ca.InputXGradient, model)) < CLOSE
 
 
 @pytest.mark.parametrize("layer", [None, "0"])
-def test_by_name_a_layer_is_a_parameter_and_the_last_spatial_one_unless_given(model, layer):
+def test_the_layer_is_a_parameter_and_by_default_the_last_spatial_one(model, layer):
     result = sw.attribute(model, X, method="captum.LayerGradCam", target=TARGETS, layer=layer)
     assert result.layer == (layer or sw.attribute(model, X, method="grad_cam").layer)
     expected = sw.attribute(model, X, method="grad_cam", layer=result.layer, target=TARGETS)
@@ -255,7 +255,7 @@ def test_by_name_a_layer_is_a_parameter_and_the_last_spatial_one_unless_given(mo
     assert result.default_sign == "positive"
 
 
-def test_the_patch_of_occlusion_is_a_share_of_each_side(model):
+def test_the_window_of_occlusion_is_a_share_of_each_side(model):
     expected = directly(ca.Occlusion, model, sliding_window_shapes=(3, 4, 4), strides=(3, 2, 2))
     result = sw.attribute(model, X, method="captum.Occlusion", target=TARGETS, window=0.5)
     assert far(result.values, expected) < CLOSE
@@ -264,7 +264,7 @@ def test_the_patch_of_occlusion_is_a_share_of_each_side(model):
     assert far(result.values, torch.arange(5) * row) < 1e-6  # captum divides by counts in float32
 
 
-def test_the_numbers_and_baselines_of_captum_are_parameters(model):
+def test_captums_numbers_and_baselines_are_parameters(model):
     sliders = {p.name: p for p in get_method("captum.IntegratedGradients").params}
     assert list(sliders) == ["baseline", "n_steps", "seed", "chunk_size"]
     assert sliders["baseline"] is BASELINE
@@ -299,7 +299,7 @@ def test_parameters_reach_captum(model):
         assert far(result.values[b : b + 1], expected) < CLOSE
 
 
-def test_rows_of_a_pass_change_nothing_but_the_passes(model):
+def test_chunk_size_changes_only_the_size_of_the_passes(model):
     sizes = Shared()
     model.register_forward_hook(lambda _m, inputs, _o: sizes.append(len(inputs[0])))
     result = {}
@@ -314,7 +314,7 @@ def test_rows_of_a_pass_change_nothing_but_the_passes(model):
 
 
 @pytest.mark.parametrize("name", ["captum.ShapleyValueSampling", "captum.GradientShap"])
-def test_a_seed_gives_the_same_numbers_and_another_one_others(model, name):
+def test_the_seed_determines_the_values(model, name):
     draws = {"stdevs": 0.1} if name.endswith("GradientShap") else {"n_samples": 2}
     first, again, other = (
         sw.attribute(model, X, method=name, target=0, seed=seed, **draws).values for seed in (1, 1, 2)
@@ -330,11 +330,13 @@ def test_delta_is_the_error_of_the_sum(model):
         change = (model(X) - model(baseline)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
         assert torch.allclose(result.delta, result.values.flatten(1).sum(1) - change, rtol=0, atol=1e-12)
     assert float(sw.attribute(model, X, method="captum.IntegratedGradients", n_steps=2).delta.abs().max()) > 1e-6
-    assert sw.attribute(model, X, method="captum.GradientShap", n_samples=1).delta is None  # of a noisy copy
+    assert (
+        sw.attribute(model, X, method="captum.GradientShap", n_samples=1).delta is None
+    )  # of a noisy copy of the input
     assert sw.attribute(model, X, method="captum.Saliency").delta is None
 
 
-def test_evaluations_are_the_rows_of_the_model_per_sample(model):
+def test_evaluations_count_the_models_rows_per_sample(model):
     assert sw.attribute(model, X, method="captum.Saliency").evaluations == 1
     result = sw.attribute(model, X, method=from_captum(ca.FeatureAblation(model), feature_mask=MASK))
     assert result.evaluations == 17
@@ -342,11 +344,11 @@ def test_evaluations_are_the_rows_of_the_model_per_sample(model):
     assert sw.attribute(model, X, method=tunnel).evaluations == 6
 
 
-# ---- no harm
+# ---- side effects
 
 
 class Trained(nn.Module):
-    """BatchNorm, dropout, and what LRP has a rule for."""
+    """BatchNorm, dropout, and layers that LRP has rules for."""
 
     def __init__(self):
         super().__init__()
@@ -375,7 +377,7 @@ class Trained(nn.Module):
         lambda m: ca.NoiseTunnel(ca.GuidedGradCam(m, m.norm)),
     ],
 )
-def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, training):
+def test_the_model_and_the_random_states_are_unchanged(make, training):
     model = Trained().double().train(training)
     model.conv.rule = GammaRule()
     model.relu.register_forward_hook(lambda _m, _i, _o: None)
@@ -396,7 +398,7 @@ def test_a_model_in_training_and_the_random_states_are_left_as_they_were(make, t
     assert torch.equal(first.values, again.values)
 
 
-def test_numpys_random_state_is_put_back_on_a_worker_too(model):
+def test_numpys_random_state_is_restored_on_a_worker_too(model):
     worker = threading.Thread(target=sw.attribute, args=(model, X), kwargs={"method": "captum.GradientShap"})
     np.random.seed(11)  # noqa: NPY002
     before = states(model)
@@ -405,7 +407,7 @@ def test_numpys_random_state_is_put_back_on_a_worker_too(model):
     assert states(model) == before
 
 
-def test_lrp_with_a_rule_that_changes_weights_is_captums():
+def test_lrp_with_a_rule_that_changes_weights_equals_captums():
     model = Trained().double().eval()
     model.conv.rule = GammaRule()
 
@@ -426,7 +428,7 @@ def test_lrp_with_a_rule_that_changes_weights_is_captums():
 
 
 @pytest.mark.parametrize("kind", [ca.DeepLift, ca.GuidedBackprop, ca.LRP])
-def test_an_object_that_was_used_before_can_be_used(kind):
+def test_an_object_may_have_been_used_before(kind):
     model = Trained().double().eval()
     attribution = kind(model)
     with warnings.catch_warnings():
@@ -451,26 +453,26 @@ def test_tied_weights_stay_tied():
     model = Tied()
     seen = {}
 
-    class Looking:
+    class Spy:
         def __init__(self, model):
             self.forward_func = model
 
         def attribute(self, inputs):
             inner = self.forward_func.model
             seen["tied"] = inner.first.weight is inner.second.weight
-            seen["own"] = inner.first.weight is not model.first.weight
+            seen["copied"] = inner.first.weight is not model.first.weight
             with torch.no_grad():
                 inner.first.weight.zero_()
             return inputs * 2
 
     before = state_of(model)
-    assert torch.equal(sw.attribute(model, rows(), method=Looking(model), target=0).values, 2 * rows())
-    assert seen == {"tied": True, "own": True}
+    assert torch.equal(sw.attribute(model, rows(), method=Spy(model), target=0).values, 2 * rows())
+    assert seen == {"tied": True, "copied": True}
     assert state_of(model) == before
 
 
 class Duck:
-    """Looks like an object of captum's."""
+    """Has the interface of a captum object."""
 
     def __init__(self, model, answer):
         self.forward_func, self.answer = model, answer
@@ -479,13 +481,13 @@ class Duck:
         return self.answer(inputs)
 
 
-def test_the_inputs_may_be_written_to(model):
+def test_a_method_that_changes_its_inputs_gets_copies(model):
     requested, before = runner(model, X.clone()), X.clone()
     list(get_method(Duck(model, lambda inputs: inputs.zero_())).run(requested))
     assert torch.equal(requested.inputs, before)
 
 
-def test_cancelling_ends_it_at_the_next_pass(model):
+def test_cancellation_stops_at_the_next_pass(model):
     left = 3
 
     def check():
@@ -497,11 +499,11 @@ def test_cancelling_ends_it_at_the_next_pass(model):
     before = states(model)
     with pytest.raises(Cancelled):
         list(estimates(model, X, "captum.ShapleyValueSampling", check=check))
-    assert left >= -2  # torch's no_grad, which it leaves on the way out, calls a function that is checked, too
+    assert left >= -2  # leaving torch.no_grad after the error calls a function that is checked, too
     assert states(model) == before
 
 
-# ---- what can go wrong
+# ---- errors
 
 
 def test_without_captum_the_message_says_how_to_get_it(model, monkeypatch):
@@ -557,7 +559,7 @@ def test_errors_say_what_to_do(model, make, error, message):
 
 
 class ChannelsLast(nn.Module):
-    """Its only module gives (N, height, width, channels)."""
+    """Its only layer returns (N, height, width, channels)."""
 
     def __init__(self):
         super().__init__()
@@ -568,14 +570,14 @@ class ChannelsLast(nn.Module):
 
 
 def test_a_layer_that_captum_reads_wrongly_is_refused():
-    """Its Grad-CAM takes the rows of an image for channels."""
+    """Captum's Grad-CAM takes the rows of such a layer for channels."""
     model = ChannelsLast()
     with pytest.raises(ValueError, match=r"returned values of shape \(2, 1, 8, 5\) at 'lift'.*Use 'grad_cam'"):
         sw.attribute(model, X, method="captum.LayerGradCam", target=1)
     assert sw.attribute(model, X, method="grad_cam", target=1).values.shape == (2, 1, 8, 8)
 
 
-def test_a_convolution_that_no_module_made_is_refused():
+def test_a_convolution_that_is_not_a_module_is_refused():
     class Bare(nn.Module):
         def __init__(self):
             super().__init__()
@@ -588,14 +590,14 @@ def test_a_convolution_that_no_module_made_is_refused():
         sw.attribute(Bare(), X, method="captum.LayerGradCam", target=1)
 
 
-def test_what_the_model_raises_is_told_once(model):
+def test_an_exception_of_the_model_is_reported_without_captum(model):
     model[4] = nn.AdaptiveAvgPool2d(3)
     with pytest.raises(ValueError, match="model: it raised RuntimeError in layer '6'") as caught:
         sw.attribute(model, X, method="captum.Saliency", target=lambda out: out[:, 0])
     assert "captum" not in str(caught.value)
 
 
-def test_memory_that_runs_out_passes_through(model):
+def test_out_of_memory_errors_are_passed_on(model):
     class Full(nn.Module):
         def forward(self, x):
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -605,7 +607,7 @@ def test_memory_that_runs_out_passes_through(model):
 
 
 @pytest.mark.parametrize("method", ["captum.Occlusion", "captum.GuidedGradCam"])
-def test_the_pretrained_model_by_name_in_a_few_passes(pretrained64, cat, method):
+def test_methods_by_name_on_the_pretrained_model(pretrained64, cat, method):
     more = {"window": 0.5} if method.endswith("Occlusion") else {}
     result = sw.attribute(pretrained64, cat, method=method, target=285, **more)
     assert result.values.shape == cat.shape

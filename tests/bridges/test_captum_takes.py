@@ -1,4 +1,4 @@
-"""What captum's own methods take, the bridge takes: the same numbers on layers, whole numbers and several inputs."""
+"""The bridge accepts what captum accepts and gives the same numbers: layers, integers, masks and several inputs."""
 
 import copy
 import dataclasses
@@ -26,7 +26,7 @@ BACKGROUND = rows(3, 3, 4)
 
 
 class Halves(nn.Module):
-    """A layer that gives two tensors."""
+    """A layer that returns two tensors."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class Halves(nn.Module):
 
 
 class Rows(nn.Module):
-    """Of one input or two."""
+    """Takes one input or two."""
 
     def __init__(self):
         super().__init__()
@@ -51,21 +51,21 @@ class Rows(nn.Module):
 
 
 class Tokens(nn.Module):
-    """Of tokens, and where they stand; it takes nothing but whole numbers."""
+    """Takes indices of tokens and, optionally, of their positions: only integers."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.words, self.places = nn.Embedding(10, 4).double(), nn.Embedding(9, 4).double()
+        self.words, self.positions = nn.Embedding(10, 4).double(), nn.Embedding(9, 4).double()
         self.last = nn.Linear(4, 3).double()
 
     def forward(self, ids, positions=None):
-        result = self.words(ids) if positions is None else self.words(ids) + self.places(positions)
+        result = self.words(ids) if positions is None else self.words(ids) + self.positions(positions)
         return self.last(torch.tanh(result).sum(1))
 
 
 class Flags(nn.Module):
-    """Of truth values and nothing else."""
+    """Takes only booleans."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ class Flags(nn.Module):
 
 
 class Mixed(Tokens):
-    """Each input in a type of its own."""
+    """Takes three inputs of different types."""
 
     def forward(self, x, ids, flags):
         assert (x.dtype, ids.dtype, flags.dtype) == (torch.float64, torch.int64, torch.bool)
@@ -91,7 +91,7 @@ def flat(result):
 
 
 def directly(make, model, inputs, targets, arguments):
-    """What captum says without us, sample by sample, all its tensors side by side."""
+    """Return the values of captum itself, computed sample by sample, with all tensors flattened and concatenated."""
     model, result = copy.deepcopy(model), []
 
     def local(value, k):
@@ -113,7 +113,7 @@ def directly(make, model, inputs, targets, arguments):
 
 
 def check(make, model, inputs, *, targets=TARGETS, explain=None, **arguments):
-    """The bridge's values beside captum's; the result."""
+    """Assert that the bridge's values equal captum's, and return the bridge's result."""
     expected = directly(make, model, inputs, targets, arguments)
     before = state_of(model), [x.clone() for x in inputs]
     result = sw.attribute(
@@ -130,7 +130,7 @@ def check(make, model, inputs, *, targets=TARGETS, explain=None, **arguments):
 
 
 def of_layer(kind, *names):
-    """An object of captum's about layers of a model."""
+    """Return a function that creates a captum object for layers of a model."""
 
     def make(model):
         layers = [model.get_submodule(name) for name in names]
@@ -139,7 +139,7 @@ def of_layer(kind, *names):
     return make
 
 
-# ---- layers that are no images
+# ---- layers without spatial dimensions
 
 
 LAYERS = {
@@ -156,18 +156,18 @@ LAYERS = {
 
 @each("inputs", [(X,), (X, Y)], ids=["one", "two"])
 @each("name", LAYERS)
-def test_the_values_at_a_layer_of_rows_are_captums_as_they_are(name, inputs):
+def test_values_at_a_layer_of_rows_equal_captums(name, inputs):
     targets = [None, None] if name == "LayerActivation" else TARGETS
-    ask = partial(check, model=Rows(), inputs=inputs, targets=targets, **LAYERS[name])
+    compare = partial(check, model=Rows(), inputs=inputs, targets=targets, **LAYERS[name])
     kind = getattr(ca, name)
-    result = ask(of_layer(kind, "first"))
+    result = compare(of_layer(kind, "first"))
     assert result.values.shape == ((2, 1) if name == "LayerGradCam" else (2, 4))
     assert result.layer == "first"
-    assert ask(of_layer(kind, "last"), attribute_to_layer_input=True).layer == "last"
+    assert compare(of_layer(kind, "last"), attribute_to_layer_input=True).layer == "last"
 
 
 @each("name", LAYERS)
-def test_of_a_layer_that_gives_several_tensors_each_is_a_part(name):
+def test_each_tensor_that_a_layer_returns_is_a_part(name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     result = check(of_layer(getattr(ca, name), "halves"), Rows(), (X,), targets=targets, **LAYERS[name])
     size = 1 if name == "LayerGradCam" else 4
@@ -176,7 +176,7 @@ def test_of_a_layer_that_gives_several_tensors_each_is_a_part(name):
 
 
 @pytest.mark.parametrize("name", ["LayerActivation", "LayerGradientXActivation"])
-def test_of_several_layers_each_is_a_part(name):
+def test_each_of_several_layers_is_a_part(name):
     targets = [None, None] if name == "LayerActivation" else TARGETS
     result = check(of_layer(getattr(ca, name), "first", "last"), Rows(), (X, Y), targets=targets)
     assert result.layer == "first, last"
@@ -200,10 +200,10 @@ def test_arguments_of_layers(name, arguments):
 
 
 @pytest.mark.filterwarnings("ignore:Multiple layers provided")
-def test_embeddings_are_layers_and_their_inputs_whole_numbers():
-    """Integrated Gradients at an embedding, as people explain tokens: it sums to F(x) - F(x')."""
+def test_embeddings_are_layers_with_integers_as_inputs():
+    """Integrated Gradients at the embeddings sum to F(x) - F(x')."""
     model, arguments = Tokens(), {"n_steps": 40, "baselines": (torch.zeros_like(IDS), torch.zeros_like(IDS))}
-    result = check(of_layer(ca.LayerIntegratedGradients, "words", "places"), model, (IDS, POSITIONS), **arguments)
+    result = check(of_layer(ca.LayerIntegratedGradients, "words", "positions"), model, (IDS, POSITIONS), **arguments)
     assert result.part("words").values.shape == (2, 3, 4)
     change = (model(IDS, POSITIONS) - model(IDS * 0, IDS * 0)).gather(1, torch.tensor(TARGETS)[:, None])[:, 0]
     assert far(result.values.sum(1), change.detach()) < 1e-6
@@ -213,7 +213,7 @@ def test_embeddings_are_layers_and_their_inputs_whole_numbers():
     assert torch.equal(sw.attribute(model, IDS, **by_name.settings).values, by_name.values)
 
 
-def test_an_object_with_its_layer_is_repeated_by_its_settings():
+def test_the_settings_of_an_object_with_a_layer_repeat_its_result():
     model = Rows()
     result = sw.attribute(model, X, method=ca.LayerActivation(model, model.first), target=0)
     assert "layer" not in result.settings
@@ -222,8 +222,8 @@ def test_an_object_with_its_layer_is_repeated_by_its_settings():
         result.part("a")
 
 
-class Turned(nn.Module):
-    """Its layer's first dimension is time."""
+class TimeFirst(nn.Module):
+    """A model with a layer whose first dimension is time."""
 
     def __init__(self):
         super().__init__()
@@ -233,8 +233,8 @@ class Turned(nn.Module):
         return self.step(x.view(len(x), 2, 2).transpose(0, 1)).sum(0)
 
 
-def test_values_whose_first_dimension_is_not_the_samples():
-    model = Turned()
+def test_values_whose_first_dimension_is_not_the_batch():
+    model = TimeFirst()
     method = ca.LayerActivation(model, model.step)
     one = sw.attribute(model, X[:1], method=method, target=0)
     assert torch.equal(one.values, model.step(X[:1].view(1, 2, 2).transpose(0, 1)).detach())
@@ -243,11 +243,11 @@ def test_values_whose_first_dimension_is_not_the_samples():
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [(None, r"one layer, and none was chosen. Pass layer= one of \['first', 'act'"), ("frist", "mean 'first'")],
 )
-def test_which_layer(layer, said):
-    with pytest.raises(ValueError, match=said):
+def test_the_layer_is_required_and_its_name_checked(layer, message):
+    with pytest.raises(ValueError, match=message):
         sw.attribute(Rows(), X, method="captum.LayerConductance", layer=layer, target=0)
     result = sw.attribute(Rows(), X, method="captum.LayerConductance", layer="first", target=0)
     assert result.settings["layer"] == "first"
@@ -272,7 +272,7 @@ def test_a_neurons_values_have_the_inputs_shape(name, inputs):
     assert result.layer is None
 
 
-# ---- whole numbers and truth values
+# ---- integers and booleans
 
 
 METHODS = {
@@ -282,19 +282,19 @@ METHODS = {
     "KernelShap": {"n_samples": 20},
     "Occlusion": {"sliding_window_shapes": (1,)},
 }
-WHOLE = {
+DISCRETE = {
     "tokens": (Tokens, (IDS,)),
     "int32": (Tokens, (IDS.int(),)),
-    "truth values": (Flags, (FLAGS,)),
+    "booleans": (Flags, (FLAGS,)),
     "two": (Tokens, (IDS, POSITIONS)),
     "mixed": (Mixed, (X, IDS, FLAGS)),
 }
 
 
-@each("of", WHOLE)
+@each("case", DISCRETE)
 @each("name", METHODS)
-def test_perturbations_of_whole_numbers_are_captums(name, of):
-    kind, inputs = WHOLE[of]
+def test_perturbations_of_integers_and_booleans_equal_captums(name, case):
+    kind, inputs = DISCRETE[case]
     arguments = dict(METHODS[name])
     if name == "Occlusion" and len(inputs) > 1:
         arguments["sliding_window_shapes"] = ((1,),) * len(inputs)
@@ -303,7 +303,7 @@ def test_perturbations_of_whole_numbers_are_captums(name, of):
     assert result.values.shape == (2, sum(x.shape[1] for x in inputs))
 
 
-def test_by_hand_a_token_that_is_taken_away():
+def test_feature_ablation_of_a_token_by_hand():
     model = Tokens()
     result = sw.attribute(model, (IDS,), method="captum.FeatureAblation", target=0)
     score = model(IDS)[:, 0]
@@ -315,13 +315,13 @@ def test_by_hand_a_token_that_is_taken_away():
         assert torch.equal(sw.attribute(model, same, method="captum.FeatureAblation", target=0).values, result.values)
 
 
-def test_rows_of_whole_numbers_are_floats_to_a_model_that_computes_with_them():
+def test_rows_of_integers_are_floats_for_a_model_that_takes_floats():
     weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
     result = sw.attribute(linear(weights), IDS, method="captum.FeatureAblation", score="value")
     assert far(result.values, IDS * weights) < 1e-14
 
 
-def test_large_whole_numbers_are_not_rounded_beside_others():
+def test_large_integers_are_not_rounded_among_other_inputs():
     big = torch.tensor([[2**40 + 1]])
 
     class Parity(nn.Module):
@@ -334,13 +334,13 @@ def test_large_whole_numbers_are_not_rounded_beside_others():
 
 @pytest.mark.parametrize("method", ["gradient", "captum.Saliency", "captum.IntegratedGradients"])
 @each(("inputs", "explain"), [(IDS, None), ((IDS,), None), ((IDS,), 0)])
-def test_gradients_of_whole_numbers_are_refused_with_the_way_out(method, inputs, explain):
+def test_gradients_of_integers_are_refused_with_the_remedy(method, inputs, explain):
     with pytest.raises(ValueError, match=r"(?i)integers .*method='captum\.FeatureAblation'"):
         sw.attribute(Tokens(), inputs, method=method, explain=explain, target=0)
 
 
 @each("baseline", ["mean", "noise", 0.5 * torch.ones(1, 3), torch.tensor(1.5)])
-def test_a_baseline_that_is_no_whole_number(baseline):
+def test_baselines_that_are_no_integers_are_refused(baseline):
     with pytest.raises(ValueError, match="baseline: "):
         sw.attribute(Tokens(), IDS, method="captum.FeatureAblation", baseline=baseline, target=0)
     stored = torch.tensor([[7.0, 0.0, 7.0]])
@@ -366,10 +366,10 @@ GRADIENTS = {
 
 
 @each("name", GRADIENTS)
-def test_gradients_of_several_inputs_are_captums(name):
+def test_gradients_of_several_inputs_equal_captums(name):
     kind, arguments = getattr(ca, name), GRADIENTS[name]
     check(kind, Rows(), (X, Y), **arguments)
-    if not name.endswith("Shap"):  # these have samples and spreads of their own
+    if not name.endswith("Shap"):  # these have their own numbers of samples and noise levels
         check(lambda m: ca.NoiseTunnel(kind(m)), Rows(), (X, Y), nt_samples=3, stdevs=(0.1, 0.2), **arguments)
 
 
@@ -404,8 +404,8 @@ def test_masks_and_baselines_of_several_inputs(name, arguments):
     check(getattr(ca, name), Rows(), (X, Y), **METHODS[name], **arguments)
 
 
-SEGMENTS = torch.arange(16).view(4, 4) // 5  # superpixels, as they come
-FEWER = {
+SEGMENTS = torch.arange(16).view(4, 4) // 5  # superpixels, without dimensions for channels and samples
+FEWER_DIMENSIONS = {
     "a row's mask": (rows(0, 3, 4), {"feature_mask": torch.tensor([0, 0, 1, 2])}),
     "as many rows as columns": (rows(0, 4, 4), {"feature_mask": torch.tensor([0, 0, 1, 2])}),
     "superpixels": (rows(0, 4, 3, 4, 4), {"feature_mask": SEGMENTS}),
@@ -420,10 +420,10 @@ FEWER = {
 @pytest.mark.soak
 @each("chunk_size", [None, 1])
 @each("name", ["FeatureAblation", "ShapleyValueSampling"])
-@each("form", FEWER)
-def test_masks_and_baselines_of_fewer_dimensions_are_for_every_sample(form, name, chunk_size):
-    """However many samples there are, as many as the mask is long among them."""
-    x, arguments = FEWER[form]
+@each("form", FEWER_DIMENSIONS)
+def test_masks_and_baselines_of_fewer_dimensions_apply_to_every_sample(form, name, chunk_size):
+    """Also if the number of samples equals the length of the mask."""
+    x, arguments = FEWER_DIMENSIONS[form]
     model = Formula(lambda x: x.flatten(1).square().cumsum(1).tanh().sum(1))
     kind, argument = getattr(ca, name), {**METHODS[name], **arguments}
     result = sw.attribute(model, x, method=from_captum(kind(model), **argument), target=0, chunk_size=chunk_size)
@@ -435,7 +435,7 @@ def test_masks_and_baselines_of_fewer_dimensions_are_for_every_sample(form, name
         assert torch.allclose(result.values, kind(model).attribute(x, **arguments), atol=1e-12)
 
 
-def test_what_captums_deltas_leave_out_is_said():
+def test_a_large_convergence_delta_is_noted_with_its_cause():
     class Hidden(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -450,8 +450,8 @@ def test_what_captums_deltas_leave_out_is_said():
         assert not sw.attribute(Hidden().eval().head, X, method=f"captum.{name}", target=1).notes
 
 
-def test_a_baseline_of_no_dimensions():
-    """By hand: all of a sum is one group, which is the sum; without a group, each is what it adds to the baseline."""
+def test_masks_and_baselines_without_dimensions():
+    """By hand, for a sum: a group of all features has the sum, and a single feature its difference to the baseline."""
     model = Formula(lambda x: x.sum(1))
     group = from_captum(ca.FeatureAblation(model), feature_mask=torch.tensor(0))
     assert far(sw.attribute(model, X, method=group, target=0).values, X.sum(1, keepdim=True).expand(2, 4)) < 1e-14
@@ -459,8 +459,8 @@ def test_a_baseline_of_no_dimensions():
     assert far(sw.attribute(model, X, method=two, target=0).values, X - 2) < 1e-14
 
 
-def test_arguments_that_captum_hands_on():
-    """Of a linear model, a local linear one is the model itself; the functions get the caller's own arguments."""
+def test_arguments_that_captum_passes_on():
+    """Lime's linear fit of a linear model is the model itself; Lime's functions get the caller's arguments."""
     seen = []
 
     def perturbed(original, **value):
@@ -480,7 +480,7 @@ def test_arguments_that_captum_hands_on():
 
 
 @each(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"baseline": 0}, "'baseline' is not known. Did you mean 'baselines'"),
         ({"perturbation_per_eval": 2}, "Did you mean 'perturbations_per_eval'"),
@@ -488,13 +488,13 @@ def test_arguments_that_captum_hands_on():
         ({"return_convergence_delta": True}, "see Attribution.delta"),
     ],
 )
-def test_slips_are_told_and_what_the_bridge_gives_itself(arguments, said):
-    with pytest.raises(TypeError, match=said):
+def test_unknown_and_reserved_arguments_are_refused(arguments, message):
+    with pytest.raises(TypeError, match=message):
         from_captum(ca.FeatureAblation(Rows()), **arguments)
 
 
 def test_permutation_of_a_batch():
-    """Two samples can only be exchanged: of a linear model each feature moves the score by w (x - the other x)."""
+    """Two samples can only be swapped: in a linear model, each feature changes the score by w (x - the other x)."""
     weights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
     model = linear(weights)
     result = sw.attribute(model, X, method="captum.FeaturePermutation", score="value")
@@ -504,7 +504,7 @@ def test_permutation_of_a_batch():
         sw.attribute(model, X[:1], method="captum.FeaturePermutation", score="value")
 
 
-def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
+def test_an_error_of_captums_hooks_is_not_attributed_to_the_model():
     class Both(nn.Module):
         def __init__(self):
             super().__init__()
@@ -517,12 +517,12 @@ def test_hooks_on_what_is_not_explained_are_captums_and_no_fault_of_the_model():
         sw.attribute(Both(), (X, Y), method="captum.DeepLift", explain="a", target=0)
 
 
-# ---- one number for each sample, and inputs inside others
+# ---- one number per sample, and nested inputs
 
 
 @each("name", ["DeepLift", "Saliency", "IntegratedGradients", "FeatureAblation", "Occlusion"])
-def test_one_number_for_each_sample_beside_others(name):
-    """captum's own ReLUDeepLiftModel, of two inputs (N,)."""
+def test_inputs_of_one_number_per_sample(name):
+    """Captum's ReLUDeepLiftModel with two inputs of shape (N,)."""
 
     class Two(nn.Module):
         def __init__(self):
@@ -542,7 +542,7 @@ def test_one_number_for_each_sample_beside_others(name):
         assert torch.equal(result.values, torch.tensor([[2.0, 1.0], [6.0, 0.0]]).double())
 
 
-def test_inputs_inside_a_dataclass_are_those_of_a_tuple():
+def test_inputs_in_a_dataclass_have_the_values_of_a_tuple():
     @dataclasses.dataclass
     class Batch:
         rows: dict

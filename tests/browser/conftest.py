@@ -1,7 +1,6 @@
-"""A real JupyterLab in a real browser.
+"""Fixtures that run JupyterLab in a browser.
 
-`lab` is the fixture to use: a loaded JupyterLab page of this test's own (see lab.py). Without a browser the
-tests fail; they never skip.
+Tests use `lab`, a loaded JupyterLab page (see lab.py). Without a browser the tests fail; they are never skipped.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 VIEWPORT = {"width": 1440, "height": 900}
 HERE = Path(__file__).parent
-expect.set_options(timeout=60_000)  # a stop, not a measurement: beside other work a page takes its time
+expect.set_options(timeout=60_000)  # only an upper bound: pages are slow on a busy machine
 _failed = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in this folder, and run it last: the quick tests speak first.
+    """Mark the tests of this folder, and run them last, after the quick tests.
 
-    Last also because playwright keeps an event loop running in the main thread from its first test on.
+    They also run last because playwright keeps an event loop running in the main thread from its first test on.
     """
     here = [item for item in items if HERE in item.path.parents]
     for item in here:
@@ -45,7 +44,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def browser_path() -> Path:
-    """The Chromium or Chrome to test with; its absence is a failure."""
+    """The path of Chromium or Chrome; without one the test fails."""
     path = find_browser()
     if path is None:
         pytest.fail(MISSING, pytrace=False)
@@ -54,7 +53,7 @@ def browser_path() -> Path:
 
 @pytest.fixture(scope="session")
 def browser(browser_path: Path) -> Iterator[Browser]:
-    """The running browser, without a window."""
+    """The running headless browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         yield browser
@@ -65,12 +64,12 @@ def browser(browser_path: Path) -> Iterator[Browser]:
 def lab_server(
     browser: Browser, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[LabServer]:
-    """A JupyterLab server with folders of its own; its log is test-results/jupyterlab-WORKER.log."""
+    """A JupyterLab server with temporary folders; its log is test-results/jupyterlab-WORKER.log."""
     folder = tmp_path_factory.mktemp("jupyterlab")
     (folder / "root").mkdir()
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     log = pytestconfig.rootpath / "test-results" / f"jupyterlab-{worker}.log"
-    # A notebook that is closed while it is saved opens a dialog, over the next test.
+    # Closing a notebook during an autosave opens a dialog, which would cover the page of the next test.
     settings = {"@jupyterlab/docmanager-extension/plugin": {"autosave": False}}
     with (
         kernel_server() as forked,
@@ -89,7 +88,7 @@ def lab_server(
 
 @pytest.fixture
 def artifacts(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Path:
-    """This test's folder under test-results/: made by who writes to it, gone when the test starts anew."""
+    """This test's folder under test-results/: deleted at the start, and created by the first write."""
     name = re.sub(r"[^\w.-]+", "-", request.node.nodeid.removeprefix("tests/browser/")).strip("-")
     folder = pytestconfig.rootpath / "test-results" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +101,7 @@ def new_page(browser: Browser) -> Page:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """An empty page with cookies and storage of its own."""
+    """An empty page that shares no cookies or storage."""
     page = new_page(browser)
     yield page
     page.context.close()
@@ -110,7 +109,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def loaded(browser: Browser) -> list[Page]:
-    """The page that a test left with JupyterLab loaded, if there is one: to load it takes longer than most tests."""
+    """At most one page with JupyterLab loaded, for the next test: loading takes longer than most tests."""
     return []
 
 
@@ -118,9 +117,9 @@ def loaded(browser: Browser) -> list[Page]:
 def lab(
     request: pytest.FixtureRequest, browser: Browser, loaded: list[Page], lab_server: LabServer, artifacts: Path
 ) -> Iterator[Lab]:
-    """A JupyterLab page without notebooks, in the light theme; its kernels end with the test.
+    """A JupyterLab page without notebooks, in the light theme; its kernels are shut down after the test.
 
-    A test that passes hands on its page, where it is reusable.
+    After a passed test the next one reuses the page, unless `lab.reusable` is False.
     """
     folder = lab_server.root / artifacts.name
     folder.mkdir()
@@ -136,7 +135,7 @@ def lab(
         try:
             lab.close()
             page.set_viewport_size(VIEWPORT)
-        except Error:  # a crashed page must not hide why: the server's stop ends its kernels
+        except Error:  # a crashed page must not hide the test's failure; stopping the server ends its kernels
             failed = True
         if failed or not lab.reusable:
             page.context.close()

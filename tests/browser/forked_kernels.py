@@ -1,10 +1,10 @@
-"""Kernels that have torch imported when they start: one process imports it, and forks for each kernel.
+"""Kernels that start with torch already imported: one process imports it and forks for each kernel.
 
-    python forked_kernels.py serve SOCKET        import, print a line, and fork for whoever connects
-    python forked_kernels.py start SOCKET ARG .. what Jupyter starts instead of `python -m ipykernel_launcher ARG ..`
+    python forked_kernels.py serve SOCKET        import the modules, print a line, and fork for each connection
+    python forked_kernels.py start SOCKET ARG .. what Jupyter runs instead of `python -m ipykernel_launcher ARG ..`
 
-Jupyter's process hands over its environment, folder and output, passes on the signals it gets, and ends with the
-kernel, as the kernel ends with it.
+The process that Jupyter starts passes its environment, working directory and output to the kernel, and forwards the
+signals that it receives. Each of the two ends when the other does.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# Most of what the tests' notebooks import; neither ipywidgets, which looks for a kernel when it is imported, nor what
-# imports it.
+# Most of what the tests' notebooks import, but not ipywidgets, which looks for a kernel when it is imported, nor any
+# module that imports it.
 PRELOADED = ("torch", "pandas", "skimage.data", "ipykernel.kernelapp", "efficientnet_lite_pytorch",
              "saliency_widgets.session", "saliency_widgets.api.compare")  # fmt: skip
 
 
 @contextmanager
 def kernel_server() -> Iterator[Sequence[str]]:
-    """Within the block kernels can be forked; the value is the command that Jupyter starts them by."""
-    import psutil  # not above: `start` runs without the installed packages
+    """Run the process that forks kernels; yield the command with which Jupyter starts a kernel."""
+    import psutil  # not at the top: `start` runs without the installed packages
 
     folder = tempfile.TemporaryDirectory()
-    address = Path(folder.name, "kernels")  # of a socket it may have 104 letters
+    address = Path(folder.name, "kernels")  # a socket's path may have at most 104 characters
     command = [sys.executable, __file__, "serve", address]
     server = psutil.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
@@ -50,7 +50,7 @@ def kernel_server() -> Iterator[Sequence[str]]:
 
 
 def serve(address: str) -> None:
-    """Fork a kernel for each connection, until the standard input ends."""
+    """Fork a kernel for each connection, until standard input is closed."""
     for name in PRELOADED:
         importlib.import_module(name)
     if "ipywidgets" in sys.modules:
@@ -58,7 +58,7 @@ def serve(address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the kernels
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # kernels that exit are reaped automatically
     print("ready", flush=True)
     while 0 not in select.select([listener, 0], [], [])[0]:
         connection, _ = listener.accept()
@@ -70,7 +70,7 @@ def serve(address: str) -> None:
 
 
 def become_kernel(connection: socket.socket) -> None:
-    """Be what `python -m ipykernel_launcher` would be, and end the process with it, or with the connection."""
+    """Run `python -m ipykernel_launcher` in this process, and exit when it or the connection ends."""
     message, output, *_ = socket.recv_fds(connection, 2**20, 2)
     os.setsid()
     request = json.loads(message)
@@ -95,7 +95,7 @@ def become_kernel(connection: socket.socket) -> None:
 
 
 def start(address: str, arguments: Sequence[str]) -> None:
-    """Have a kernel forked, pass on signals, and end with it."""
+    """Request a kernel, forward signals to it, and return when it ends."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}

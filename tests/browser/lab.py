@@ -1,7 +1,7 @@
-"""Drive JupyterLab in a browser: what the browser tests' `lab` fixture hands out.
+"""Control JupyterLab in a browser: the class behind the browser tests' `lab` fixture.
 
-Everything goes through `window.jupyterapp` or through what a person would touch. Nothing sleeps: each call
-returns when what it asked for has happened, or raises after its time limit.
+Everything goes through `window.jupyterapp` or through the elements that a user operates. There are no fixed delays:
+each call returns when its effect has happened, or raises after its time limit.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from playwright.sync_api import Error, Locator, Page
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 PLAIN = "plain"
-"""A kernel that isn't forked: a page that is loaded doesn't show stored widgets where its kernel is there at once."""
+"""A kernel that isn't forked. If a kernel is ready at once, a page that is loaded doesn't show stored widgets."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _workspaces = itertools.count()
 
-# Part of every call into the page: the notebook that was opened last, and its kernel.
+# The start of every script that runs in the page: the notebook that was opened last, and its kernel.
 _PRELUDE = """
 const app = window.jupyterapp;
 const panel = window.__panel;
@@ -113,7 +113,7 @@ await app.serviceManager.sessions.shutdownAll();
 await app.serviceManager.kernels.shutdownAll();
 """
 
-# A notebook that is disposed of asks nobody whether to save it.
+# Disposing of a notebook skips the dialog that asks whether to save it.
 _CLOSE = """
 for (const widget of [...app.shell.widgets('main')]) widget.dispose();
 app.shell.expandLeft();
@@ -122,7 +122,7 @@ window.__panel = window.__messages = window.__paints = undefined;
 
 
 class KernelError(AssertionError):
-    """Code in the kernel raised; the message is its traceback."""
+    """Code in the kernel raised an error; the message is its traceback."""
 
 
 class Lab:
@@ -132,12 +132,12 @@ class Lab:
         page: The playwright page to use; it stays available as `lab.page`. JupyterLab may be loaded in it.
         base_url: The server's address.
         root: The server's root folder.
-        folder: This test's own folder below `root`.
-        artifacts: Where screenshots go.
+        folder: The test's folder below `root`.
+        artifacts: The folder for screenshots.
 
     Attributes:
-        reusable: Whether the next test can have the page: no test has patched it, and JupyterLab was not reloaded,
-            which may be about to open a notebook again.
+        reusable: Whether the next test can use the page: no test has patched it, and JupyterLab was not reloaded,
+            after which it may reopen a notebook at any time.
     """
 
     def __init__(self, page: Page, base_url: str, root: Path, folder: Path, artifacts: Path) -> None:
@@ -160,14 +160,14 @@ class Lab:
     # ---- the application
 
     def start(self) -> None:
-        """Load JupyterLab in an empty workspace, unless the page has it, in the light theme."""
+        """Load JupyterLab in an empty workspace, unless it is loaded already, and choose the light theme."""
         if not self.page.url.startswith(self.base_url):
             self.page.goto(f"{self.base_url}/lab/workspaces/test-{next(_workspaces)}?reset")
             self._wait_for_application()
         self.theme("light")
 
     def reload(self) -> None:
-        """Reload the page and open the same notebook again: its kernel goes on, its widgets are new."""
+        """Reload the page and reopen the notebook: the kernel keeps running, the widgets are rendered anew."""
         path = self.path
         self.reusable = False
         self.page.reload()
@@ -183,11 +183,11 @@ class Lab:
         self._wait_for_splash()
 
     def end_kernels(self) -> None:
-        """End every kernel of the server."""
+        """Shut down every kernel of the server."""
         self.js(_END_KERNELS)
 
     def close(self) -> None:
-        """Close every notebook and end every kernel; the page can serve another `Lab`."""
+        """Close every notebook and shut down every kernel; another `Lab` can then use the page."""
         self.js(_CLOSE)
         self.end_kernels()
         for event, listener in self._listeners.items():
@@ -196,12 +196,12 @@ class Lab:
     # ---- notebooks
 
     def write_notebook(self, cells: Sequence[str], name: str = "test.ipynb", kernel: str = "python3") -> str:
-        """Write a notebook with these code cells into the test's folder; return the path to `open` it by."""
+        """Write a notebook with these code cells into the test's folder; return its path for `open`."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         return self._write(book, name, kernel)
 
     def copy_notebook(self, source: Path, name: str | None = None) -> str:
-        """Copy a notebook, without its outputs, into the test's folder; return the path to `open` it by."""
+        """Copy a notebook, without its outputs, into the test's folder; return its path for `open`."""
         book = nbformat.read(source, as_version=4)
         for cell in book.cells:
             if cell.cell_type == "code":
@@ -210,7 +210,7 @@ class Lab:
         return self._write(book, name or source.name)
 
     def copy_file(self, source: Path) -> None:
-        """Copy a file the notebook reads next to it."""
+        """Copy a file that the notebook reads into the test's folder."""
         shutil.copy(source, self.folder)
 
     def open(self, path: str) -> None:
@@ -219,7 +219,7 @@ class Lab:
         self.path = path
 
     def save(self) -> None:
-        """Save the notebook to disk, with the widgets' state if JupyterLab is set to."""
+        """Save the notebook to disk, with the widgets' state if JupyterLab is configured to."""
         self.js("await panel.context.save();")
 
     def set_source(self, index: int, code: str) -> None:
@@ -254,32 +254,32 @@ class Lab:
         return self.text_output(index)
 
     def add_cell(self, code: str, run: bool = True, seconds: float = 60) -> int:
-        """Append a code cell, run it, and return its index."""
+        """Append a code cell, run it if `run`, and return its index."""
         index = self.js(_ADD_CELL, code)
         if run:
             self.run_cell(index, seconds)
         return index
 
     def execute(self, code: str, seconds: float = 60) -> str:
-        """Run code in the notebook's kernel without a cell, and return what it printed or its value's text.
+        """Run code in the notebook's kernel without a cell, and return its output as text.
 
         Raises:
-            KernelError: If it raised.
+            KernelError: If the code raised.
         """
         outputs = self.js(_EXECUTE, code, seconds=seconds)
         self._raise_error(outputs, "execute")
         return _text(outputs)
 
     def value(self, expression: str, seconds: float = 60) -> Any:
-        """The value of a Python expression in the kernel, by way of JSON."""
+        """Return the value of a Python expression in the kernel, which must be representable as JSON."""
         code = f"import json as _json; print(_json.dumps({expression}))"
         return json.loads(self.execute(code, seconds).splitlines()[-1])
 
     def wait_for_value(self, expression: str, expected: Any, seconds: float = 30) -> None:
         """Wait until a Python expression in the kernel has this value.
 
-        A widget's message may be handled on another thread than the one that answers `value`: after a
-        gesture, wait for what it should lead to.
+        After a gesture, wait for its effect instead of reading it once with `value`: the kernel may handle a
+        widget's message on another thread.
         """
         deadline = time.monotonic() + seconds
         while (value := self.value(expression)) != expected:
@@ -291,7 +291,7 @@ class Lab:
         """Wait until the front end has seen the kernel become idle."""
         self.js(_IDLE, seconds=seconds)
 
-    # ---- what the notebook shows
+    # ---- cells and outputs
 
     def cell_count(self) -> int:
         """Number of cells."""
@@ -306,11 +306,11 @@ class Lab:
         return self.cell(index).locator(".jp-Cell-outputArea")
 
     def outputs(self, index: int) -> list[dict[str, Any]]:
-        """A cell's outputs as nbformat has them."""
+        """A cell's outputs in nbformat's structure."""
         return self.js(_OUTPUTS, index % self.cell_count())
 
     def text_output(self, index: int) -> str:
-        """What a cell printed, and its value's text."""
+        """A cell's output as text: what it printed, and its value."""
         return _text(self.outputs(index))
 
     # ---- the kernel
@@ -321,7 +321,7 @@ class Lab:
 
     @contextmanager
     def paused_kernel(self) -> Iterator[int]:
-        """Within the block the kernel's process is stopped: what still works needs no kernel."""
+        """Stop the kernel's process within the block: whatever works there needs no kernel."""
         pid = self.kernel_pid()
         kernel = psutil.Process(pid)
         try:
@@ -333,18 +333,18 @@ class Lab:
             os.kill(pid, signal.SIGCONT)
 
     def restart_kernel(self, seconds: float = 60) -> None:
-        """Restart the kernel without the dialog that asks first."""
+        """Restart the kernel without the confirmation dialog."""
         self.js("await kernel.restart(); await kernel.info;", seconds=seconds)
 
     def messages(self) -> Counter[str]:
-        """Messages on the kernel's channels so far, by direction and type.
+        """The number of messages on the kernel's channels so far, by direction and type.
 
-        Keys read "send comm_msg" (to the kernel) and "recv comm_msg"; "recv echo" is what the page itself has sent,
-        sent back. Subtract two readings to count a gesture's.
+        Keys look like "send comm_msg" (to the kernel) and "recv comm_msg"; "recv echo" counts the page's own updates
+        that the kernel has echoed. Subtract two results to count the messages of a gesture.
         """
         return Counter(self.js("return window.__messages;"))
 
-    # ---- evidence
+    # ---- errors and screenshots
 
     @property
     def errors(self) -> list[str]:
@@ -359,7 +359,7 @@ class Lab:
         return path
 
     def keep_evidence(self) -> None:
-        """Save a screenshot and the console, as far as the page still answers."""
+        """Save the console's messages, and a screenshot if the page still responds."""
         self.artifacts.mkdir(parents=True, exist_ok=True)
         lines = [*self.console, *(f"uncaught: {error}" for error in self.page_errors)]
         try:
@@ -368,12 +368,12 @@ class Lab:
             lines.append(f"no screenshot: {error}")
         (self.artifacts / "console.txt").write_text("\n".join(lines) + "\n")
 
-    # ---- inside
+    # ---- internals
 
     def js(self, body: str, arg: Any = None, seconds: float = 60) -> Any:
         """Run the body of an async JavaScript function in the page and return what it returns.
 
-        It sees `arg`, `app` (JupyterLab), `panel` (the notebook panel opened last) and `kernel`.
+        The body can use `arg`, `app` (JupyterLab), `panel` (the notebook panel opened last) and `kernel`.
 
         Raises:
             playwright.sync_api.Error: If it throws, or is not done after `seconds`.
@@ -397,7 +397,7 @@ class Lab:
         self._wait_for_splash()
 
     def _wait_for_splash(self) -> None:
-        # JupyterLab throws when a second splash, the one of a theme change, meets the first as it fades.
+        # JupyterLab throws if a theme change shows its splash screen while the first one is still fading out.
         self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=60_000)
 
     def _write(self, book: nbformat.NotebookNode, name: str, kernel: str = "python3") -> str:

@@ -1,4 +1,4 @@
-"""What a page holds in memory, as the browser itself counts it once its garbage is collected."""
+"""A page's memory, as the browser counts it after garbage collection."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import astuple, dataclass
 
 from lab import Lab
 
-# In the kernel: ipywidgets' and bqplot's own widgets of the same kinds, values and order as those of ours; in place of
-# our views an empty text.
+# Code for the kernel: copies a tree of widgets as plain widgets of ipywidgets and bqplot, with the same classes, values
+# and order, and with an empty text in place of each of our views.
 PLAIN = """
 import anywidget
 import ipywidgets
@@ -32,44 +32,44 @@ def plain(value, made=None):
     return made[value]
 """
 
-# Two frames and a task: what was to be done about the last message is done.
-_BREATHE = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+# Wait for two animation frames and a task, after which the last message has been processed.
+_SETTLE = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
 
 
 @dataclass(frozen=True)
-class Held:
-    """Elements and other nodes of all documents, attached or not; listeners; bytes of JavaScript's heap."""
+class Usage:
+    """DOM nodes of all documents, attached or not; event listeners; bytes of the JavaScript heap."""
 
     nodes: int
     listeners: int
     heap: int
 
-    def __sub__(self, other: Held) -> Held:
-        return Held(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 class PageMemory:
-    """Reads what a page holds."""
+    """Measures a page's memory."""
 
     def __init__(self, lab: Lab) -> None:
         self._page = lab.page
         self._tools = lab.page.context.new_cdp_session(lab.page)
 
-    def held(self) -> Held:
-        """What is held now."""
-        for _ in range(3):  # what one collection lets go may have held more
-            self._page.evaluate(_BREATHE)
+    def usage(self) -> Usage:
+        """Measure the current usage."""
+        for _ in range(3):  # objects freed by one collection may have kept others alive
+            self._page.evaluate(_SETTLE)
             self._tools.send("HeapProfiler.collectGarbage")
         counted = self._tools.send("Memory.getDOMCounters")
         heap = self._tools.send("Runtime.getHeapUsage")
-        return Held(counted["nodes"], counted["jsEventListeners"], heap["usedSize"])
+        return Usage(counted["nodes"], counted["jsEventListeners"], heap["usedSize"])
 
-    def growth(self, since: Held, nodes: int, seconds: float = 60) -> Held:
-        """What is held more than then, as soon as it is at most so many nodes; at the end of the time whatever it is.
+    def growth(self, since: Usage, nodes: int, seconds: float = 60) -> Usage:
+        """Return the growth since a measurement once it is at most ``nodes`` nodes, or when the time is over.
 
-        What the kernel closes, it closes when it has time.
+        It may take a while to shrink, because the kernel closes widgets when it is idle.
         """
         until = time.monotonic() + seconds
-        while (grown := self.held() - since).nodes > nodes and time.monotonic() < until:
+        while (grown := self.usage() - since).nodes > nodes and time.monotonic() < until:
             self._page.wait_for_timeout(250)
         return grown

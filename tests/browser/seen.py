@@ -1,4 +1,4 @@
-"""What an explorer shows in the page, and what it should show: pixels on both sides."""
+"""The pixels that an explorer shows on the page, and those that it should show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Locator
 
 from saliency_widgets import render
 
-# In the kernel: a small model, where a page is looked at and not what the model has learned.
+# Code for the kernel: a small untrained model, for tests of the page that don't depend on good predictions.
 NET = """import torch
 import saliency_widgets as sw
 from saliency_widgets.demos import sample_image
@@ -29,27 +29,27 @@ photo = sample_image("chelsea").resize((224, 224))
 
 SMALL = NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"
 
-# At 224 pixels the demo takes most of a test's time; at 144 the model still knows the cat and the coffee.
+# At 224 pixels the demo takes most of a test's time; at 144 the model still recognizes the cat and the coffee.
 SMALLER = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = 144\n"
 DEMO = SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"
 
-# The color on the canvas at the middle of each pixel of the image.
+# Read the canvas's color at the center of each pixel of the image.
 PIXELS = """(canvas, [height, width]) => {
   const context = canvas.getContext('2d');
   const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
-  const found = new Uint8Array(height * width * 3);
+  const colors = new Uint8Array(height * width * 3);
   for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
     const row = Math.floor((y + 0.5) * canvas.height / height);
     const column = Math.floor((x + 0.5) * canvas.width / width);
     const from = 4 * (row * canvas.width + column);
-    for (let k = 0; k < 3; k++) found[3 * (y * width + x) + k] = data[from + k];
+    for (let k = 0; k < 3; k++) colors[3 * (y * width + x) + k] = data[from + k];
   }
   let text = '';
-  for (let i = 0; i < found.length; i += 8192) text += String.fromCharCode(...found.subarray(i, i + 8192));
+  for (let i = 0; i < colors.length; i += 8192) text += String.fromCharCode(...colors.subarray(i, i + 8192));
   return btoa(text);
 }"""
 
-# Everything painted from now on, oldest first.
+# Record all paints from now on in window.__paints, oldest first.
 _LISTEN = """root => {
   window.__paints = [];
   root.addEventListener('sw-paint', event => window.__paints.push({
@@ -73,7 +73,7 @@ def _arrays(explorer, attribution):
 
 
 def overlay(result: dict, **changes: object) -> np.ndarray:
-    """The overlay that render paints for these codes with the display's defaults, changed where said."""
+    """The overlay that `render` computes for a map with the default display settings, except for `changes`."""
     display = {param.name: param.default for param in render.DISPLAY} | changes
     table = render.lut(display.pop("diverging" if result["signed"] else "colormap"))
     for name in ("diverging", "colormap"):
@@ -83,12 +83,12 @@ def overlay(result: dict, **changes: object) -> np.ndarray:
 
 
 class Seen:
-    """One explorer in the page.
+    """One explorer on the page.
 
     Args:
         lab: The JupyterLab page.
         output: The output area that shows it.
-        name: Its name in the kernel.
+        name: The explorer's variable in the kernel.
     """
 
     def __init__(self, lab: Lab, output: Locator, name: str = "explorer") -> None:
@@ -99,11 +99,11 @@ class Seen:
         self.canvas = self.root.locator(".sw-canvas")
 
     def wait(self, state: str = "done", seconds: float = 90) -> None:
-        """Wait until the page shows this state, and the last frame that the kernel sent."""
+        """Wait until the page shows this state and the last frame that the kernel sent."""
         self.lab.execute(f"{self.name}.session.wait({seconds})", seconds=seconds)
         self.root.locator(f"xpath=self::*[@data-state='{state}']").wait_for(timeout=1000 * seconds)
         self.lab.execute(f"{self.name}.view.flush()")
-        while True:  # a redraw may overtake the frame that was asked for
+        while True:  # a redraw may send a newer frame than the one that was read
             number = self.lab.value(f"[{self.name}.view.frame['generation'], {self.name}.view.frame['index']]")
             root = self.root.element_handle()
             reached = self.lab.page.wait_for_function(
@@ -115,22 +115,22 @@ class Seen:
                 arg=[root, *number],
             )
             painted = reached.json_value()
-            for handle in (root, reached):  # which the page holds until then, closed or not
+            for handle in (root, reached):  # until then the page keeps their objects alive, even of closed widgets
                 handle.dispose()
             if painted == number:
                 return
 
     def pixels(self, size: int = 224) -> np.ndarray:
-        """The canvas, one color for each pixel of the image, which has this size: uint8 (size, size, 3)."""
+        """The canvas's colors, one for each pixel of an image of this size: uint8 (size, size, 3)."""
         raw = self.canvas.evaluate(PIXELS, [size, size])
         return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(size, size, 3)
 
     def listen(self) -> None:
-        """Note every paint from now on."""
+        """Record every paint from now on."""
         self.root.evaluate(_LISTEN)
 
     def paints(self) -> list[dict[str, Any]]:
-        """The paints noted."""
+        """The recorded paints."""
         return self.lab.page.evaluate("window.__paints")
 
     def expected(self, attribution: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Seen:
 
 
 def open_explorer(lab: Lab, code: str) -> Seen:
-    """The explorer that a cell makes, in a notebook of its own, with its map."""
+    """Run code that makes an explorer in a new notebook, and wait until it shows its map."""
     lab.open(lab.write_notebook([code]))
     lab.run_all()
     seen = Seen(lab, lab.output(0))

@@ -1,4 +1,4 @@
-"""The explorer by keyboard, and what a screen reader is told: JupyterLab's own folds and sliders lack both."""
+"""The explorer by keyboard and screen reader, neither of which ipywidgets' accordions and sliders support."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ explorer"""
 IN_KERNEL = """
 import ipywidgets
 from saliency_widgets.widgets.base.parts import parts_of
-folds = {part.titles[0]: part for part in parts_of(explorer, []) if isinstance(part, ipywidgets.Accordion)}
+accordions = {part.titles[0]: part for part in parts_of(explorer, []) if isinstance(part, ipywidgets.Accordion)}
 """
-FOLDS = ("More settings", "Can I trust this map?", "Save as a page")
+ACCORDIONS = ("More settings", "Can I trust this map?", "Save as a page")
 
-# Of the element that has the focus: the width and the color of its ring, and the color behind it.
+# The style, width and color of an element's focus ring, and its background color.
 RING = """element => {
   const style = getComputedStyle(element);
   return {style: style.outlineStyle, width: parseFloat(style.outlineWidth), color: style.outlineColor,
           behind: style.backgroundColor};
 }"""
 
-# Inputs without any of the things that name one.
+# Visible controls without an accessible name.
 NAMELESS = """root => {
   const all = root.querySelectorAll(
     'select, input, button, [role=slider], [role=button], [role=textbox], [contenteditable=true]');
@@ -51,15 +51,15 @@ def tab_to(lab: Lab, target: Locator) -> None:
         lab.page.keyboard.press("Tab")
         if target.evaluate("element => element === document.activeElement"):
             return
-    raise AssertionError("Tab doesn't lead there")
+    raise AssertionError("Tab doesn't reach the target")
 
 
 @pytest.mark.soak
-def test_folds_open_by_keyboard_and_say_whether_they_are(lab: Lab, seen: Seen) -> None:
+def test_accordions_open_by_keyboard_and_report_their_state(lab: Lab, seen: Seen) -> None:
     seen.control("method").locator("select").focus()
     lab.execute(IN_KERNEL)
-    assert lab.value("sorted(folds)") == sorted(FOLDS)
-    for name in FOLDS:
+    assert lab.value("sorted(accordions)") == sorted(ACCORDIONS)
+    for name in ACCORDIONS:
         header = seen.output.get_by_role("button", name=name, exact=True)
         expect(header).to_have_attribute("aria-expanded", "false")
         contents = seen.output.locator(f"#{header.get_attribute('aria-controls')}")
@@ -71,12 +71,12 @@ def test_folds_open_by_keyboard_and_say_whether_they_are(lab: Lab, seen: Seen) -
             expect(header).to_have_attribute("aria-expanded", str(opened).lower())
             expect(contents).to_be_visible(visible=opened)
             expect(header).to_be_focused()
-            lab.wait_for_value(f"folds[{name!r}].selected_index", 0 if opened else None)
+            lab.wait_for_value(f"accordions[{name!r}].selected_index", 0 if opened else None)
         header.click()
         expect(header).to_have_attribute("aria-expanded", "true")
-        lab.execute(f"folds[{name!r}].selected_index = None")
+        lab.execute(f"accordions[{name!r}].selected_index = None")
         expect(header).to_have_attribute("aria-expanded", "false")
-    assert lab.page.locator(".jp-Notebook.jp-mod-editMode").count() == 0, "Enter began to edit the cell"
+    assert lab.page.locator(".jp-Notebook.jp-mod-editMode").count() == 0, "Enter started to edit the cell"
     for theme in ("light", "dark"):
         lab.theme(theme)
         seen.control("method").locator("select").focus()
@@ -86,11 +86,11 @@ def test_folds_open_by_keyboard_and_say_whether_they_are(lab: Lab, seen: Seen) -
         assert ring["width"] >= 2
         assert ring["color"] != ring["behind"]
         lab.screenshot(f"{theme}-focus", seen.output)
-    # bqplot draws into a chart that is hidden again by then.
+    # bqplot logs errors about <rect> if it draws a chart that has been hidden meanwhile.
     assert [error for error in lab.errors if "<rect>" not in error] == []
 
 
-def test_sliders_say_their_value_and_each_control_has_a_name(lab: Lab, seen: Seen) -> None:
+def test_sliders_report_their_values_and_each_control_has_a_name(lab: Lab, seen: Seen) -> None:
     steps = seen.control("n_steps").get_by_role("slider")
     expect(steps).to_have_accessible_name("IG steps")
     expect(steps).to_have_attribute("aria-valuetext", "64 steps")
@@ -101,7 +101,7 @@ def test_sliders_say_their_value_and_each_control_has_a_name(lab: Lab, seen: See
         )
         expect(steps).to_have_attribute("aria-valuetext", f"{value} steps")
         lab.wait_for_value("explorer.settings['n_steps']", value)
-    lab.execute("explorer.update(n_steps=50)")  # a new position of the slider
+    lab.execute("explorer.update(n_steps=50)")  # this adds a position to the slider
     expect(steps).to_have_attribute("aria-valuetext", "50 steps")
     opacity = seen.control("opacity").get_by_role("slider")
     expect(opacity).to_have_accessible_name("Opacity")
@@ -110,7 +110,7 @@ def test_sliders_say_their_value_and_each_control_has_a_name(lab: Lab, seen: See
     low, high = seen.control("clip").get_by_role("slider").all()
     expect(low).to_have_accessible_name("Clip range (%), from")
     expect(high).to_have_accessible_name("Clip range (%), to")
-    for name in FOLDS:
+    for name in ACCORDIONS:
         seen.output.get_by_role("button", name=name, exact=True).click()
     expect(seen.root.locator(".sw-region")).to_be_visible()
     assert seen.output.locator(".sw-explorer").evaluate(NAMELESS) == []

@@ -1,4 +1,4 @@
-"""The check-up's line and the button that copies the code, in the real JupyterLab."""
+"""The check-up's line and the button that copies the code, in JupyterLab."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CODE = 'import saliency_widgets as sw\\n\\nattribution = sw.attribute(\\n    mod
 
 view = HeatmapView(file.getvalue(), DisplaySettings())
 
-def show(index, state="done", **told):
+def show(index, state="done", **changes):
     frame = {"generation": 1, "index": index, "final": state == "done", "height": 96, "width": 96,
              "low": 0.0, "high": 1.0, "signed": False, "codes": codes.tobytes()}
     readings = [{"label": "Logit", "value": "8.31", "help": ""}, {"label": "Gradients", "value": "50", "help": ""}]
     parts = dict(generation=1, state=state, title="SmoothGrad · Egyptian cat", method="SmoothGrad", done=50, total=50,
                  unit="samples", elapsed=3.61, readings=readings)
-    view.offer(frame, messages.status(**(parts | told)))
+    view.offer(frame, messages.status(**(parts | changes)))
 
 def finding(severity, what, methods=(), where=(), remedy="Call the function torch.nn.ReLU() anew for each use."):
     return {"severity": severity, "what": what, "methods": list(methods), "where": list(where), "remedy": remedy}
@@ -49,7 +49,7 @@ SMOOTH = finding("caution", "The model ends in a probability: where that is near
 
 
 class Page:
-    """A view of its own in the page, without a model."""
+    """A page with a single image view and no model."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -60,15 +60,15 @@ class Page:
         self.line = self.root.locator(".sw-checkup-line:visible")
         self.findings = self.root.locator(".sw-findings")
 
-    def tell(self, code: str) -> None:
-        """Run this in the kernel, and wait until the page shows what follows from it."""
+    def run(self, code: str) -> None:
+        """Run code in the kernel, and wait until the page shows the resulting state."""
         self.lab.execute(code)
         self.lab.execute("view.flush()")
         state = self.lab.value("view.status.get('state', 'idle')")
         self.root.locator(f"xpath=self::*[@data-state='{state}']").wait_for()
 
     def boxes(self, *names: str) -> list[dict[str, float]]:
-        """Where these parts are in the view."""
+        """The boxes of parts of the view, relative to it."""
         parts = names or ("stage", "scale", "hold", "copy", "stop", "readings", "checkup")
         return self.root.evaluate(
             """(root, names) => {
@@ -86,7 +86,7 @@ class Page:
         return self.root.evaluate("root => root.getBoundingClientRect().height")
 
     def focus(self) -> str:
-        """The class of what has the focus."""
+        """The class of the element that has the focus."""
         return self.lab.page.evaluate("document.activeElement.className")
 
     def clipboard(self) -> str:
@@ -101,23 +101,23 @@ def same(before: list[dict[str, float]], after: list[dict[str, float]]) -> bool:
     return all(abs(a[key] - b[key]) <= 1 for a, b in zip(before, after, strict=True) for key in a)
 
 
-def test_the_line_tells_what_was_found_and_opens_by_keyboard_and_nothing_jumps(lab: Lab) -> None:
+def test_the_line_sums_up_the_findings_opens_by_keyboard_and_shifts_nothing(lab: Lab) -> None:
     page = Page(lab)
-    page.tell("show(0)")
+    page.run("show(0)")
     expect(page.line).to_have_count(0)
     position = page.height()
     before = page.boxes()
-    page.tell("view.show_findings([])")
-    expect(page.line).to_have_text("Check-up: nothing found that would make a map of this model wrong")
+    page.run("view.show_findings([])")
+    expect(page.line).to_have_text("Check-up: no problems found")
     assert same(before, page.boxes())
-    page.tell("view.show_findings([RULES, SMOOTH, ROWS])")
+    page.run("view.show_findings([RULES, SMOOTH, ROWS])")
     expect(page.line).to_have_text("Check-up: 2 findings about this method (1 may mislead), 1 about others")
     expect(page.line.locator(".sw-mark-caution")).to_be_visible()
     assert same(before, page.boxes())
     assert page.height() == position
     expect(page.findings).to_be_hidden()
 
-    page.copy.focus()  # disabled: the focus stays where it was
+    page.copy.focus()  # disabled, so the focus doesn't move
     page.root.locator(".sw-hold").focus()
     lab.page.keyboard.press("Tab")
     assert "sw-checkup-line" in page.focus()
@@ -133,27 +133,27 @@ def test_the_line_tells_what_was_found_and_opens_by_keyboard_and_nothing_jumps(l
     expect(last).to_contain_text("in features.0.block.0, features.1.block.0 and 4 more")
     expect(last).to_contain_text("concerns Guided Backprop, Deconvnet")
 
-    page.tell("show(1, method='Deconvnet', title='Deconvnet · Egyptian cat')")
+    page.run("show(1, method='Deconvnet', title='Deconvnet · Egyptian cat')")
     expect(page.line).to_have_text("Check-up: 2 findings about this method (1 makes this map wrong), 1 about others")
     expect(page.findings).to_be_visible()
     assert "sw-checkup-line" in page.focus()
-    page.tell("show(2, method='')")
+    page.run("show(2, method='')")
     expect(page.line).to_have_text("Check-up: 3 findings (1 makes maps wrong)")
-    page.tell("show(3, method='Gradient'); view.show_findings([RULES])")
-    expect(page.line).to_have_text("Check-up: nothing about this method, 1 finding about others")
+    page.run("show(3, method='Gradient'); view.show_findings([RULES])")
+    expect(page.line).to_have_text("Check-up: no findings about this method, 1 finding about others")
     lab.page.keyboard.press("Enter")
     expect(page.findings).to_be_hidden()
     assert same(before, page.boxes())
     assert lab.errors == []
 
 
-def test_the_button_copies_the_code_of_the_map_and_says_so(lab: Lab) -> None:
+def test_the_button_copies_the_code_of_the_map_and_confirms_it(lab: Lab) -> None:
     allow(lab)
     page = Page(lab)
     expect(page.copy).to_be_disabled()
-    page.tell("show(0, state='running', done=7)")
+    page.run("show(0, state='running', done=7)")
     expect(page.copy).to_be_disabled()
-    page.tell("show(1, code=CODE)")
+    page.run("show(1, code=CODE)")
     expect(page.copy).to_be_enabled()
     expect(page.copy).to_have_attribute("title", "Python code that reproduces this map exactly")
     code = lab.value("view.code")
@@ -163,28 +163,28 @@ def test_the_button_copies_the_code_of_the_map_and_says_so(lab: Lab) -> None:
     page.root.locator(".sw-hold").focus()
     lab.page.keyboard.press("Tab")
     lab.page.keyboard.press("Enter")
-    said = page.root.locator("[aria-live]", has_text="Copied")
-    expect(said).to_have_count(1)
+    announcement = page.root.locator("[aria-live]", has_text="Copied")
+    expect(announcement).to_have_count(1)
     expect(page.copy.locator(".sw-copy-said")).to_be_visible()
     assert page.clipboard() == code
     assert same(before, page.boxes())
-    lab.page.clock.run_for(700)  # the page's own time goes on, too: a slow machine adds to it
+    lab.page.clock.run_for(700)  # real time counts too, and there is more of it on a slow machine
     expect(page.copy.locator(".sw-copy-said")).to_be_visible()
     lab.page.clock.run_for(900)
     expect(page.copy.locator(".sw-copy-ask")).to_be_visible()
-    expect(said).to_have_count(0)
+    expect(announcement).to_have_count(0)
     assert same(before, page.boxes())
 
-    page.tell("show(2, state='running', done=3)")
+    page.run("show(2, state='running', done=3)")
     expect(page.copy).to_be_disabled()
-    assert page.focus() == "sw-canvas", "the notebook has the keyboard"
+    assert page.focus() == "sw-canvas", "the focus went to the notebook"
     assert lab.errors == []
 
 
-def test_without_the_clipboard_the_code_is_copied_by_selection_and_else_by_hand(lab: Lab) -> None:
+def test_without_the_clipboard_api_the_code_is_copied_by_selection_or_else_by_hand(lab: Lab) -> None:
     allow(lab)
     page = Page(lab)
-    page.tell("show(0, code=CODE)")
+    page.run("show(0, code=CODE)")
     code = lab.value("view.code")
     lab.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not here')); }")
     page.copy.click()
@@ -216,10 +216,10 @@ def test_without_the_clipboard_the_code_is_copied_by_selection_and_else_by_hand(
     lab.page.evaluate("() => { delete navigator.clipboard.writeText; delete document.execCommand; }")
 
 
-def test_both_work_when_the_kernel_is_gone(lab: Lab) -> None:
+def test_line_and_button_work_when_the_kernel_is_gone(lab: Lab) -> None:
     allow(lab)
     page = Page(lab)
-    page.tell("show(0, code=CODE); view.show_findings([TRAIN, RULES])")
+    page.run("show(0, code=CODE); view.show_findings([TRAIN, RULES])")
     code = lab.value("view.code")
     lab.restart_kernel()
     page.copy.click()
@@ -232,7 +232,7 @@ def test_both_work_when_the_kernel_is_gone(lab: Lab) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
+def test_the_view_fits_at_every_width_and_nothing_shifts(lab: Lab, theme: Any) -> None:
     lab.page.set_viewport_size({"width": 1300, "height": 1300})
     lab.theme(theme)
     page = Page(lab)
@@ -241,15 +241,15 @@ def test_it_fits_at_every_width_and_nothing_jumps(lab: Lab, theme: Any) -> None:
         lab.execute(f"view.layout.width = '{width}px'; view.checked = False; view.findings = []")
         expect(page.line).to_have_count(0)
         expect(page.root).to_have_css("width", f"{width}px")
-        page.tell(f"show({index}, code=CODE, remark={remark!r}, method='Deconvnet')")
+        page.run(f"show({index}, code=CODE, remark={remark!r}, method='Deconvnet')")
         text = page.root.locator(".sw-progress-text")
         expect(text).to_have_attribute("title", f"50 of 50 samples · 3.6 s · {remark}")
         before, height = page.boxes(), page.height()
-        page.tell("view.show_findings([])")
-        expect(page.line).to_contain_text("nothing found")
+        page.run("view.show_findings([])")
+        expect(page.line).to_contain_text("no problems found")
         assert page.height() == height
         lab.screenshot(f"{theme}-{width}-clear", page.root)
-        page.tell("view.show_findings([TRAIN, RULES, SMOOTH, ROWS, ROWS])")
+        page.run("view.show_findings([TRAIN, RULES, SMOOTH, ROWS, ROWS])")
         expect(page.line).to_contain_text("3 findings about this method (2 make this map wrong), 2 about others")
         assert same(before, page.boxes())
         assert page.height() == height

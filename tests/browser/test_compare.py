@@ -1,4 +1,4 @@
-"""A comparison in the real JupyterLab: 24 maps under one display, one pixel read in all, and what a click opens."""
+"""A comparison in JupyterLab: display controls of 24 maps, one pixel read in all cells, and opening a cell."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ compared = sw.compare(
 compared"""
 )
 
-# What the page paints and when, in animation frames since the last key was pressed.
+# Record what the page paints, and after how many animation frames since the last key press.
 _LISTEN = """root => {
   window.__frames = 0;
   window.__grid = [];
@@ -58,8 +58,8 @@ _LISTEN = """root => {
 
 IN_KERNEL = """
 import base64, json, numpy as np
-frames = [compared._maps.frame(place) for place in compared._shown]
-images_ = [compared._comparison.problem(place).prepared.images[0] for place in compared._shown]
+frames = [compared._maps.frame(cell) for cell in compared._shown]
+images_ = [compared._comparison.problem(cell).prepared.images[0] for cell in compared._shown]
 pack = lambda a: base64.b64encode(np.ascontiguousarray(a).tobytes()).decode()
 print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed": f.signed, "shape": f.codes.shape,
                    "image": pack(p)} for f, p in zip(frames, images_)]))
@@ -96,7 +96,7 @@ def pixels(canvas: Locator, size: tuple[int, int]) -> np.ndarray:
 
 
 def assert_painted(canvas: Locator, expected: np.ndarray) -> None:
-    """The canvas shows this, as soon as it is painted."""
+    """Assert that the canvas shows these colors, within 1/255, once it is painted."""
     off = 255
     for _ in range(50):
         off = np.abs(pixels(canvas, expected.shape[:2]).astype(int) - expected.astype(int)).max()
@@ -106,18 +106,18 @@ def assert_painted(canvas: Locator, expected: np.ndarray) -> None:
     raise AssertionError(f"the pixels are off by {off}")
 
 
-def charts_settled(lab: Lab) -> None:
-    """bqplot lays charts out again .3 s after they have come, and complains if they are gone by then.
+def wait_for_charts(lab: Lab) -> None:
+    """Wait until bqplot has laid out new charts again, 0.3 s after they appear: it logs errors if they are gone then.
 
-    On the page's own clock: on a busy machine it is late too.
+    The wait uses the page's clock, because on a busy machine bqplot is late too.
     """
     lab.page.evaluate(
         "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 800))))"
     )
 
 
-def painted_last(lab: Lab) -> None:
-    """Wait until nothing is left to be painted."""
+def wait_for_paints(lab: Lab) -> None:
+    """Wait until all cells are painted."""
     lab.page.wait_for_function("window.__grid.length > 0 && window.__grid.at(-1).left === 0")
 
 
@@ -135,11 +135,11 @@ def test_a_display_slider_repaints_all_cells_within_two_frames_and_without_the_k
             lab.page.evaluate("window.__grid = []")
             sent = lab.messages()
             handle.press("ArrowLeft")
-            painted_last(lab)
+            wait_for_paints(lab)
             paints = [paint for paint in lab.page.evaluate("window.__grid") if paint["cause"] == "display"]
             assert sorted({k for paint in paints for k in paint["painted"]}) == list(range(24))
             assert max(paint["after"] for paint in paints) <= 2
-            lab.page.wait_for_timeout(200)  # what a move sends, it sends soon
+            lab.page.wait_for_timeout(200)  # by then the move has sent its messages
             assert (lab.messages() - sent)["send comm_msg"] <= 1
         after = [pixels(cells.nth(k).locator("canvas"), (64, 64)) for k in (0, 23)]
     for old, new in zip(before, after, strict=True):
@@ -196,8 +196,8 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
     expect(grid.locator(".sw-cell .sw-cursor:visible")).to_have_count(len(maps))
     for k, (quantized, _image) in enumerate(maps):
         near = render.dequantize(quantized)[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].ravel()
-        said = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
-        assert said in {render.format_number(value) for value in near}
+        shown = re.split(" · ", cells.nth(k).locator(".sw-cell-line").text_content() or "")[0]
+        assert shown in {render.format_number(value) for value in near}
     grid.locator(".sw-pair-summary").click()
     for index, k in enumerate((0, 1)):
         grid.locator(".sw-pair-select").nth(index).select_option(str(k))
@@ -225,7 +225,7 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     expect(explorer.locator(".sw-title").first).to_contain_text(title)
     drawn = explorer.locator(".sw-predictions .bar, .sw-predictions rect").first
     drawn.wait_for(state="attached")
-    charts_settled(lab)
+    wait_for_charts(lab)
     cells.nth(0).focus()
     lab.page.keyboard.press("ArrowDown")
     lab.page.keyboard.press("Enter")
@@ -235,11 +235,11 @@ def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(1)
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
     drawn.wait_for(state="attached")
-    charts_settled(lab)
+    wait_for_charts(lab)
     lab.output(0).get_by_text("Close the explorer").click()
     expect(lab.output(0).locator(".sw-explorer")).to_have_count(0)
     lab.output(0).locator(".sw-menu-classes select").select_option(index=1)
-    lab.wait_for_value("{place.classes for place in compared._shown} == {1}", True)
+    lab.wait_for_value("{cell.classes for cell in compared._shown} == {1}", True)
     lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=60_000)
     expect(grid.locator(".sw-model-checkup")).to_have_count(2)
     lab.execute("compared.close()")

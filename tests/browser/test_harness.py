@@ -1,4 +1,4 @@
-"""The harness itself: a real notebook in the real JupyterLab, moved by keys, with and without its kernel."""
+"""The harness itself: notebooks in JupyterLab, operated by keyboard, while the kernel runs and while it is stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_linked_slider_follows_while_the_kernel_is_stopped(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_theme_follows_and_the_page_survives_a_reload(lab: Lab) -> None:
+def test_the_theme_changes_and_the_kernel_survives_a_reload(lab: Lab) -> None:
     lab.open(lab.write_notebook(["answer = 42"]))
     lab.run_all()
     pid = lab.kernel_pid()
@@ -62,7 +62,7 @@ def test_theme_follows_and_the_page_survives_a_reload(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_jupyterlab_asks_no_questions(lab: Lab) -> None:
+def test_jupyterlab_opens_no_dialogs(lab: Lab) -> None:
     fetch = "return (await app.serviceManager.settings.fetch(arg)).raw;"
     raw = lab.js(fetch, "@jupyterlab/apputils-extension:notification")
     assert json.loads(raw)["fetchNews"] == "false"

@@ -1,4 +1,4 @@
-"""Views in the real JupyterLab whose kernel was restarted: what is finished stays, and a move says that it is gone."""
+"""Views in JupyterLab after a kernel restart: results stay, and using a control reports that the kernel is gone."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ made"""
 )
 
 
-def finished(lab: Lab, *codes: str) -> list[Locator]:
-    """Views with all that they have to show, whose kernel is restarted then."""
+def shown_results(lab: Lab, *codes: str) -> list[Locator]:
+    """Run cells that each show a view, and return their outputs once all results are shown."""
     lab.open(lab.write_notebook([*codes]))
     outputs = []
     for index in range(len(codes)):
@@ -68,9 +68,9 @@ def step(handle: Locator) -> None:
     handle.press("ArrowRight")
 
 
-def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab) -> None:
+def test_an_explorer_reports_what_still_works_once_a_menu_is_used(lab: Lab) -> None:
     lab.theme("dark")
-    (output,) = finished(lab, EXPLORER)
+    (output,) = shown_results(lab, EXPLORER)
     view = output.locator(".sw-heatmap").first
     lab.restart_kernel()
     line = view.locator(".sw-message")
@@ -90,14 +90,14 @@ def test_an_explorer_says_what_still_works_once_a_menu_moves(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab) -> None:
+def test_each_control_that_needs_the_kernel_shows_the_message(lab: Lab) -> None:
     requests = {
         "slider": lambda output: step(output.locator(".sw-control-n_samples .noUi-handle").first),
         "pin": lambda output: output.get_by_role("button", name="Pin this map").click(),
         "predictions": lambda output: output.locator(".sw-predictions .svg-figure").click(),
         "trust": lambda output: output.get_by_text("Can I trust this map?").click(),
     }
-    outputs = finished(lab, *[EXPLORER] * len(requests))
+    outputs = shown_results(lab, *[EXPLORER] * len(requests))
     lab.restart_kernel()
     for output, request in zip(outputs, requests.values(), strict=True):
         line = output.locator(".sw-heatmap .sw-message").first
@@ -107,8 +107,8 @@ def test_whatever_asks_the_kernel_is_answered_by_the_line(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_a_table_says_it_too(lab: Lab) -> None:
-    (output,) = finished(lab, TABLE)
+def test_a_table_explorer_shows_the_message(lab: Lab) -> None:
+    (output,) = shown_results(lab, TABLE)
     lab.restart_kernel()
     line = output.locator(".sw-heatmap .sw-message").first
     expect(line).to_be_hidden()
@@ -118,12 +118,12 @@ def test_a_table_says_it_too(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_a_comparison_says_it_too(lab: Lab) -> None:
+def test_a_comparison_shows_the_message(lab: Lab) -> None:
     requests = {
         "menu": lambda output: output.locator(".sw-control-channels select").select_option(index=1),
         "cell": lambda output: output.locator(".sw-cell canvas").first.click(),
     }
-    outputs = finished(lab, *[COMPARISON] * len(requests))
+    outputs = shown_results(lab, *[COMPARISON] * len(requests))
     lab.restart_kernel()
     for output, (name, request) in zip(outputs, requests.items(), strict=True):
         line = output.locator(".sw-grid .sw-opened")
@@ -136,7 +136,7 @@ def test_a_comparison_says_it_too(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_a_sweep_says_it_too(lab: Lab) -> None:
+def test_a_sweep_shows_the_message(lab: Lab) -> None:
     lab.open(lab.write_notebook([SWEEP]))
     lab.run_all()
     output = lab.output(0)
@@ -147,7 +147,7 @@ def test_a_sweep_says_it_too(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_a_lesson_turns_on_and_says_which_steps_never_came(lab: Lab) -> None:
+def test_a_lesson_still_changes_steps_and_reports_missing_ones(lab: Lab) -> None:
     lab.open(lab.write_notebook([LESSON]))
     lab.run_all()
     lesson = lab.output(0).locator(".sw-lesson")

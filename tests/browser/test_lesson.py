@@ -1,4 +1,4 @@
-"""The lesson in the real JupyterLab: the keys, the pixels, the letters' size and contrast, and no kernel at all."""
+"""The lesson in JupyterLab: keys, pixels, the size and contrast of text, and use without the kernel."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ lesson"""
 )
 COUNT = len(STEPS)
 
-# What is seen of the stage: the canvases' pixels and the charts' drawing.
+# The visible panels of the stage as text: the canvases' pixels and the charts' SVG.
 _SEEN = """root => [...root.querySelectorAll('.sw-lesson-stage .sw-lesson-panel:not([hidden])')].map(panel => {
   const canvas = panel.querySelector('canvas.sw-lesson-canvas:not([hidden])');
   return canvas ? canvas.toDataURL() : panel.querySelector('svg').outerHTML;
 }).join()"""
 
-# Every visible element with words of its own: its size in pixels, its contrast by WCAG 2.1, and whether it is cut off.
+# Every visible element that has text: the font size in pixels, the contrast by WCAG 2.1, and whether it is cut off.
 _WORDS = """root => {
   const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
@@ -38,7 +38,7 @@ _WORDS = """root => {
     return [r, g, b, a / 255];
   };
   const over = (top, under) => [0, 1, 2].map(k => top[k] * top[3] + under[k] * (1 - top[3])).concat(1);
-  const ground = element => {
+  const background = element => {
     const layers = [];
     for (let e = element; e; e = e.parentElement) layers.unshift(rgba(getComputedStyle(e).backgroundColor));
     return layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
@@ -48,20 +48,20 @@ _WORDS = """root => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const edge = root.getBoundingClientRect();
-  const found = [];
+  const texts = [];
   for (const element of root.querySelectorAll('*')) {
-    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const hasText = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
     const style = getComputedStyle(element);
     const box = element.getBoundingClientRect();
-    if (!own || style.visibility === 'hidden' || !box.width) continue;
+    if (!hasText || style.visibility === 'hidden' || !box.width) continue;
     if (element.closest('.sw-unseen, button:disabled')) continue;
     const svg = element instanceof SVGElement ? element.ownerSVGElement : null;
     const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
-    const under = ground(element);
+    const under = background(element);
     const ink = over(rgba(svg ? style.fill : style.color), under);
     const [low, high] = [light(ink), light(under)].sort((a, b) => a - b);
     const room = svg ? svg.getBoundingClientRect() : edge;
-    found.push({
+    texts.push({
       words: element.textContent.trim(), name: element.getAttribute('class') || element.tagName,
       size: parseFloat(style.fontSize) * scale, contrast: (high + 0.05) / (low + 0.05),
       clipped: (!svg && (element.scrollWidth > element.clientWidth + 1 && style.display !== 'inline'))
@@ -69,12 +69,12 @@ _WORDS = """root => {
         || box.top < room.top - 1 || box.bottom > room.bottom + 1,
     });
   }
-  return found;
+  return texts;
 }"""
 
 
 def shown(lab: Lab) -> Locator:
-    """A finished lesson on the page."""
+    """Show a lesson, and wait until it is finished."""
     lab.open(lab.write_notebook([LESSON, "1"]))
     lab.run_all()
     lab.execute("lesson.wait(120)", seconds=150)
@@ -83,7 +83,7 @@ def shown(lab: Lab) -> Locator:
     return root
 
 
-def at(root: Locator, step: int) -> None:
+def wait_for_step(root: Locator, step: int) -> None:
     """Wait until a step is painted."""
     root.page.wait_for_function(
         "([root, step]) => root.dataset.painted?.split(' ')[0] === String(step)", arg=[root.element_handle(), step]
@@ -96,41 +96,41 @@ def seen(root: Locator) -> str:
     return root.evaluate(_SEEN)
 
 
-def test_the_keys_go_through_all_steps_and_the_notebook_hears_nothing(lab: Lab) -> None:
+def test_keys_go_through_all_steps_and_do_not_reach_the_notebook(lab: Lab) -> None:
     root = shown(lab)
     cell = "return [panel.content.activeCellIndex, panel.content.mode, panel.content.widgets.length];"
     root.locator(".sw-lesson-canvas").first.click()
     before = lab.js(cell)
-    at(root, 0)
+    wait_for_step(root, 0)
     looks = [seen(root)]
     for step, key in zip(range(1, COUNT), itertools.cycle(["ArrowRight", "PageDown", "Space"]), strict=False):
         lab.page.keyboard.press(key)
-        at(root, step)
+        wait_for_step(root, step)
         looks.append(seen(root))
         title = list(STEPS.values())[step].title
         expect(root.locator(".sw-lesson-heading")).to_have_text(title)
         expect(root.locator("[aria-live='polite'].sw-unseen")).to_contain_text(f"Step {step + 1} of {COUNT}: {title}")
-    assert all(a != b for a, b in itertools.pairwise(looks)), "each step shows something else"
+    assert all(a != b for a, b in itertools.pairwise(looks)), "two consecutive steps look the same"
     lab.page.keyboard.press("ArrowRight")
-    at(root, COUNT - 1)
+    wait_for_step(root, COUNT - 1)
     lab.wait_for_value("lesson.step", list(STEPS)[-1])
     for key, step in (("ArrowLeft", COUNT - 2), ("PageUp", COUNT - 3), ("Home", 0), ("End", COUNT - 1)):
         lab.page.keyboard.press(key)
-        at(root, step)
+        wait_for_step(root, step)
     lab.page.keyboard.press("d")
     lab.page.keyboard.press("d")
     lab.page.keyboard.press("b")
     assert lab.js(cell) == before
     lab.execute("lesson.step = 'noise'")
-    at(root, list(STEPS).index("noise"))
+    wait_for_step(root, list(STEPS).index("noise"))
     assert lab.errors == []
 
 
-def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
+def test_the_lesson_works_while_the_kernel_is_stopped(lab: Lab) -> None:
     root = shown(lab)
     with lab.paused_kernel():
         root.locator(".sw-lesson-step").nth(list(STEPS).index("saturation")).click()
-        at(root, list(STEPS).index("saturation"))
+        wait_for_step(root, list(STEPS).index("saturation"))
         slider = root.locator(".sw-lesson-slider")
         looks = []
         for shot in (12, 11, 0):
@@ -140,18 +140,18 @@ def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
             )
             looks.append(seen(root))
         assert len(set(looks)) == 3
-        # A press of an arrow moves the slider in focus, and a presenter's remote turns the step all the same.
+        # An arrow key moves the focused slider, while a presenter's remote (PageDown) still changes the step.
         slider.focus()
         lab.page.keyboard.press("ArrowRight")
         expect(slider).to_have_value("1")
         lab.page.keyboard.press("PageDown")
-        at(root, list(STEPS).index("path"))
+        wait_for_step(root, list(STEPS).index("path"))
         box = slider.bounding_box()
         assert box is not None
         lab.page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
         expect(slider).to_have_value("6")
-        lab.page.keyboard.press("ArrowRight")  # the pointer has let go of the slider: the keys turn again
-        at(root, list(STEPS).index("guided_backprop"))
+        lab.page.keyboard.press("ArrowRight")  # a clicked slider loses the focus, so arrow keys change steps again
+        wait_for_step(root, list(STEPS).index("guided_backprop"))
         root.locator(".sw-lesson-choice").nth(1).click()
         expect(root.locator(".sw-lesson-choice").nth(1)).to_have_attribute("aria-pressed", "true")
         root.locator(".sw-lesson-canvas").first.hover()
@@ -161,14 +161,16 @@ def test_everything_works_while_the_kernel_is_stopped(lab: Lab) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
-def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, theme: Any, size: tuple[int, int]) -> None:
+def test_text_is_large_with_high_contrast_and_nothing_is_cut_off_or_shifts(
+    lab: Lab, theme: Any, size: tuple[int, int]
+) -> None:
     lab.page.set_viewport_size({"width": size[0], "height": size[1]})
     root = shown(lab)
     lab.theme(theme)
-    heights, places = set(), set()
+    heights, offsets = set(), set()
     for step in range(COUNT):
         root.locator(".sw-lesson-step").nth(step).click()
-        at(root, step)
+        wait_for_step(root, step)
         lab.page.mouse.move(0, 0)
         words = root.evaluate(_WORDS)
         sentences = [word for word in words if "lesson-sentences" in word["name"]]
@@ -182,14 +184,14 @@ def test_words_are_large_and_clear_and_nothing_is_cut_off_or_jumps(lab: Lab, the
         assert not cut, cut
         heights.add(root.evaluate("root => root.getBoundingClientRect().height"))
         next_ = root.locator(".sw-lesson-next").evaluate("b => b.offsetTop")
-        places.add(next_)
+        offsets.add(next_)
     assert len(heights) == 1
-    assert len(places) == 1
-    assert heights.pop() <= size[1] - 110, "the whole lesson is seen at once below JupyterLab's bars"
+    assert len(offsets) == 1
+    assert heights.pop() <= size[1] - 110, "the lesson doesn't fit below JupyterLab's bars"
 
 
 @pytest.mark.soak
-def test_try_it_moves_an_explorer_to_the_steps_control(lab: Lab) -> None:
+def test_try_it_opens_an_explorer_at_the_steps_control(lab: Lab) -> None:
     root = shown(lab)
     root.locator(".sw-lesson-step").nth(list(STEPS).index("channels")).click()
     root.locator(".sw-lesson-choice").filter(has_text="L2").click()
@@ -206,17 +208,17 @@ def test_try_it_moves_an_explorer_to_the_steps_control(lab: Lab) -> None:
 
 
 @pytest.mark.soak
-def test_it_fills_the_whole_screen_and_comes_back(lab: Lab) -> None:
+def test_the_lesson_enters_and_leaves_full_screen(lab: Lab) -> None:
     root = shown(lab)
     button = root.locator(".sw-lesson-full")
     button.click()
     lab.page.wait_for_function("() => document.fullscreenElement?.classList.contains('sw-lesson')")
     expect(button).to_have_text("Leave full screen")
     lab.page.keyboard.press("ArrowRight")
-    at(root, 1)
+    wait_for_step(root, 1)
     button.click()
     lab.page.wait_for_function("() => !document.fullscreenElement")
     expect(button).to_have_text("Full screen")
     lab.page.keyboard.press("ArrowRight")
-    at(root, 2)
+    wait_for_step(root, 2)
     assert lab.errors == []

@@ -1,4 +1,4 @@
-"""Models are let go with the last view of them, in the real JupyterLab."""
+"""Models are freed with the last view of them, in JupyterLab."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAMED = "made = sw.explore(make(), image, method='gradient')\nmade"
 
 @pytest.mark.soak
 @pytest.mark.parametrize("cell", [UNNAMED, NAMED], ids=["unnamed", "named"])
-def test_of_five_runs_of_a_cell_two_models_are_held_at_most(lab: Lab, cell: str) -> None:
+def test_rerunning_a_cell_keeps_at_most_two_models_alive(lab: Lab, cell: str) -> None:
     lab.open(lab.write_notebook([SETUP, cell]))
     lab.run_cell(0)
     for k in range(5):
@@ -56,7 +56,7 @@ def test_of_five_runs_of_a_cell_two_models_are_held_at_most(lab: Lab, cell: str)
     assert lab.errors == []
 
 
-def test_two_outputs_of_one_explorer_keep_it_until_both_are_gone(lab: Lab) -> None:
+def test_two_outputs_of_an_explorer_keep_it_alive_until_both_are_gone(lab: Lab) -> None:
     lab.open(lab.write_notebook([SETUP, UNNAMED, "shown = weakref.ref(Out[2])\nshown()"]))
     lab.run_all()
     expect(lab.output(2).locator(".sw-explorer")).to_have_count(1)

@@ -1,4 +1,4 @@
-"""What a page keeps of a cell that runs again: of ours nothing, of plain widgets all that they are made of."""
+"""DOM nodes that a page keeps when a cell runs again: none of our widgets, all of plain widgets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ shown = [
 display(*shown)
 """
 WAIT = "for one in shown: one.wait(120)"
-MARGIN = 40  # nodes a run: JupyterLab's own, and bqplot's tooltips
+MARGIN = 40  # nodes per run that JupyterLab itself and bqplot's tooltips leave
 
 
-def left_by_a_run(
+def nodes_kept_per_run(
     lab: Lab, memory: PageMemory, index: int, margin: int = MARGIN, runs: int = 2, warm: int = 2
 ) -> float:
-    """Nodes that the page keeps of one run of a cell after the next; more than the margin is waited on."""
+    """Return how many nodes per run a page keeps when a cell runs again; wait while there are more than the margin."""
 
     def run() -> None:
         lab.run_cell(index, seconds=120)
@@ -43,18 +43,18 @@ def left_by_a_run(
 
     for _ in range(warm):
         run()
-    before = memory.held()
+    before = memory.usage()
     for _ in range(runs):
         run()
     return memory.growth(before, margin * runs).nodes / runs
 
 
 @pytest.mark.soak
-def test_a_cell_that_runs_again_leaves_no_elements(lab: Lab) -> None:
+def test_rerunning_a_cell_leaves_no_nodes(lab: Lab) -> None:
     lab.open(lab.write_notebook([SETUP + PLAIN, SHOWN, "display(*plain(shown))"]))
     lab.run_cell(0, seconds=120)
     memory = PageMemory(lab)
-    assert left_by_a_run(lab, memory, 1) <= MARGIN
-    # The same widgets without us, which JupyterLab keeps: so this can be measured, and is not ours. See README.md.
-    assert left_by_a_run(lab, memory, 2, margin=10**6, runs=1, warm=1) > 10 * MARGIN
+    assert nodes_kept_per_run(lab, memory, 1) <= MARGIN
+    # JupyterLab does keep nodes of the same plain widgets, so the measurement detects leaks. See tests/README.md.
+    assert nodes_kept_per_run(lab, memory, 2, margin=10**6, runs=1, warm=1) > 10 * MARGIN
     assert lab.errors == []

@@ -1,4 +1,4 @@
-"""Saved pages from disk, without a network: what is recorded is what the kernel computes, and nothing is requested."""
+"""Saved pages, opened from disk without a network: they show the kernel's maps and request nothing."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def explorer() -> Iterator[Explorer]:
 
 
 class Opened:
-    """A page from disk, in a browser that is offline, and everything that it asked or complained of."""
+    """A page opened from disk in an offline browser, with all its requests and errors."""
 
     def __init__(self, page: Page, path: Path) -> None:
-        self.page, self.requests, self.said = page, [], []
+        self.page, self.requests, self.errors = page, [], []
         page.context.set_offline(True)
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: message.type == "error" and self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.url = path.as_uri()
         page.goto(self.url)
         page.wait_for_selector("html[data-opened]")
         self.root = page.locator(".sw-heatmap")
-        self.painted()
+        self.wait_until_painted()
 
-    def painted(self) -> None:
-        """Wait until the newest frame is on the screen."""
+    def wait_until_painted(self) -> None:
+        """Wait until the newest frame is painted."""
         self.page.wait_for_function(
             "() => Number(document.querySelector('.sw-heatmap').dataset.generation) ==="
             " saliency.root.get('frame').generation"
@@ -85,7 +85,7 @@ class Opened:
         return np.frombuffer(base64.b64decode(raw), np.uint8).reshape(size, size, 3)
 
     def codes(self, size: int = SIZE) -> np.ndarray:
-        """What the view has been given."""
+        """The codes of the frame that the view has received."""
         raw = self.page.evaluate("""() => {
           const view = saliency.root.get('frame').codes;
           return Array.from(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
@@ -93,7 +93,7 @@ class Opened:
         return np.array(raw, np.uint8).view("<u2").reshape(size, size)
 
     def choose(self, name: str, position: int) -> None:
-        """Move a control of the page by key, or choose in its menu, as a person would."""
+        """Set a control of the page: a slider by keys, or an item of a menu."""
         row = self.page.locator(f"[data-name={name}]")
         if row.locator("select").count():
             row.locator("select").select_option(index=position)
@@ -103,12 +103,12 @@ class Opened:
             handle.press("Home")
             for _ in range(position):
                 handle.press("ArrowRight")
-        self.painted()
+        self.wait_until_painted()
 
-    def harmless(self) -> None:
-        """It asked for nothing but itself, and nothing went wrong."""
+    def assert_harmless(self) -> None:
+        """Assert that the page requested nothing but itself and logged no errors."""
         assert self.requests == [self.url]
-        assert self.said == []
+        assert self.errors == []
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def near(result: np.ndarray, expected: np.ndarray) -> bool:
     return int(np.abs(result.astype(int) - expected.astype(int)).max()) <= 1
 
 
-def test_every_recorded_map_is_the_kernels_and_the_sliders_change_pixels(explorer, tmp_path, opened):
+def test_every_recorded_map_equals_the_kernels_and_sliders_change_pixels(explorer, tmp_path, opened):
     size = explorer.page_size(RECORD)
     saved = explorer.save_html(tmp_path / "page.html", record=RECORD, progress=False)
     assert saved.maps == size.maps == 2 * (1 + 9 + 1)
@@ -159,7 +159,7 @@ def test_every_recorded_map_is_the_kernels_and_the_sliders_change_pixels(explore
     assert len(seen) == saved.maps
     changed = [int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in itertools.pairwise(seen)]
     assert min(changed) > 20
-    result.harmless()
+    result.assert_harmless()
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
@@ -178,7 +178,7 @@ def test_the_display_settings_are_live_and_the_page_is_readable(explorer, tmp_pa
     top.focus()
     for _ in range(8):
         top.press("ArrowLeft")
-    result.painted()
+    result.wait_until_painted()
     changes = {"colormap": "viridis", "opacity": 0.4, "clip": (0, 95)}
     assert near(result.pixels(), overlay(explorer, frame, **changes))
     result.choose("threshold", 30)
@@ -200,24 +200,24 @@ def test_the_display_settings_are_live_and_the_page_is_readable(explorer, tmp_pa
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     artifacts.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=artifacts / f"{scheme}.png", full_page=True)
-    result.harmless()
+    result.assert_harmless()
 
 
 def contrast(page: Page, selector: str) -> float:
-    """Of a text with its ground, as WCAG 2 defines it."""
+    """The contrast of an element's text with the page's background, as WCAG 2 defines it."""
     ink = page.locator(selector).evaluate("e => getComputedStyle(e).color.match(/[\\d.]+/g).map(Number)")
-    ground = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number)")
+    background = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number)")
 
     def luminance(color: list[float]) -> float:
         parts = np.array(color[:3]) / 255
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
-    dark, light = sorted([luminance(ink), luminance(ground)])
+    dark, light = sorted([luminance(ink), luminance(background)])
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_names_that_look_like_markup_are_text(explorer, tmp_path, opened):
+def test_names_that_look_like_markup_are_shown_as_text(explorer, tmp_path, opened):
     explorer.update(target=1)
     saved = explorer.save_html(tmp_path / "page.html", title=f"About {EVIL}", progress=False)
     result = opened(saved.path)
@@ -227,15 +227,15 @@ def test_names_that_look_like_markup_are_text(explorer, tmp_path, opened):
     listed = result.page.locator(".sw-page-name").all_inner_texts()
     assert sorted(listed) == sorted(name for _, name, _ in explorer.panel.predictions)
     assert result.page.locator("img").count() == 0
-    result.harmless()
+    result.assert_harmless()
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    """The address of a server, and what it was asked for."""
+    """The address of a server, and the paths that were requested from it."""
     requested: list[str] = []
 
-    class Noting(BaseHTTPRequestHandler):
+    class Recorder(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             requested.append(self.path)
             self.send_response(200)
@@ -245,13 +245,13 @@ def server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_message: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Noting) as made:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{made.server_port}", requested
         made.shutdown()
 
 
-def test_the_pages_policy_lets_nothing_out(explorer, tmp_path, opened, server):
+def test_the_pages_security_policy_blocks_all_requests(explorer, tmp_path, opened, server):
     address, requested = server
     result = opened(explorer.save_html(tmp_path / "page.html", progress=False).path)
     result.page.context.set_offline(False)
@@ -273,7 +273,7 @@ def test_the_pages_policy_lets_nothing_out(explorer, tmp_path, opened, server):
     assert requested == []
     result.page.goto(address)
     result.page.evaluate(attempts, address)
-    assert {"/fetched", "/image", "/script"} <= {*requested}, "without the policy, they go out"
+    assert {"/fetched", "/image", "/script"} <= {*requested}, "without the policy the requests fail too"
 
 
 def test_readings_hover_and_code_work_without_a_kernel(explorer, tmp_path, opened):
@@ -293,10 +293,10 @@ def test_readings_hover_and_code_work_without_a_kernel(explorer, tmp_path, opene
         code = result.page.evaluate("saliency.root.get('status').code")
         assert f"n_samples={samples}," in code
     expect(result.root.locator(".sw-stop")).to_be_hidden()
-    result.harmless()
+    result.assert_harmless()
 
 
-def test_a_damaged_page_says_so(explorer, tmp_path, page):
+def test_a_damaged_page_reports_that_it_cannot_be_opened(explorer, tmp_path, page):
     saved = explorer.save_html(tmp_path / "page.html", progress=False)
     text = saved.path.read_text()
     at = text.index('id="sw-archive">') + 400
@@ -306,7 +306,7 @@ def test_a_damaged_page_says_so(explorer, tmp_path, page):
 
 
 @pytest.mark.soak
-def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
+def test_a_page_of_the_demo_stays_below_10_mb(browser: Browser, tmp_path, opened):
     explorer = sw.demo(method="smoothgrad", n_samples=4)
     try:
         explorer.wait()
@@ -322,7 +322,7 @@ def test_the_demo_fits_into_a_mail(browser: Browser, tmp_path, opened):
         assert near(result.pixels(224), overlay(explorer, frame))
         result.choose("n_samples", 0)
         assert not near(result.pixels(224), overlay(explorer, frame))
-        result.harmless()
+        result.assert_harmless()
     finally:
         explorer.close()
 
@@ -348,12 +348,12 @@ DELAY_THE_FIRST = """() => {
 
 
 @pytest.mark.soak
-def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> None:
+def test_a_drawing_survives_an_outdated_image_that_arrives_last(lab: Lab) -> None:
     open_explorer(lab, SMALL)
     lab.page.evaluate(DELAY_THE_FIRST)
     lab.execute(DRAWN + "\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
     lab.page.wait_for_function("window.late")
-    lab.page.wait_for_timeout(2000)  # for the empty canvas to arrive, and to be corrected
+    lab.page.wait_for_timeout(2000)  # time for the outdated empty image to arrive and be corrected
     lab.wait_for_value("drawn()", True)
     lab.execute("explorer.annotations.clear()")
     lab.wait_for_value("drawn()", False)
@@ -362,11 +362,11 @@ def test_what_is_drawn_is_kept_though_an_older_image_is_told_last(lab: Lab) -> N
 
 
 @pytest.mark.soak
-def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: Browser) -> None:
+def test_the_save_section_writes_a_page_with_the_annotations(lab: Lab, browser: Browser) -> None:
     seen = open_explorer(lab, DEMO)
     lab.add_cell("explorer.annotations.fill_style = 'cyan'\nexplorer.annotations.fill_rect(10, 20, 60, 30)")
     lab.execute(DRAWN)
-    lab.wait_for_value("drawn()", True)  # an empty canvas is told first
+    lab.wait_for_value("drawn()", True)  # an image of the empty canvas arrives first
 
     box = seen.output.locator(".sw-save")
     box.get_by_text("Save as a page").click()
@@ -378,7 +378,7 @@ def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: B
     lab.screenshot("section", seen.output)
     box.get_by_label("File").fill("cat")
     box.get_by_label("File").press("Enter")
-    lab.wait_for_value("explorer.kind_view.saving._name.value", "cat")  # ipywidgets may send a click before it
+    lab.wait_for_value("explorer.kind_view.saving._name.value", "cat")  # ipywidgets may send a click before the text
     box.locator(".sw-save-now").click()
     expect(box).to_contain_text("Saved: ", timeout=60_000)
     assert box.bounding_box() == before
@@ -398,6 +398,6 @@ def test_the_save_section_writes_a_page_with_what_was_drawn(lab: Lab, browser: B
     assert (np.abs(image.astype(int) - [0, 255, 255]).max(2) <= 8).sum() >= 56 * 26
     result.choose("target", 2)
     assert not np.array_equal(result.codes(144), expected["codes"])
-    result.harmless()
+    result.assert_harmless()
     context.close()
     assert lab.errors == []

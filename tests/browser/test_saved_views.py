@@ -1,4 +1,4 @@
-"""Lessons and comparisons as pages from disk, without a network: the kernel's maps, turned by key, moved by slider."""
+"""Saved lessons and comparisons, opened without a network: they show the kernel's maps, and keys and sliders work."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.browser
 
 NAMES = ["cat", "</script><b>dog</b>", "boat"]
 
-# The codes that a model on the page holds, found by the path of its trait.
-_CODES = """([place, path]) => {
-  let found = saliency.models[place].get(path[0]);
-  for (const name of path.slice(1)) found = found[name];
-  const view = found.codes;
+# The codes in a trait of a model on the page, at a path that starts with the trait's name.
+_CODES = """([index, path]) => {
+  let value = saliency.models[index].get(path[0]);
+  for (const name of path.slice(1)) value = value[name];
+  const view = value.codes;
   return Array.from(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
 }"""
 
@@ -40,35 +40,35 @@ def image(seed: int = 0) -> np.ndarray:
 
 
 class Opened:
-    """A page from disk in a browser that is offline, and everything that it asked or complained of."""
+    """A page opened from disk in an offline browser, with all its requests and errors."""
 
     def __init__(self, page: Page, path: Path) -> None:
-        self.page, self.requests, self.said, self.url = page, [], [], path.as_uri()
+        self.page, self.requests, self.errors, self.url = page, [], [], path.as_uri()
         page.context.set_offline(True)
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: message.type == "error" and self.said.append(message.text))
-        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.goto(self.url)
         page.wait_for_selector("html[data-opened=true]")
 
     def codes(self, position: int, *path: str) -> np.ndarray:
         return np.array(self.page.evaluate(_CODES, [position, list(path)]), np.uint8).view("<u2")
 
-    def place_of(self, kind: str) -> list[int]:
-        """Models on the page that have a trait."""
+    def models_with(self, kind: str) -> list[int]:
+        """The indices of the models on the page that have a trait."""
         return self.page.evaluate(
             "name => saliency.models.map((m, k) => [m, k]).filter(([m]) => m.get(name) !== undefined).map(p => p[1])",
             kind,
         )
 
     def drawn(self, selector: str) -> list[str]:
-        """What the visible canvases show."""
+        """The contents of the visible canvases, as data URLs."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self.page.locator(f"{selector}:visible").evaluate_all("all => all.map(one => one.toDataURL())")
 
-    def harmless(self) -> None:
+    def assert_harmless(self) -> None:
         assert self.requests == [self.url]
-        assert self.said == []
+        assert self.errors == []
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def lesson() -> Iterator[Any]:
 
 
 @pytest.mark.soak
-def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path, page):
+def test_a_saved_lesson_shows_the_kernels_maps_and_changes_steps_by_key(lesson, tmp_path, page):
     size = lesson.wait(300).page_size()
     saved = lesson.save_html(tmp_path / "lesson.html")
     assert saved.bytes == saved.path.stat().st_size
-    assert abs(saved.bytes - size) <= 200  # the step that is shown, and the minute
+    assert abs(saved.bytes - size) <= 200  # the step that is shown and the time of saving may differ
     result = Opened(page, saved.path)
-    (root,) = result.place_of("steps")
+    (root,) = result.models_with("steps")
     maps = 0
     for name in lesson.steps:
         for key, raw in lesson.view.content(name).get("maps", {}).items():
@@ -96,7 +96,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
 
     moved = set()
     for k, name in enumerate(lesson.steps):
-        page.wait_for_selector(f".sw-lesson[data-painted^='{k} ']")  # until then its control is the last step's
+        page.wait_for_selector(f".sw-lesson[data-painted^='{k} ']")  # until then the controls are the previous step's
         assert page.evaluate("saliency.root.get('step')") == k
         slider = page.locator(".sw-lesson input[type=range]:visible")
         if slider.count():
@@ -114,7 +114,7 @@ def test_a_lesson_is_turned_by_key_and_its_maps_are_the_kernels(lesson, tmp_path
     page.keyboard.press("ArrowRight")
     page.wait_for_function("saliency.root.get('step') === 1")
     expect(page.get_by_text("Try it")).not_to_be_visible()
-    result.harmless()
+    result.assert_harmless()
 
 
 def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
@@ -124,7 +124,7 @@ def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
     assert not path.exists()
 
 
-def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, page):
+def test_a_saved_comparison_is_shown_read_and_subtracted(tmp_path, page):
     compared = sw.compare(net(), {"one": image(1), "two": image(2)}, methods=["gradient", "guided_backprop"],
                           class_names=NAMES)  # fmt: skip
     saved = compared.save_html(tmp_path / "grid.html", progress=False)
@@ -132,7 +132,7 @@ def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, pa
     compared.close()
     assert saved.maps == 4
     result = Opened(page, saved.path)
-    cells = result.place_of("group")
+    cells = result.models_with("group")
     assert len(cells) == 4
     for position, codes in zip(cells, frames, strict=True):
         np.testing.assert_array_equal(result.codes(position, "frame"), codes.ravel())
@@ -154,5 +154,5 @@ def test_a_comparison_is_shown_read_and_subtracted_without_a_kernel(tmp_path, pa
         page.locator(".sw-pair-select").nth(k).select_option(str(k))
     expect(page.locator(".sw-pair .sw-cell-canvas")).to_be_visible()
     expect(page.get_by_text("Stop")).not_to_be_visible()
-    page.locator(".sw-cell canvas").first.click()  # there is no kernel to open an explorer
-    result.harmless()
+    page.locator(".sw-cell canvas").first.click()  # without a kernel this opens no explorer
+    result.assert_harmless()

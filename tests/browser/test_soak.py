@@ -1,6 +1,6 @@
-"""Mouse and keyboard at random on every kind of widget for some rounds: nothing is wrong on the page or in the kernel.
+"""A short run of the soak test's browser attack: random input to every kind of widget causes no faults.
 
-`make soak` does it for longer.
+`make soak` runs it for longer.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from soak.browser import SHOWN
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
-SECONDS = 60.0  # and what is left of a round
+SECONDS = 60.0  # plus the rest of the last round
 
 
-def test_some_rounds_of_the_attack_in_the_browser_find_nothing() -> None:
+def test_a_short_attack_in_the_browser_finds_no_faults() -> None:
     figures = running.run("browser", 1, SECONDS).figures
     assert figures.counts["moves"] >= 20 * len(SHOWN)
     assert figures.counts["settled"] > 0

@@ -1,4 +1,4 @@
-"""What a cell leaves for readers without a kernel: hidden while the widget lives, seen in its stead afterwards."""
+"""Static outputs for readers without a kernel: hidden while the widget is shown, and shown in its place afterwards."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def pixels(image: Locator) -> np.ndarray:
     """The colors of the map in a static output, one for each pixel of the image: uint8 (16, 16, 3)."""
     source = image.get_attribute("src") or ""
     drawn = Image.open(io.BytesIO(base64.b64decode(source.partition("base64,")[2]))).convert("RGB")
-    middles = 12 + 30 * np.arange(16) + 15  # a margin, and 30 pixels for each
-    return np.asarray(drawn)[np.ix_(middles, middles)]
+    centers = 12 + 30 * np.arange(16) + 15  # a margin of 12, then 30 for each pixel of the image
+    return np.asarray(drawn)[np.ix_(centers, centers)]
 
 
 def expect_static(output: Locator, caption: str) -> None:
-    """One image and the caption are seen, and nothing of the widget."""
+    """Expect one visible image and the caption, and nothing of the widget."""
     expect(output.locator("img:visible")).to_have_count(1)
     expect(output.locator(".sw-static")).to_be_visible()
     expect(output.locator(".sw-static")).to_contain_text(caption)
@@ -57,7 +57,7 @@ def expect_static(output: Locator, caption: str) -> None:
 
 
 def expect_widget(output: Locator) -> None:
-    """The widget is seen, and its static output is there without being seen."""
+    """Expect the widget to be visible, and its static output to be present but hidden."""
     expect(output.locator(".widget-box").first).to_be_visible()
     expect(output.locator("img")).not_to_have_count(0)
     expect(output.locator("img:visible")).to_have_count(0)
@@ -66,11 +66,11 @@ def expect_widget(output: Locator) -> None:
 
 
 @pytest.mark.soak
-def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None:
+def test_reopened_and_exported_notebooks_show_the_static_outputs(lab: Lab) -> None:
     path = lab.write_notebook([SETUP, *CELLS], kernel=PLAIN)
     lab.open(path)
     lab.run_all()
-    lab.execute("explorer.update(target=2, colormap='viridis')")  # no cell runs: a thread brings it up to date
+    lab.execute("explorer.update(target=2, colormap='viridis')")  # no cell runs, so a thread updates the static output
     view = lab.output(1).locator(".sw-heatmap")
     view.locator("xpath=self::*[@data-state='done']").wait_for()
     expect(lab.output(1).locator(".sw-static")).to_contain_text("target=2")
@@ -111,7 +111,7 @@ def test_a_notebook_without_its_widgets_shows_what_they_showed(lab: Lab) -> None
 
 
 @pytest.mark.soak
-def test_stored_widgets_are_shown_and_closed_ones_are_not(lab: Lab) -> None:
+def test_stored_widgets_are_shown_and_closed_ones_are_replaced_by_static_outputs(lab: Lab) -> None:
     path = lab.write_notebook([SETUP, EXPLORER, "explorer.wait()\nNone"], kernel=PLAIN)
     lab.open(path)
     lab.js("await app.commands.execute(arg);", STATE)

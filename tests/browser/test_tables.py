@@ -1,4 +1,4 @@
-"""The explorer of rows in the real JupyterLab: bars, what-if by slider and keys, and the shuffle test beside them."""
+"""The explorer of table rows in JupyterLab: bars, what-if changes by slider and keys, and the trust tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def output(lab: Lab) -> Locator:
     return result
 
 
-# The names of the bars from above, all read at once: what comes below or above them meanwhile moves them.
+# The bars' labels from top to bottom, read in one call: between calls other elements may move the chart.
 _LABELS = """chart => {
   const ticks = [...chart.querySelectorAll('.tick text')].filter(tick => tick.textContent.includes('='));
   const height = tick => tick.getBoundingClientRect().y;
@@ -32,7 +32,7 @@ _LABELS = """chart => {
 
 
 def labels(output: Locator) -> list[str]:
-    """The bars' names from above, as they stand on the page."""
+    """The bars' labels on the page, from top to bottom."""
     return output.locator(".sw-bars").first.evaluate(_LABELS)
 
 
@@ -40,13 +40,13 @@ def expected(lab: Lab) -> list[str]:
     return lab.value("[label for label in explorer.kind_view.bars.labels if '=' in label]")
 
 
-_STANDS = f"([chart, wanted]) => ({_LABELS})(chart).join() === wanted.join()"
+_SHOWS = f"([chart, wanted]) => ({_LABELS})(chart).join() === wanted.join()"
 
 
-def drawn(lab: Lab, output: Locator) -> None:
-    """Wait until the page shows the bars that the kernel has; bqplot draws them after it was told."""
+def wait_for_bars(lab: Lab, output: Locator) -> None:
+    """Wait until the page shows the kernel's bars, which bqplot draws some time after the message."""
     chart = output.locator(".sw-bars").first.element_handle()
-    lab.page.wait_for_function(_STANDS, arg=[chart, expected(lab)], timeout=20_000)
+    lab.page.wait_for_function(_SHOWS, arg=[chart, expected(lab)], timeout=20_000)
     assert labels(output) == expected(lab)
 
 
@@ -56,14 +56,14 @@ def handle(output: Locator, name: str) -> Locator:
 
 @pytest.mark.soak
 def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> None:
-    drawn(lab, output)
-    # The browser's sliders moved nothing by themselves.
+    wait_for_bars(lab, output)
+    # The page's sliders have changed nothing by themselves.
     assert lab.value("explorer.kind_view.what_if.changed") == {}
     assert lab.value("explorer.session.generation") == 1
     sizes = [bar.bounding_box() for bar in output.locator(".sw-bars").first.locator(".bar").all()]
     assert sum(box is not None and box["width"] > 1 for box in sizes) >= 10
 
-    # What if: the third bar's feature is chosen by a click on its row, and moved by keys.
+    # What-if: choose the third bar's feature by a click on its row, and change it by keys.
     third = lab.value("explorer.by_feature().index[2]")
     chart = output.locator(".sw-bars").first.bounding_box()
     assert chart is not None
@@ -80,17 +80,17 @@ def test_a_row_is_explored_by_pointer_and_by_keys(lab: Lab, output: Locator) -> 
     expect(output.locator(".sw-predicted")).to_contain_text("before the changes")
     lab.wait_for_value(SETTLED, True)
     assert lab.value("float(explorer.wait(30).score)") != before
-    drawn(lab, output)
+    wait_for_bars(lab, output)
     output.get_by_text("Undo all").click()
     lab.wait_for_value("explorer.kind_view.what_if.changed", {})
     lab.wait_for_value(f"abs(float(explorer.wait(30).score) - {before!r}) < 1e-5", True)
-    the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab, output)
+    check_sliders_and_trust_tests(lab, output)
     assert lab.errors == []
 
 
-def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, output: Locator) -> None:
-    """On the same page: a JupyterLab takes longer to start than all of this."""
-    # A value between two steps, set from Python, is not moved by the page.
+def check_sliders_and_trust_tests(lab: Lab, output: Locator) -> None:
+    """Continue on the same page, because loading JupyterLab takes longer than all of this."""
+    # The page doesn't round a value that Python has set between two steps.
     lab.execute("explorer.update(method='smoothgrad', noise_level=0.1234)")
     lab.wait_for_value(SETTLED, True)
     slider = handle(output, "n_samples")
@@ -107,8 +107,8 @@ def the_same_sliders_move_the_bars_and_the_tests_stand_beside_them(lab: Lab, out
     lab.wait_for_value("explorer.panel.baseline_row", 1)
 
     output.locator(".sw-trust .jupyter-widget-Collapse-header").first.click()
-    said = output.locator(".sw-trust .sw-said:visible").first
-    expect(said).to_contain_text("This row:", timeout=60_000)
+    line = output.locator(".sw-trust .sw-said:visible").first
+    expect(line).to_contain_text("This row:", timeout=60_000)
     expect(output.locator(".sw-trust .sw-said:visible").nth(1)).to_contain_text("cross-entropy", timeout=60_000)
     lab.wait_for_value("len(explorer.kind_view.bars._marker_marks.x)", 10)
     for title, words in (

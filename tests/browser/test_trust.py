@@ -1,4 +1,4 @@
-"""The trust panel in the real JupyterLab: a region is painted, the score answers, and the sliders stay free."""
+"""The trust panel in JupyterLab: the score of a marked region, and controls that work while a test runs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def seen(lab: Lab) -> Seen:
     return open_explorer(lab, PLANTED)
 
 
-def unfold(seen: Seen) -> None:
+def open_panel(seen: Seen) -> None:
     seen.output.locator(".sw-trust .lm-Collapse-header, .sw-trust .jupyter-widget-Collapse-header").first.click()
     expect(seen.root.locator(".sw-region")).to_be_visible()
 
 
-def drag(seen: Seen, *places: tuple[float, float]) -> None:
-    """With the pointer over the image, in shares of it."""
+def drag(seen: Seen, *path: tuple[float, float]) -> None:
+    """Drag the pointer along a path over the image, in fractions of its size."""
     seen.canvas.scroll_into_view_if_needed()
     box = seen.canvas.bounding_box()
     assert box is not None
-    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in path]
     seen.lab.page.mouse.move(*points[0])
     seen.lab.page.mouse.down()
     for point in points[1:]:
@@ -42,32 +42,32 @@ def drag(seen: Seen, *places: tuple[float, float]) -> None:
     seen.lab.page.mouse.up()
 
 
-def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: Lab, seen: Seen) -> None:
+def test_a_region_is_marked_ablated_and_undone_by_pointer_and_by_keys(lab: Lab, seen: Seen) -> None:
     expect(seen.root.locator(".sw-region")).to_be_hidden()
     before = seen.pixels()
-    unfold(seen)
+    open_panel(seen)
     tools = seen.root.locator(".sw-region")
     tools.get_by_text("Rectangle").click()
     drag(seen, (0.26, 0.26), (0.49, 0.74))
-    said = seen.output.locator(".sw-trust .sw-said").first
-    expect(said).to_contain_text("12.5%", timeout=60_000)  # a quarter by a half
+    line = seen.output.locator(".sw-trust .sw-said").first
+    expect(line).to_contain_text("12.5%", timeout=60_000)  # a quarter of the width and half of the height
     assert lab.value(MARKED) == 12 * 24
-    lab.execute("_found = sw.ablate(clever.model, clever.image, explorer.trust._sections[0].region)")
-    after = lab.value("_found.after")
-    expect(said).to_contain_text(f"to {after:.3g} (")
+    lab.execute("_ablation = sw.ablate(clever.model, clever.image, explorer.trust._sections[0].region)")
+    after = lab.value("_ablation.after")
+    expect(line).to_contain_text(f"to {after:.3g} (")
     changed = np.abs(seen.pixels().astype(int) - before.astype(int)).max(2) > 8
-    quarter = len(changed) // 4  # its pixels are read on a finer grid
-    assert changed[quarter : 3 * quarter, quarter : 2 * quarter].mean() > 0.8, "the region is not seen on the image"
+    quarter = len(changed) // 4  # the canvas is read at a higher resolution than the image's
+    assert changed[quarter : 3 * quarter, quarter : 2 * quarter].mean() > 0.8, "the region is not visible on the image"
     assert not changed[: quarter - 6].any()
 
     tools.get_by_text("Invert").click()
-    expect(said).to_contain_text("87.5%", timeout=60_000)
+    expect(line).to_contain_text("87.5%", timeout=60_000)
     tools.get_by_text("Undo").click()
-    expect(said).to_contain_text("12.5%", timeout=60_000)
+    expect(line).to_contain_text("12.5%", timeout=60_000)
     tools.get_by_text("Clear").click()
     expect(tools.locator(".sw-region-words")).to_have_text("Nothing marked yet")
 
-    # The same with the keys alone.
+    # The same by keyboard only.
     tools.get_by_text("Brush").click()
     seen.canvas.focus()
     for key in ("ArrowRight", "[", "[", "Space", "Shift+ArrowRight", "Space", "i", "u"):
@@ -83,8 +83,8 @@ def test_a_region_is_marked_taken_away_and_undone_by_pointer_and_by_keys(lab: La
 
 
 @pytest.mark.soak
-def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run(lab: Lab, seen: Seen) -> None:
-    unfold(seen)
+def test_the_strongest_part_is_marked_and_controls_work_while_tests_run(lab: Lab, seen: Seen) -> None:
+    open_panel(seen)
     share = seen.handle("share")
     share.focus()
     share.press("ArrowRight")
@@ -98,7 +98,7 @@ def test_the_strongest_part_is_marked_and_the_sliders_stay_free_while_checks_run
         seen.output.locator(".sw-trust").get_by_text(title, exact=True).click()
         expect(seen.output.locator(".sw-trust .sw-said:visible").first).to_contain_text(words, timeout=120_000)
     seen.output.locator(".sw-trust").get_by_text("Random weights", exact=True).click()
-    seen.control("method").locator("select").select_option("SmoothGrad")  # the check gives way
+    seen.control("method").locator("select").select_option("SmoothGrad")  # this interrupts the test
     lab.wait_for_value("explorer.settings['method']", "smoothgrad")
     seen.wait()
     expect(seen.root.locator(".sw-title")).to_contain_text("SmoothGrad")

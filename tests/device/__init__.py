@@ -1,1 +1,1 @@
-"""The product on a device that is not the CPU: a pretend one in host memory, so that every machine can test it."""
+"""Tests on a device that is not the CPU: a pretend accelerator in host memory, which every machine can run."""

@@ -1,4 +1,4 @@
-"""A device that is not the CPU, for every test in this folder. Without a C++ compiler they fail; they never skip."""
+"""The pretend device, for every test in this folder. Without a C++ compiler they fail instead of being skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in this folder."""
+    """Mark all tests in this folder with ``device``."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.device)
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def device() -> str:
-    """The name of the device, which is built first; no compiler is a failure."""
+    """Build the device and return its name; fail if there is no compiler."""
     try:
         extension()
     except CompilerMissingError as error:

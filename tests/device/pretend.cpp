@@ -1,8 +1,8 @@
 // A pretend accelerator in host memory: torch's PrivateUse1 backend, as an extension.
 //
-// It computes with the CPU's kernels, so results can be compared bit for bit, and is as strict as a real device where
-// code goes wrong on one: its tensors mix with no CPU tensor of one or more dimensions, memory comes uninitialized, and
-// what crosses between device and host is counted.
+// It computes with the CPU's kernels, so results can be compared bit for bit, and is as strict as a real device: its
+// tensors can't be combined with CPU tensors of one or more dimensions, memory is uninitialized, and transfers between
+// device and host are counted.
 
 #include <atomic>
 #include <cstdlib>
@@ -31,16 +31,16 @@ using std::optional;
 
 const c10::Device kPretend(at::kPrivateUse1, 0);
 
-// ---- what is counted
+// ---- counters of transfers
 
 enum Crossing { kToHost, kFromHost, kRead, kCrossings };
 const char* const kNames[kCrossings] = {"to_host", "from_host", "read"};
-std::atomic<int64_t> counts[kCrossings];  // backward passes run on a thread of the device's own
+std::atomic<int64_t> counts[kCrossings];  // atomic, because backward passes run on another thread
 
-// The fallback copies arguments and results, which a real device's kernels would not.
+// The fallback copies arguments and results, unlike the kernels of a real device.
 thread_local bool in_fallback = false;
 
-std::atomic<PyObject*> observer{nullptr};  // called with the name of each crossing
+std::atomic<PyObject*> observer{nullptr};  // called with the kind of each transfer
 
 void cross(Crossing crossing) {
   if (in_fallback) return;
@@ -68,10 +68,10 @@ C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     if (!bytes) return {nullptr, nullptr, &std::free, kPretend};
-    // Aligned as the CPU's memory is, so that vectorized kernels round alike.
+    // Aligned like the CPU's memory, so that vectorized kernels round alike.
     void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     TORCH_CHECK(data, "no memory left");
-    std::memset(data, 0xff, bytes);  // NaN: whoever reads what nobody wrote is seen
+    std::memset(data, 0xff, bytes);  // NaN, so that reads of uninitialized memory are noticed
     return {data, data, &std::free, kPretend};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &std::free; }
@@ -96,7 +96,7 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   }
 };
 
-// The same numbers in the same memory, as the CPU sees them.
+// Returns a CPU tensor that shares the memory of a tensor on the device.
 Tensor on_host(const Tensor& tensor) {
   if (!tensor.defined() || tensor.is_cpu()) return tensor;
   auto view = at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), tensor.options().device(at::kCPU));
@@ -105,7 +105,7 @@ Tensor on_host(const Tensor& tensor) {
   return view;
 }
 
-// A result of the CPU's, in the device's memory and laid out alike.
+// Copies a CPU tensor to the device, with the same strides.
 Tensor on_device(const Tensor& tensor) {
   if (!tensor.defined()) return tensor;
   auto moved = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(kPretend));
@@ -160,7 +160,7 @@ void check_device(const Tensor& tensor, const std::string& name) {
               " and cpu! (when checking argument in method ", name, ")");
 }
 
-// Torch asks devices for these by name; the fallback would look for CPU kernels of the same name, and there are none.
+// Torch calls these operators only on devices; the fallback would not find CPU kernels of these names.
 Tensor convolution(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, IntArrayRef stride,
                    IntArrayRef padding, IntArrayRef dilation, bool transposed, IntArrayRef output_padding,
                    int64_t groups) {
@@ -181,7 +181,7 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& gradient, 
   return {on_device(of_input), on_device(of_weight), on_device(of_bias)};
 }
 
-// Composed of what autograd knows: the fused cells of recurrent networks, which are for devices alone.
+// The fused cells of recurrent networks, which exist only for devices: composed of operators with known gradients.
 std::tuple<Tensor, Tensor, Tensor> lstm_cell(const Tensor& of_input, const Tensor& of_hidden, const Tensor& cell,
                                              const optional<Tensor>& bias_input, const optional<Tensor>& bias_hidden) {
   auto gates = of_input + of_hidden;
@@ -194,22 +194,22 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell(const Tensor& of_input, const Tenso
 std::tuple<Tensor, Tensor> gru_cell(const Tensor& of_input, const Tensor& of_hidden, const Tensor& hidden,
                                     const optional<Tensor>& bias_input, const optional<Tensor>& bias_hidden) {
   const bool biased = bias_input && bias_input->defined();
-  auto ours = (biased ? of_input + *bias_input : of_input).chunk(3, 1);
-  auto theirs = (biased ? of_hidden + *bias_hidden : of_hidden).chunk(3, 1);
-  auto reset = (ours[0] + theirs[0]).sigmoid(), update = (ours[1] + theirs[1]).sigmoid();
-  auto fresh = (ours[2] + reset * theirs[2]).tanh();
+  auto from_input = (biased ? of_input + *bias_input : of_input).chunk(3, 1);
+  auto from_hidden = (biased ? of_hidden + *bias_hidden : of_hidden).chunk(3, 1);
+  auto reset = (from_input[0] + from_hidden[0]).sigmoid(), update = (from_input[1] + from_hidden[1]).sigmoid();
+  auto fresh = (from_input[2] + reset * from_hidden[2]).tanh();
   return {(hidden - fresh) * update + fresh, fresh.detach()};
 }
 
-// ---- everything else is the CPU's
+// ---- all other operators run on the CPU
 
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& name = op.schema().name();
   const auto arguments = torch::jit::last(*stack, op.schema().arguments().size());
-  // Devices take indices that are on the host.
+  // Devices accept indices that are on the host.
   const bool putting = name.find("index_put") != std::string::npos;
   const bool indexing = putting || name == "aten::index" || name == "aten::_unsafe_index";
-  bool by_mask = false;  // of a mask that is read from, torch asks for nonzero itself
+  bool by_mask = false;  // for reading by a mask, torch calls nonzero, which is counted below
   for (const auto& argument : arguments) {
     if (argument.isTensor()) check_device(argument.toTensor(), name);
     if (!argument.isList()) continue;
@@ -221,7 +221,7 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                  (tensor.scalar_type() == at::kBool || tensor.scalar_type() == at::kByte);
     }
   }
-  // On a real device the host waits for these: what they return, or its size, depends on the numbers.
+  // On a real device the host waits for these: their result on the host, or its size, depends on the values.
   static const std::set<std::string> waits = {
       "aten::equal", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim",
       "aten::unique_consecutive", "aten::bincount", "aten::repeat_interleave"};
@@ -249,7 +249,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Storage", &set_storage);
   m.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
   m.impl("set_.source_Tensor", &at::native::set_tensor_);
-  // Views: the CPU's own look at sizes and strides alone.
+  // Views: the CPU's implementations only use sizes and strides.
   m.impl("view", [](const Tensor& self, IntArrayRef size) { return at::native::view(self, size); });
   m.impl("as_strided", &at::native::as_strided_tensorimpl);
   m.impl("_reshape_alias", &at::native::_reshape_alias);
@@ -269,9 +269,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   static Hooks hooks;
   at::RegisterPrivateUse1HooksInterface(&hooks);
   m.def("counts", [] {
-    py::dict found;
-    for (int i = 0; i < kCrossings; ++i) found[kNames[i]] = counts[i].load();
-    return found;
+    py::dict result;
+    for (int i = 0; i < kCrossings; ++i) result[kNames[i]] = counts[i].load();
+    return result;
   });
   m.def("reset", [] {
     for (auto& count : counts) count = 0;

@@ -1,4 +1,4 @@
-"""The pretend accelerator: built once, registered as the device "pretend", and its counters."""
+"""The pretend accelerator: compiled once and registered as the device "pretend", with counters of its transfers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class CompilerMissingError(RuntimeError):
 
 @dataclass
 class Crossings:
-    """What crossed between device and host.
+    """Numbers of transfers between device and host.
 
     Attributes:
         to_host: Copies to the host.
-        from_host: Copies to the device, for which nobody waits.
-        read: Single numbers that were read, and operations whose result's size depends on numbers.
+        from_host: Copies to the device, for which the host does not wait.
+        read: Single numbers that the host read, and operations whose result has a size that depends on values.
     """
 
     to_host: int = 0
@@ -53,7 +53,7 @@ class Crossings:
 
 @cache
 def extension() -> Any:
-    """The extension, compiled unless that was done before; the device is there from then on.
+    """Compile the extension unless that was done before, register the device, and return the extension.
 
     Raises:
         CompilerMissingError: There is no C++ compiler.
@@ -62,12 +62,12 @@ def extension() -> Any:
     if shutil.which(compiler) is None:
         raise CompilerMissingError(NO_COMPILER.format(name=compiler))
     BUILD.mkdir(parents=True, exist_ok=True)
-    # Torch's own lock is a file that outlives whoever is killed, and is waited for forever.
-    with (BUILD / "building").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    # Torch's own lock is a file, which stays if its process is killed, and for which others would wait forever.
+    with (BUILD / "building").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         (BUILD / "lock").unlink(missing_ok=True)
         with pytest.MonkeyPatch.context() as environment:
-            # Torch runs ninja by its name; in an environment that isn't activated it is on no path.
+            # Torch runs ninja by name, but it is not on PATH if the environment isn't activated.
             environment.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
             result = cpp_extension.load(
                 "pretend_device", [str(HERE / "pretend.cpp")], extra_cflags=["-O1"], build_directory=str(BUILD)
@@ -79,7 +79,7 @@ def extension() -> Any:
         device_count=lambda: 1,
         current_device=lambda: 0,
         _is_in_bad_fork=lambda: False,
-        manual_seed_all=lambda _seed: None,  # random numbers are drawn by the CPU's kernels, from its generator
+        manual_seed_all=lambda _seed: None,  # the CPU's kernels draw random numbers from the CPU's generator
     )
     torch._register_device_module(DEVICE, module)
     return result
@@ -87,10 +87,10 @@ def extension() -> Any:
 
 @contextmanager
 def counted(observer: Callable[[str], None] | None = None) -> Iterator[Crossings]:
-    """Count what crosses in this block; the numbers are there at its end.
+    """Count the transfers in a block; the numbers are set at its end.
 
     Args:
-        observer: Called at each crossing with its name, on the thread where it happens: a traceback tells from where.
+        observer: Called at each transfer with its kind, on the thread that causes it, so that a traceback shows where.
     """
     crossings = Crossings()
     extension().reset()

@@ -1,8 +1,8 @@
 """How often the host waits for a device: copies to the host, and single numbers that are read.
 
-Each wait costs a GPU what it could have done meanwhile. The goal is at most 6 for a gradient and 2 for each further
-chunk: a chunk is looked at once, for NaN, and adaptive rules look at what came out, once. The bounds below are what is
-reached; less is welcome. ``make test-device PYTEST_ARGS="-n0 -s -k crossings"`` prints the table.
+A GPU is idle during each wait. The goal is at most 6 waits for a gradient and 2 for each further chunk: one to check
+the chunk for NaN, and one for an adaptive rule to evaluate its results. The bounds below are the numbers reached;
+fewer are fine. ``make test-device PYTEST_ARGS="-n0 -s -k crossings"`` prints the table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIXED = {"method": "integrated_gradients", "quadrature": "trapezoid"}
 FIRST = "an explorer's first map, checkup included"
 
 BOUNDS = {
-    "gradient": 4,  # one of them reads the sample of the weights
+    "gradient": 4,  # one of them reads the sample of weights for the model's version
     "gradient, input on the device": 6,
     "gradient, float32": 5,
     "smoothgrad, 64": 9,
@@ -48,15 +48,15 @@ BOUNDS = {
 
 
 @pytest.fixture(autouse=True)
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither frames on the way nor the size of passes depend on how fast this machine is."""
+def independent_of_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the number of frames and the size of passes independent of the machine's speed."""
     monkeypatch.setattr(session, "_FRAME_SECONDS", math.inf)
     monkeypatch.setattr(problem, "paced_rows", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[dict[str, Crossings]]:
-    """What was counted, printed at the end."""
+    """The counts by name, printed at the end."""
     result: dict[str, Crossings] = {}
     yield result
     print(f"\n{'':44}waits  to host  reads  bound")
@@ -71,7 +71,7 @@ def once(device: str, x: Tensor = IMAGE, **settings: Any) -> Crossings:
     return crossings
 
 
-REQUESTED: dict[str, Callable[[str], Crossings]] = {
+MAPS: dict[str, Callable[[str], Crossings]] = {
     "gradient": lambda device: once(device, method="gradient"),
     "gradient, input on the device": lambda device: once(device, IMAGE.to(device), method="gradient"),
     "gradient, float32": lambda device: once(device, IMAGE.float(), method="gradient"),
@@ -82,15 +82,15 @@ REQUESTED: dict[str, Callable[[str], Crossings]] = {
 }
 
 
-@pytest.mark.parametrize("name", REQUESTED)
-def test_a_map(device: str, table: dict[str, Crossings], name: str) -> None:
-    table[name] = REQUESTED[name](device)
+@pytest.mark.parametrize("name", MAPS)
+def test_a_map_stays_within_its_bound(device: str, table: dict[str, Crossings], name: str) -> None:
+    table[name] = MAPS[name](device)
     assert table[name].waits <= BOUNDS[name]
 
 
 def test_a_gradient_reaches_the_goal(device: str) -> None:
     for name in ("gradient", "gradient, input on the device", "gradient, float32"):
-        assert REQUESTED[name](device).waits <= GRADIENT
+        assert MAPS[name](device).waits <= GRADIENT
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_each_further_round_of_an_adaptive_rule_reaches_the_goal(device: str) ->
     assert few.waits < many.waits <= few.waits + CHUNK * (128 - 32) // 8
 
 
-def test_an_explorer(device: str, table: dict[str, Crossings]) -> None:
+def test_an_explorer_stays_within_its_bounds(device: str, table: dict[str, Crossings]) -> None:
     model = conv_net().to(device)
     with counted() as table[FIRST]:
         explorer = sw.explore(model, IMAGE, executor="inline")

@@ -1,4 +1,4 @@
-"""The pretend device is a strict one, and counts: else the other tests here could not fail."""
+"""The pretend device is as strict as a real one and counts transfers: otherwise the other tests could not fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from device.pretend import counted
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_computes_what_the_cpu_computes(device: str) -> None:
+def test_the_device_computes_what_the_cpu_computes(device: str) -> None:
     model, x = conv_net(), images()
     expected = torch.autograd.grad(model(leaf := x.clone().requires_grad_()).sum(), [leaf, *model.parameters()])
     model.to(device)
@@ -29,32 +29,32 @@ def test_it_computes_what_the_cpu_computes(device: str) -> None:
 @pytest.mark.parametrize(
     "mix",
     [
-        lambda here, there: here + there,
-        lambda here, there: there + here,
-        lambda here, there: torch.cat([here, there]),
-        lambda here, there: here.index_put((torch.tensor([0]),), there[:1]),
-        lambda here, there: nn.functional.conv1d(here[None, None], there[None, None]),
-        lambda here, there: there[here.long()],
+        lambda on_device, on_cpu: on_device + on_cpu,
+        lambda on_device, on_cpu: on_cpu + on_device,
+        lambda on_device, on_cpu: torch.cat([on_device, on_cpu]),
+        lambda on_device, on_cpu: on_device.index_put((torch.tensor([0]),), on_cpu[:1]),
+        lambda on_device, on_cpu: nn.functional.conv1d(on_device[None, None], on_cpu[None, None]),
+        lambda on_device, on_cpu: on_cpu[on_device.long()],
     ],
     ids=["first", "second", "in a list", "values", "weights", "indices"],
 )
-def test_it_refuses_tensors_of_the_cpu(device: str, mix) -> None:
+def test_cpu_tensors_are_refused(device: str, operation) -> None:
     with pytest.raises(RuntimeError, match="on the same device"):
-        mix(torch.ones(3).to(device), torch.ones(3))
+        operation(torch.ones(3).to(device), torch.ones(3))
 
 
-def test_it_takes_numbers_and_indices_of_the_cpu(device: str) -> None:
+def test_cpu_scalars_and_indices_are_accepted(device: str) -> None:
     x = torch.arange(3.0).to(device)
     assert (x + torch.tensor(1.0)).tolist() == [1, 2, 3]
     assert x[torch.tensor([2, 0])].tolist() == [2, 0]
 
 
-def test_its_memory_comes_uninitialized(device: str) -> None:
+def test_memory_is_uninitialized(device: str) -> None:
     assert torch.empty(3, device=device).isnan().all()
 
 
 @pytest.mark.parametrize(
-    ("crossing", "count"),
+    ("operation", "count"),
     [
         (lambda x: x.cpu(), (1, 0, 0)),
         (lambda x: x.tolist(), (1, 0, 0)),
@@ -68,10 +68,10 @@ def test_its_memory_comes_uninitialized(device: str) -> None:
     ],
     ids=["copy", "list", "to the device", "number", "truth", "equal", "mask", "nonzero", "nothing"],
 )
-def test_it_counts_what_crosses(device: str, crossing, count: tuple[int, int, int]) -> None:
+def test_transfers_are_counted(device: str, operation, count: tuple[int, int, int]) -> None:
     x, seen = torch.arange(3.0).to(device), []
     with counted(seen.append) as crossings:
-        crossing(x)
+        operation(x)
     assert (crossings.to_host, crossings.from_host, crossings.read) == count
     assert len(seen) == sum(count)
 

@@ -1,7 +1,7 @@
-"""Whatever is asked of a model on a device, the answer is the CPU's.
+"""Results for a model on a device equal those on the CPU.
 
-Bit for bit where both take the same passes, as their kernels are the same. Where passes have other sizes (devices take
-more rows at once), products of matrices round otherwise: 1e-12, relative to the largest value, in float64.
+They are equal bit for bit if the passes have the same sizes, because the kernels are the same. In passes of other sizes
+(a device takes more rows at once), matrix products round differently: by up to 1e-12 of the largest value in float64.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ ROUNDING = 1e-12
 QUICK = {"steps": 4, "stages": 2, "turns": 2, "draws": 2, "progress": False}
 
 
-def there(model: nn.Module, device: str) -> nn.Module:
+def copied_to(model: nn.Module, device: str) -> nn.Module:
     return copy.deepcopy(model).to(device)
 
 
 def same(result: Any, expected: Any, rounding: float = 0.0) -> bool:
-    """Whether numbers are alike, wherever they are; NaN equals NaN."""
+    """Return whether values are equal, on any device; NaN equals NaN."""
     if expected is None or result is None:
         return result is expected
     if isinstance(expected, Tensor):
@@ -48,23 +48,23 @@ def same(result: Any, expected: Any, rounding: float = 0.0) -> bool:
 def assert_same(result: sw.Attribution, expected: sw.Attribution, rounding: float = 0.0) -> None:
     for name in ("values", "score", "delta", "standard_error", "map_error"):
         one, other = getattr(result, name), getattr(expected, name)
-        # What is the rest of a subtraction is as exact as what it was subtracted from.
+        # A difference is as exact as the values that are subtracted.
         if rounding and other is not None and name in ("delta", "map_error", "standard_error"):
             size = expected.values.cpu().abs().sum() if name == "delta" else 1.0
             assert float((one.cpu() - other.cpu()).abs().max()) <= rounding * max(1.0, float(size)), name
         else:
             assert same(one, other, rounding), name
     assert result.notes == expected.notes
-    assert _said(result.settings) == _said(expected.settings)
+    assert _comparable(result.settings) == _comparable(expected.settings)
     assert (result.done, result.total, result.layer) == (expected.done, expected.total, expected.layer)
 
 
-def _said(settings: Any) -> dict[str, Any]:
-    """Settings but for where it is computed, and how many rows a pass has for that."""
-    return {k: v for k, v in settings.items() if isinstance(v, (int, float, str, list)) and k not in _OF_PLACE}
+def _comparable(settings: Any) -> dict[str, Any]:
+    """Return the plain settings, except the device and the rows per pass that depend on it."""
+    return {k: v for k, v in settings.items() if isinstance(v, (int, float, str, list)) and k not in _DEVICE_SETTINGS}
 
 
-_OF_PLACE = ("device", "chunk_size")
+_DEVICE_SETTINGS = ("device", "chunk_size")
 
 
 # ---- maps
@@ -74,45 +74,45 @@ _OF_PLACE = ("device", "chunk_size")
     ("kind", "method"),
     [(kind, method) for kind, case in KINDS.items() for method in METHODS if reason(case, method) is None],
 )
-def test_a_map(device: str, kind: str, method: str) -> None:
+def test_a_map_equals_that_on_the_cpu(device: str, kind: str, method: str) -> None:
     case, model = KINDS[kind], made(kind)
-    away = there(model, device)
-    assert_same(explain(case, away, method), explain(case, model, method), ROUNDING)
+    on_device = copied_to(model, device)
+    assert_same(explain(case, on_device, method), explain(case, model, method), ROUNDING)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_passes_of_one_size_give_the_same_bits(device: str, method: str) -> None:
     model, x = conv_net(), images()
     size = {"chunk_size": 16} if any(param.name == "chunk_size" for param in METHODS[method].params) else {}
-    result = sw.attribute(there(model, device), x, method=method, **size)
+    result = sw.attribute(copied_to(model, device), x, method=method, **size)
     assert result.values.device.type == device
     assert_same(result, sw.attribute(model, x, method=method, **size))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_inputs_on_the_device_and_device_by_name(device: str, method: str) -> None:
+def test_inputs_on_the_device_and_the_device_argument(device: str, method: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
-    expected = sw.attribute(there(model, device), x, method=method, target=2)
-    assert_same(sw.attribute(there(model, device), x.to(device), method=method, target=2), expected)
+    expected = sw.attribute(copied_to(model, device), x, method=method, target=2)
+    assert_same(sw.attribute(copied_to(model, device), x.to(device), method=method, target=2), expected)
     assert_same(sw.attribute(model, x, method=method, target=2, device=device), expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_is_its_samples_one_by_one(device: str, method: str) -> None:
-    model, x = there(conv_net(), device), images(4, 5, 3, 8, 8)
+def test_a_batch_equals_its_samples_one_by_one(device: str, method: str) -> None:
+    model, x = copied_to(conv_net(), device), images(4, 5, 3, 8, 8)
     together = sw.attribute(model, x, method=method, target=[0, 1, 2, 3, 0])
     alone = sw.attribute(model, x[3:4], method=method, target=3)
-    drawn = any(param.name == "seed" for param in METHODS[method].params)
-    assert drawn or far(together.values[3:4].cpu(), alone.values.cpu()) <= 1e-10
+    is_random = any(param.name == "seed" for param in METHODS[method].params)
+    assert is_random or far(together.values[3:4].cpu(), alone.values.cpu()) <= 1e-10
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_model_is_left_as_it_was(device: str, method: str) -> None:
-    model = there(conv_net(), device)
+def test_the_model_is_not_changed(device: str, method: str) -> None:
+    model = copied_to(conv_net(), device)
 
     def state() -> dict[str, Any]:
-        here = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-        return {name: (id(p), p._version, here[name].numpy().tobytes()) for name, p in model.named_parameters()}
+        on_cpu = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        return {name: (id(p), p._version, on_cpu[name].numpy().tobytes()) for name, p in model.named_parameters()}
 
     before, caller = state(), state_of(nn.Identity())
     sw.attribute(model, images(), method=method)
@@ -121,9 +121,9 @@ def test_the_model_is_left_as_it_was(device: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("score", ["probability", "log_probability"])
-def test_scales_contrasts_and_functions(device: str, score: str) -> None:
+def test_scores_contrasts_and_target_functions(device: str, score: str) -> None:
     model, x = conv_net(), images()
-    away = there(model, device)
+    on_device = copied_to(model, device)
     for settings in (
         {"score": score, "target": [1, 3], "contrast": [2, 0]},
         {"score": score, "target": "b", "class_names": ["a", "b", "c", "d"]},
@@ -131,31 +131,31 @@ def test_scales_contrasts_and_functions(device: str, score: str) -> None:
         {"target": torch.tensor([1, 2])},
         {"target": torch.tensor([1, 2]).to(device)},
     ):
-        same_settings = {**settings, "target": _here(settings["target"])}
-        result, expected = sw.attribute(away, x, **settings), sw.attribute(model, x, **same_settings)
+        same_settings = {**settings, "target": _to_cpu(settings["target"])}
+        result, expected = sw.attribute(on_device, x, **settings), sw.attribute(model, x, **same_settings)
         assert same(result.values, expected.values, ROUNDING)
 
 
-def _here(target: Any) -> Any:
+def _to_cpu(target: Any) -> Any:
     return target.cpu() if isinstance(target, Tensor) else target
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_types(device: str, dtype: torch.dtype) -> None:
     model, x = conv_net().to(dtype), images().to(dtype)
-    result = sw.attribute(there(model, device), x, method="gradient", fold=False)
+    result = sw.attribute(copied_to(model, device), x, method="gradient", fold=False)
     assert same(result.values, sw.attribute(model, x, method="gradient", fold=False).values)
 
 
 def test_float32_with_folded_batch_norms(device: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3)).eval()
-    result = sw.attribute(there(model, device), images().float(), method="smoothgrad", chunk_size=8)
+    result = sw.attribute(copied_to(model, device), images().float(), method="smoothgrad", chunk_size=8)
     assert same(result.values, sw.attribute(model, images().float(), method="smoothgrad", chunk_size=8).values)
 
 
 def test_dropout_draws_the_same_numbers(device: str) -> None:
     model = nn.Sequential(nn.Linear(4, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 2)).double().train()
-    result = sw.attribute(there(model, device), rows(), method="gradient")
+    result = sw.attribute(copied_to(model, device), rows(), method="gradient")
     assert_same(result, sw.attribute(model, rows(), method="gradient"))
 
 
@@ -171,12 +171,12 @@ def test_rows_that_influence_each_other(device: str) -> None:
     torch.manual_seed(0)
     model = Graph()
     for method in ("gradient", "integrated_gradients", "smoothgrad"):
-        result = sw.attribute(there(model, device), rows(0, 4, 4), method=method)
+        result = sw.attribute(copied_to(model, device), rows(0, 4, 4), method=method)
         assert_same(result, sw.attribute(model, rows(0, 4, 4), method=method), ROUNDING)
 
 
-def test_faults_have_the_same_words(device: str) -> None:
-    class Nothing(nn.Module):
+def test_errors_are_the_same_as_on_the_cpu(device: str) -> None:
+    class Scaled(nn.Module):
         def __init__(self, factor: float) -> None:
             super().__init__()
             self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
@@ -184,7 +184,7 @@ def test_faults_have_the_same_words(device: str) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.factor * x.flatten(1)[:, :2]
 
-    class OfGradient(nn.Module):
+    class InfiniteGradient(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
@@ -193,11 +193,11 @@ def test_faults_have_the_same_words(device: str) -> None:
             return (self.one * (x - x)).sqrt()[:, :2]
 
     for model, message in (
-        (Nothing(float("nan")), "its score is NaN or infinite"),
-        (Nothing(float("inf")), "its score is NaN or infinite"),
-        (OfGradient(), "its gradient is NaN or infinite"),
+        (Scaled(float("nan")), "its score is NaN or infinite"),
+        (Scaled(float("inf")), "its score is NaN or infinite"),
+        (InfiniteGradient(), "its gradient is NaN or infinite"),
     ):
-        for one in (model, there(model, device)):
+        for one in (model, copied_to(model, device)):
             with pytest.raises(ValueError, match=message):
                 sw.attribute(one, rows(), method="gradient")
 
@@ -207,15 +207,15 @@ def test_methods_of_captum(device: str, method: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
     options = {"LayerGradCam": {"layer": "2"}, "Occlusion": {"window": 0.25}}
     settings = options.get(method.removeprefix("captum."), {})
-    result, expected = (sw.attribute(m, x, method=method, **settings) for m in (there(model, device), model))
+    result, expected = (sw.attribute(m, x, method=method, **settings) for m in (copied_to(model, device), model))
     assert_same(result, expected, ROUNDING)
 
 
-def test_drawn_maps_and_the_checkup(device: str) -> None:
+def test_saliency_maps_and_the_checkup(device: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
-    result, expected = (sw.attribute(m, x, method="gradient") for m in (there(model, device), model))
+    result, expected = (sw.attribute(m, x, method="gradient") for m in (copied_to(model, device), model))
     assert np.array_equal(result.saliency_map(), expected.saliency_map())
-    assert str(sw.checkup(there(model, device), x)) == str(sw.checkup(model, x))
+    assert str(sw.checkup(copied_to(model, device), x)) == str(sw.checkup(model, x))
 
 
 # ---- widgets
@@ -239,34 +239,34 @@ MOVES: tuple[dict[str, Any], ...] = (
 def test_an_explorer(device: str) -> None:
     model = conv_net()
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    here, away = (sw.explore(one, image, executor="inline") for one in (model, there(model, device)))
+    on_cpu, on_device = (sw.explore(one, image, executor="inline") for one in (model, copied_to(model, device)))
     for move in MOVES:
-        here.update(**move)
-        away.update(**move)
-        assert_same(away.wait(), here.wait(), ROUNDING)
-        assert _said(away.settings) == _said(here.settings)
+        on_cpu.update(**move)
+        on_device.update(**move)
+        assert_same(on_device.wait(), on_cpu.wait(), ROUNDING)
+        assert _comparable(on_device.settings) == _comparable(on_cpu.settings)
     with torch.no_grad():
-        for one in (here, away):
+        for one in (on_cpu, on_device):
             next(one.problem.model.parameters()).mul_(2)
-    assert_same(away.wait(), here.wait(), ROUNDING)
-    for one in (here, away):
+    assert_same(on_device.wait(), on_cpu.wait(), ROUNDING)
+    for one in (on_cpu, on_device):
         one.close()
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5, 3.0])
-def test_an_image_that_lies_on_the_device(device: str, shift: float) -> None:
+def test_an_image_on_the_device(device: str, shift: float) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8) + shift
-    here, away = (prepare(one, device="cpu", dtype=torch.float32) for one in (x, x.to(device)))
-    assert here.images is not None
-    assert np.array_equal(away.images, here.images)
-    assert away.notes == here.notes
-    assert same(away.tensor, here.tensor)
-    result = sw.attribute(there(model, device), x.to(device), method="blur_ig", n_steps=8)
+    on_cpu, on_device = (prepare(one, device="cpu", dtype=torch.float32) for one in (x, x.to(device)))
+    assert on_cpu.images is not None
+    assert np.array_equal(on_device.images, on_cpu.images)
+    assert on_device.notes == on_cpu.notes
+    assert same(on_device.tensor, on_cpu.tensor)
+    result = sw.attribute(copied_to(model, device), x.to(device), method="blur_ig", n_steps=8)
     assert_same(result, sw.attribute(model, x, method="blur_ig", n_steps=8), ROUNDING)
 
 
-def test_inputs_that_are_no_numbers_there(device: str) -> None:
-    model, x = there(conv_net().float(), device), images(3, 1, 3, 8, 8)
+def test_inputs_that_are_not_finite_on_the_device(device: str) -> None:
+    model, x = copied_to(conv_net().float(), device), images(3, 1, 3, 8, 8)
     x[0, 0, 0, 0] = float("nan")
     with pytest.raises(ValueError, match="1 of 192 numbers are NaN or infinite"):
         sw.attribute(model, x.to(device), method="gradient")
@@ -276,22 +276,24 @@ def test_inputs_that_are_no_numbers_there(device: str) -> None:
             sw.attribute(model, one, method="gradient")
 
 
-def test_what_an_explorer_saves(device: str, tmp_path: Path) -> None:
+def test_files_that_an_explorer_saves(device: str, tmp_path: Path) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
-    here, away = (sw.explore(m, x, executor="inline", method="smoothgrad") for m in (model, there(model, device)))
-    for name, one in (("here", here), ("away", away)):
+    on_cpu, on_device = (
+        sw.explore(m, x, executor="inline", method="smoothgrad") for m in (model, copied_to(model, device))
+    )
+    for name, one in (("cpu", on_cpu), ("device", on_device)):
         one.wait()
         one.save_png(tmp_path / f"{name}.png")
         one.save_html(tmp_path / f"{name}.html")
         one.save_state(tmp_path / f"{name}.zip")
         one.update(method="gradient", sign="signed")
-    images_saved = [Image.open(tmp_path / f"{name}.png") for name in ("here", "away")]
+    images_saved = [Image.open(tmp_path / f"{name}.png") for name in ("cpu", "device")]
     assert np.abs(np.diff([np.asarray(image, dtype=int) for image in images_saved], axis=0)).max() <= 1
-    away.load_state(tmp_path / "here.zip")
-    here.load_state(tmp_path / "away.zip")
-    assert_same(away.wait(), here.wait(), ROUNDING)
-    assert away.wait().method == "smoothgrad"
-    for one in (here, away):
+    on_device.load_state(tmp_path / "cpu.zip")
+    on_cpu.load_state(tmp_path / "device.zip")
+    assert_same(on_device.wait(), on_cpu.wait(), ROUNDING)
+    assert on_device.wait().method == "smoothgrad"
+    for one in (on_cpu, on_device):
         one.close()
 
 
@@ -303,18 +305,20 @@ def _maps(compared: Comparison) -> Iterator[sw.Attribution]:
 def test_a_comparison(device: str) -> None:
     model, x = conv_net(), images()
     names = ["gradient", "smoothgrad", "grad_cam"]
-    here, away = (sw.compare(one, list(x), methods=names, n_samples=8) for one in (model, there(model, device)))
-    for result, expected in zip(_maps(away), _maps(here), strict=True):
+    on_cpu, on_device = (
+        sw.compare(one, list(x), methods=names, n_samples=8) for one in (model, copied_to(model, device))
+    )
+    for result, expected in zip(_maps(on_device), _maps(on_cpu), strict=True):
         assert_same(result, expected, ROUNDING)
-    here.close()
-    away.close()
+    on_cpu.close()
+    on_device.close()
 
 
 def test_a_lesson(device: str) -> None:
     model, x = conv_net(), images()[:1]
-    here, away = (sw.lesson(one, x, n_samples=8).wait(timeout=300) for one in (model, there(model, device)))
-    for step in here.steps:
-        result, expected = away.view.content(step), here.view.content(step)
+    on_cpu, on_device = (sw.lesson(one, x, n_samples=8).wait(timeout=300) for one in (model, copied_to(model, device)))
+    for step in on_cpu.steps:
+        result, expected = on_device.view.content(step), on_cpu.view.content(step)
         assert (result["state"], expected["state"]) == ("ready", "ready"), result
         assert result.get("maps", {}).keys() == expected.get("maps", {}).keys()
         for name, one in result.get("maps", {}).items():
@@ -322,17 +326,19 @@ def test_a_lesson(device: str) -> None:
             codes, others = (np.frombuffer(m["codes"], "<u2").astype(int) for m in (one, other))
             assert np.abs(codes - others).max() <= 1, (step, name)
             assert one["high"] == pytest.approx(other["high"], rel=ROUNDING)
-    here.close()
-    away.close()
+    on_cpu.close()
+    on_device.close()
 
 
 def test_a_sweep(device: str) -> None:
     model, x = conv_net(), images()
     grid = {"noise_level": [0.1, 0.4], "n_samples": [2, 8]}
     metrics = ["similarity", "standard_error"]
-    here, away = (sw.sweep(m, x, "smoothgrad", grid, metrics, progress=False) for m in (model, there(model, device)))
-    pd.testing.assert_frame_equal(away.summary, here.summary, rtol=1e-9)
-    assert away.words == here.words
+    on_cpu, on_device = (
+        sw.sweep(m, x, "smoothgrad", grid, metrics, progress=False) for m in (model, copied_to(model, device))
+    )
+    pd.testing.assert_frame_equal(on_device.summary, on_cpu.summary, rtol=1e-9)
+    assert on_device.words == on_cpu.words
 
 
 # ---- trust, and tables
@@ -342,7 +348,7 @@ def test_the_trust_tests(device: str) -> None:
     model, x = conv_net(), images()
     names = ["gradient", "grad_cam", "smoothgrad"]
     settings = {**QUICK, "params": {"n_samples": 4}}
-    result, expected = (sw.evaluate(m, x, names, **settings) for m in (there(model, device), model))
+    result, expected = (sw.evaluate(m, x, names, **settings) for m in (copied_to(model, device), model))
     pd.testing.assert_frame_equal(pd.DataFrame(result), pd.DataFrame(expected), rtol=1e-9)
     assert result.attrs["reasons"] == expected.attrs["reasons"]
 
@@ -352,26 +358,26 @@ def test_an_ablation(device: str, fill: str) -> None:
     model, x = conv_net(), images(3, 1, 3, 8, 8)
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
-    here = sw.ablate(model, x, mask, fill=fill)
+    on_cpu = sw.ablate(model, x, mask, fill=fill)
     for value in (mask, mask.to(device), mask.numpy()):
-        away = sw.ablate(there(model, device), x, value, fill=fill)
-        assert same(away.inputs, here.inputs, ROUNDING)
-        assert str(away) == str(here)
-    top = sw.attribute(there(model, device), x, method="gradient")
-    away = sw.ablate(there(model, device), x, top, top=0.1, fill=fill)
-    assert str(away) == str(sw.ablate(model, x, sw.attribute(model, x, method="gradient"), top=0.1, fill=fill))
+        on_device = sw.ablate(copied_to(model, device), x, value, fill=fill)
+        assert same(on_device.inputs, on_cpu.inputs, ROUNDING)
+        assert str(on_device) == str(on_cpu)
+    top = sw.attribute(copied_to(model, device), x, method="gradient")
+    on_device = sw.ablate(copied_to(model, device), x, top, top=0.1, fill=fill)
+    assert str(on_device) == str(sw.ablate(model, x, sw.attribute(model, x, method="gradient"), top=0.1, fill=fill))
 
 
 @pytest.fixture
-def people() -> pd.DataFrame:
+def table() -> pd.DataFrame:
     generator = np.random.default_rng(3)
     return pd.DataFrame(generator.normal(size=(40, 4)), columns=["age", "income", "debt", "rent"])
 
 
-def test_rows_of_a_table(device: str, people: pd.DataFrame) -> None:
+def test_rows_of_a_table(device: str, table: pd.DataFrame) -> None:
     model = mlp()
-    here, away = (
-        sw.explore(m, people.iloc[3], background=people, executor="inline") for m in (model, there(model, device))
+    on_cpu, on_device = (
+        sw.explore(m, table.iloc[3], background=table, executor="inline") for m in (model, copied_to(model, device))
     )
     for move in (
         {"method": "gradient"},
@@ -380,19 +386,19 @@ def test_rows_of_a_table(device: str, people: pd.DataFrame) -> None:
         {"method": "expected_gradients", "n_samples": 8},
         {"method": "smoothgrad", "n_samples": 8},
     ):
-        here.update(**move)
-        away.update(**move)
-        assert_same(away.wait(), here.wait(), ROUNDING)
-    for one in (here, away):
+        on_cpu.update(**move)
+        on_device.update(**move)
+        assert_same(on_device.wait(), on_cpu.wait(), ROUNDING)
+    for one in (on_cpu, on_device):
         one.close()
 
 
-def test_shuffling_and_importance(device: str, people: pd.DataFrame) -> None:
-    model, labels = mlp(), np.arange(len(people)) % 3
-    away = there(model, device)
-    result, expected = (sw.shuffle(m, people.iloc[7], people, draws=16) for m in (away, model))
+def test_shuffling_and_importance(device: str, table: pd.DataFrame) -> None:
+    model, labels = mlp(), np.arange(len(table)) % 3
+    on_device = copied_to(model, device)
+    result, expected = (sw.shuffle(m, table.iloc[7], table, draws=16) for m in (on_device, model))
     pd.testing.assert_frame_equal(result, expected, rtol=1e-9)
-    result, expected = (sw.importance(m, people, labels, repeats=2, progress=False) for m in (away, model))
+    result, expected = (sw.importance(m, table, labels, repeats=2, progress=False) for m in (on_device, model))
     pd.testing.assert_frame_equal(result, expected, rtol=1e-9)
-    result, expected = (sw.importance(m, people, repeats=2, progress=False) for m in (away, model))
+    result, expected = (sw.importance(m, table, repeats=2, progress=False) for m in (on_device, model))
     pd.testing.assert_frame_equal(result, expected, rtol=1e-9)

@@ -1,4 +1,4 @@
-"""The check-up: each finding on the smallest model that has the fault, and none on its healthy twin."""
+"""The check-up: each finding for a minimal model with the fault, and no finding for the same model without it."""
 
 import copy
 import warnings
@@ -19,18 +19,18 @@ X = images(0, 1, 3, 8, 8)
 ROWS = rows(0, 2, 4)
 RELU = ("deconvnet", "guided_backprop", "guided_grad_cam")
 LAYER = ("grad_cam", "grad_cam_plus_plus", "guided_grad_cam", "layer_cam")
-GENERATOR = np.random.default_rng(0)  # a global of somebody's own, which nobody can seed
+GENERATOR = np.random.default_rng(0)  # a global generator that the package does not seed
 CHUNKED = {"integrated_gradients", "smoothgrad", "expected_gradients", "blur_ig"}
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    """A machine with a GPU has one finding more about a model on the CPU."""
+    """Hide a GPU: with one, there is an additional finding for a model on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 class Wrapped(nn.Module):
-    """A healthy conv net, and something done to its input or its output."""
+    """A healthy convolutional network, with functions applied to its input and output."""
 
     def __init__(self, before=lambda x: x, after=lambda y: y):
         super().__init__()
@@ -41,13 +41,13 @@ class Wrapped(nn.Module):
         return self.after(self.net(self.before(x)))
 
 
-def about(model, x=X, **settings):
-    """The findings but those that small random nets may rightly have: inputs nobody reads, maps without evidence."""
+def findings_of(model, x=X, **settings):
+    """Return the findings, except those on zero gradients and maps, which are right for some small random networks."""
     return [f for f in sw.checkup(model, x, **settings) if "exactly zero" not in f.what]
 
 
-def only(model, x=X, **settings):
-    (finding,) = about(model, x, **settings)
+def only_finding(model, x=X, **settings):
+    (finding,) = findings_of(model, x, **settings)
     assert finding.remedy.endswith(".")
     assert finding.what.endswith(".")
     return finding
@@ -55,7 +55,7 @@ def only(model, x=X, **settings):
 
 @pytest.mark.parametrize("model", [conv_net(), Wrapped()])
 def test_a_healthy_net_has_no_finding(model):
-    assert about(model) == []
+    assert findings_of(model) == []
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_the_pretrained_model_has_no_finding_in_eval_mode(pretrained, image):
 
     result = sw.checkup(pretrained.model, load(image), transform=pretrained.transform)
     assert list(result) == []
-    assert "Nothing found" in repr(result)
-    assert "Nothing found" in result._repr_html_()
+    assert "No problems found" in repr(result)
+    assert "No problems found" in result._repr_html_()
 
 
 def test_the_pretrained_model_left_in_training_mode(pretrained):
@@ -88,76 +88,76 @@ def test_the_pretrained_model_left_in_training_mode(pretrained):
 
 @pytest.mark.soak
 def test_pixels_that_were_not_normalized(pretrained):
-    """Raw bytes are far from the training data; the same image through the transform is not (above)."""
+    """Raw bytes are far from the training data; the same image through the transform is not, as tested above."""
     from saliency_widgets.demos import sample_image as load
 
     raw = torch.from_numpy(np.array(load("chelsea").resize((112, 112)))).movedim(-1, 0).float()
-    (finding,) = [f for f in sw.checkup(pretrained.model, raw) if "far from what the model was trained on" in f.what]
+    (finding,) = [f for f in sw.checkup(pretrained.model, raw) if "far from the training data" in f.what]
     assert finding.where == ("_bn0",)
     assert "transform=" in finding.remedy
     assert finding.severity == "wrong"
     training = sw.checkup(copy.deepcopy(pretrained.model).train(), raw)
-    assert finding.what in [f.what for f in training], "what the BatchNorm had learnt before this pass counts"
+    assert finding.what in [f.what for f in training], "the statistics from before this pass count"
 
 
 def normalized(batches, momentum=0.1):
-    """A net whose BatchNorm was given images in [0, 1] that many times."""
+    """Return a network whose BatchNorm was trained on that many batches of images in [0, 1]."""
     model = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), *conv_net()).double().train()
     for seed in range(batches):
         model(images(seed, 4, 3, 8, 8))
     return model.eval()
 
 
-def test_inputs_unlike_the_training_data_are_told_once_the_batchnorm_has_learnt_them():
-    said = "far from the training data"
+def test_inputs_unlike_the_training_data_are_reported_if_the_batchnorm_is_trained():
+    message = "far from the training data"
     trained = normalized(100)
-    assert about(trained) == []
+    assert findings_of(trained) == []
     for x in (X * 255, X + 10, X / 255):
-        (finding,) = [f for f in about(trained, x) if said in f.what]
+        (finding,) = [f for f in findings_of(trained, x) if message in f.what]
         assert finding.where == ("0",)
-    # One that has hardly begun to learn knows nothing of its training data.
+    # After few batches, the running statistics do not describe the training data yet.
     for batches in (0, 1, 10):
-        assert not [f for f in about(normalized(batches), X / 255) if said in f.what]
-    assert about(normalized(3, momentum=None)) == []
+        assert not [f for f in findings_of(normalized(batches), X / 255) if message in f.what]
+    assert findings_of(normalized(3, momentum=None)) == []
 
 
-def test_a_model_beside_a_gpu_is_slow(monkeypatch):
+def test_a_model_on_the_cpu_is_slow_if_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    finding = only(conv_net())
+    finding = only_finding(conv_net())
     assert (finding.severity, finding.remedy) == ("slow", "Pass device='cuda'.")
 
 
 def test_training_mode_of_single_modules():
     model = nn.Sequential(conv_net(), nn.Dropout(0.5)).eval()
-    assert about(model) == []
+    assert findings_of(model) == []
     model[1].train()
-    result = about(model)
+    result = findings_of(model)
     assert [(f.what.partition(":")[0], f.where) for f in result if "Dropout" in f.what] == [
         ("Dropout is active", ("1",))
     ]
     model[1].p = 0.0
-    assert about(model) == []
-    harmless = only(conv_net().train())
+    assert findings_of(model) == []
+    harmless = only_finding(conv_net().train())
     assert harmless.severity == "caution"
     assert harmless.what.startswith("The model is in training mode")
 
 
-def test_a_batch_of_layers_that_training_changes_and_none_that_is_not_there():
+def test_layers_that_training_mode_changes_are_named():
     attention = nn.MultiheadAttention(4, 2, dropout=0.1, batch_first=True)
-    for layer, said in (
+    for layer, message in (
         (nn.RReLU(), "RReLU"),
         (nn.InstanceNorm2d(3, track_running_stats=True), "InstanceNorm with running statistics"),
         (attention, "dropout of attention weights"),
         (nn.Dropout(0.5), "dropout"),
         (nn.BatchNorm2d(3), "BatchNorm"),
     ):
-        assert unlike_in_eval(nn.Sequential(layer).train()) == {said: ("0",)}
+        assert unlike_in_eval(nn.Sequential(layer).train()) == {message: ("0",)}
         assert unlike_in_eval(nn.Sequential(layer).eval()) == {}
     assert unlike_in_eval(nn.Sequential(nn.Dropout(0.0), nn.RReLU(0.1, 0.1), nn.InstanceNorm2d(3)).train()) == {}
 
 
 @pytest.mark.parametrize(
-    ("layers", "names", "not_there"),
+    ("layers", "names", "absent"),
     [
         ([], (), ("dropout", "BatchNorm")),
         ([nn.Dropout(0.5)], ("because of dropout,",), ("BatchNorm",)),
@@ -165,23 +165,23 @@ def test_a_batch_of_layers_that_training_changes_and_none_that_is_not_there():
         ([nn.Dropout(0.5), nn.BatchNorm1d(4)], ("because of dropout and BatchNorm,",), ()),
     ],
 )
-def test_the_note_on_training_mode_names_what_is_there(layers, names, not_there):
+def test_the_note_on_training_mode_names_the_layers_that_the_model_has(layers, names, absent):
     model = nn.Sequential(nn.Linear(4, 4), *layers, nn.Linear(4, 2)).double().train()
     (note,) = sw.attribute(model, rows(0, 3, 4), method="gradient", target=0).notes
     assert "training mode" in note
     assert all(name in note for name in names)
-    assert not any(name in note for name in not_there)
+    assert not any(name in note for name in absent)
     assert sw.attribute(model.eval(), rows(0, 3, 4), method="gradient", target=0).notes == ()
 
 
-def against_everything():
+def model_without_positive_evidence():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     nn.init.constant_(model[4].weight, -1.0)
     return model.double().eval()
 
 
-def test_maps_without_evidence_are_told_by_the_map_and_by_the_check_up():
-    model = against_everything()
+def test_maps_without_positive_evidence_have_a_note_and_a_finding():
+    model = model_without_positive_evidence()
     result = sw.attribute(model, X, target=1, method="grad_cam")
     assert float(result.values.max()) <= 0
     assert float(result.saliency_map().max()) == 0
@@ -196,8 +196,8 @@ def test_maps_without_evidence_are_told_by_the_map_and_by_the_check_up():
     assert not [f for f in sw.checkup(model, X, target=1) if "activation maps" in f.what]
 
 
-def test_the_note_on_a_map_of_zeros_says_what_that_means_for_its_method():
-    model = against_everything()
+def test_the_note_on_a_map_of_zeros_gives_the_reason_for_its_method():
+    model = model_without_positive_evidence()
     notes = sw.attribute(model, X, target=1, method="guided_grad_cam").notes
     assert any("Grad-CAM: Every value is negative" in note for note in notes)
     assert any("zero everywhere: no edge" in note for note in notes)
@@ -218,24 +218,24 @@ def test_the_note_on_a_map_of_zeros_says_what_that_means_for_its_method():
 
 def test_a_batchnorm_without_statistics_couples_the_rows_even_in_eval_mode():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), *conv_net(channels=4))
-    result = about(model.double().eval())
+    result = findings_of(model.double().eval())
     assert [f.where for f in result if "no running statistics" in f.what] == [("1",)]
     coupled = next(f for f in result if "Other rows in the batch change the score of the input" in f.what)
     assert set(coupled.methods) == CHUNKED
 
 
-def test_rows_that_influence_each_other_by_code():
-    finding = only(Wrapped(after=lambda y: y - y.mean(0)))
+def test_rows_that_influence_each_other_in_the_models_code():
+    finding = only_finding(Wrapped(after=lambda y: y - y.mean(0)))
     assert "copies of the input run one at a time" in finding.what
     assert set(finding.methods) == CHUNKED
-    finding = about(Wrapped(after=lambda y: y - y.mean(0).detach()))[0]
+    finding = findings_of(Wrapped(after=lambda y: y - y.mean(0).detach()))[0]
     assert "The rows of a batch influence each other" in finding.what
     assert set(finding.methods) == CHUNKED
     assert "chunk_size=1" in finding.remedy
 
 
 def test_a_model_of_a_fixed_batch_size():
-    finding = only(Wrapped(before=lambda x: x.view(1, 3, 8, 8)))
+    finding = only_finding(Wrapped(before=lambda x: x.view(1, 3, 8, 8)))
     assert "runs on 1 rows and fails on 2" in finding.what
     assert set(finding.methods) == CHUNKED
     result = sw.attribute(Wrapped(before=lambda x: x.view(1, 3, 8, 8)), X, n_steps=4, target=0, chunk_size=1)
@@ -246,8 +246,8 @@ def test_a_model_of_a_fixed_batch_size():
     ("activation", "name"),
     [(nn.GELU, "gelu"), (nn.SiLU, "silu"), (nn.Tanh, "tanh"), (nn.ELU, "elu"), (nn.Mish, "mish")],
 )
-def test_activations_without_a_relu_rule_are_named_with_their_places(activation, name):
-    finding = only(conv_net(activation=activation))
+def test_activations_without_a_relu_rule_are_named_with_their_layers(activation, name):
+    finding = only_finding(conv_net(activation=activation))
     assert finding.methods == RELU
     assert finding.where == ("1", "3")
     assert f"No ReLU ran, but {name} (2 layers)" in finding.what
@@ -258,19 +258,19 @@ def test_activations_without_a_relu_rule_are_named_with_their_places(activation,
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU])
 def test_activations_with_a_relu_rule_are_no_finding(activation):
-    assert about(conv_net(activation=activation)) == []
+    assert findings_of(conv_net(activation=activation)) == []
 
 
 def test_activations_of_both_kinds_are_a_caution():
     model = conv_net()
     model[3] = nn.SiLU()
-    finding = only(model)
+    finding = only_finding(model)
     assert (finding.where, finding.methods, finding.severity) == (("3",), RELU, "caution")
     assert "silu (1 layer)" in finding.what
 
 
-def test_smooth_activations_by_function_are_found_in_the_module_that_calls_them():
-    finding = only(Wrapped(before=torch.tanh))
+def test_functional_smooth_activations_are_reported_for_the_module_that_calls_them():
+    finding = only_finding(Wrapped(before=torch.tanh))
     assert finding.where == ("the model itself",)
 
 
@@ -283,7 +283,7 @@ def test_recurrent_layers_have_gates():
         def forward(self, x):
             return self.head(self.lstm(x)[0][:, -1])
 
-    result = about(Last().double().eval(), rows(0, 2, 5, 4))
+    result = findings_of(Last().double().eval(), rows(0, 2, 5, 4))
     (gates,) = [f for f in result if "the gates" in f.what]
     assert gates.where == ("lstm",)
     assert gates.methods == RELU
@@ -291,13 +291,13 @@ def test_recurrent_layers_have_gates():
 
 
 def test_no_spatial_layer():
-    finding = only(mlp().eval(), ROWS)
+    finding = only_finding(mlp().eval(), ROWS)
     assert finding.methods == LAYER
     assert "no class activation maps" in finding.what
 
 
 @pytest.mark.parametrize(
-    ("last", "said", "squashed"),
+    ("last", "message", "squashed"),
     [
         (nn.Softmax(1), "probabilities (they sum to 1): softmax", []),
         (nn.LogSoftmax(1), "log-probabilities: log_softmax", []),
@@ -305,26 +305,26 @@ def test_no_spatial_layer():
         (nn.Sequential(nn.Linear(4, 1).double(), nn.Sigmoid()), "a sigmoid", []),
     ],
 )
-def test_outputs_that_are_no_logits(last, said, squashed):
-    """Of several sigmoids, a softmax would make other probabilities; of the others they are taken as they are."""
+def test_outputs_that_are_no_logits(last, message, squashed):
+    """score="probability" would apply a softmax to several sigmoids; the other outputs are used unchanged."""
     model = nn.Sequential(*conv_net(), last).eval()
-    result = [f for f in about(model) if "outputs are" in f.what]
+    result = [f for f in findings_of(model) if "outputs are" in f.what]
     assert len(result) == 1
-    assert said in result[0].what
+    assert message in result[0].what
     assert result[0].severity == "caution"
-    assert [f.severity for f in about(model, score="probability") if "outputs are" in f.what] == squashed
-    assert not [f for f in about(model, score="value", target=0) if "outputs are" in f.what]
+    assert [f.severity for f in findings_of(model, score="probability") if "outputs are" in f.what] == squashed
+    assert not [f for f in findings_of(model, score="value", target=0) if "outputs are" in f.what]
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_logits_are_not_taken_for_probabilities(scale):
     for seed in range(20):
         assert not [
-            f for f in about(nn.Sequential(conv_net(seed), nn.Softplus()), X * scale) if "outputs are" in f.what
+            f for f in findings_of(nn.Sequential(conv_net(seed), nn.Softplus()), X * scale) if "outputs are" in f.what
         ]
 
 
-def test_gradients_that_are_cut_off_inside():
+def test_gradients_that_are_blocked_inside_forward():
     def detached(x):
         return x + x.mean((1, 2, 3), keepdim=True).detach()
 
@@ -338,9 +338,9 @@ def test_gradients_that_are_cut_off_inside():
             mean = torch.cat([x.mean((1, 2, 3), keepdim=True)])
         return x + mean.clone()
 
-    for before, said in ((detached, "detach()"), (unseen, "no_grad"), (inferred, "inference_mode")):
-        finding = only(Wrapped(before))
-        assert finding.what.startswith(said)
+    for before, message in ((detached, "detach()"), (unseen, "no_grad"), (inferred, "inference_mode")):
+        finding = only_finding(Wrapped(before))
+        assert finding.what.startswith(message)
         assert finding.where == ("the model itself",)
 
     # What does not depend on the inputs may be detached.
@@ -348,13 +348,13 @@ def test_gradients_that_are_cut_off_inside():
         def forward(self, x):
             return super().forward(x) * self.net[6].weight.detach().mean()
 
-    assert about(Scaled()) == []
+    assert findings_of(Scaled()) == []
 
 
-def test_what_is_only_looked_at_may_be_cut_off():
-    """A cut that the gradient does not notice is none: logging, the usual way to a stable softmax."""
+def test_blocked_gradients_that_change_nothing_are_no_finding():
+    """Examples are logging, and the maximum that a stable softmax subtracts."""
 
-    class Looks(Wrapped):
+    class Logs(Wrapped):
         def forward(self, x):
             self.stored = x.detach()
             with torch.no_grad():
@@ -363,27 +363,27 @@ def test_what_is_only_looked_at_may_be_cut_off():
             y = super().forward(x)
             return (y - y.amax(1, keepdim=True).detach()).log_softmax(1) + 3
 
-    assert [f for f in about(Looks()) if "inside forward" in f.what] == []
+    assert [f for f in findings_of(Logs()) if "inside forward" in f.what] == []
 
 
-def test_rounding_on_the_way_is_told():
-    finding = only(Wrapped(before=lambda x: x + (4 * x).round() / 4))
+def test_rounding_inside_forward_is_reported():
+    finding = only_finding(Wrapped(before=lambda x: x + (4 * x).round() / 4))
     assert finding.what.startswith("Rounding inside forward blocks the gradient")
 
 
-def test_sigmoids_that_are_reshaped_or_bounded_are_seen():
+def test_sigmoids_that_are_reshaped_or_clamped_are_detected():
     for after in (
         lambda y: torch.sigmoid(y).view(len(y), -1),
         lambda y: torch.sigmoid(y).clamp(1e-6, 1 - 1e-6),
         lambda y: torch.sigmoid(y)[:, :2],
         lambda y: torch.sigmoid(y).unsqueeze(2).squeeze(2),
     ):
-        assert [f for f in about(Wrapped(after=after)) if "a sigmoid" in f.what]
-    assert not [f for f in about(Wrapped(after=lambda y: 5 * torch.sigmoid(y))) if "a sigmoid" in f.what]
+        assert [f for f in findings_of(Wrapped(after=after)) if "a sigmoid" in f.what]
+    assert not [f for f in findings_of(Wrapped(after=lambda y: 5 * torch.sigmoid(y))) if "a sigmoid" in f.what]
 
 
-def test_scores_that_do_not_repeat_are_told_and_nothing_is_said_of_the_batch():
-    finding = only(Wrapped(before=lambda x: x * (1 + float(GENERATOR.random()))))
+def test_scores_that_do_not_repeat_are_the_only_finding():
+    finding = only_finding(Wrapped(before=lambda x: x * (1 + float(GENERATOR.random()))))
     assert "gives different scores" in finding.what
     assert finding.methods == ()
 
@@ -399,13 +399,13 @@ class OwnReLU(torch.autograd.Function):
         return g * (ctx.saved_tensors[0] > 0)
 
 
-def test_autograd_functions_of_the_models_own_are_named():
-    finding = only(Wrapped(before=OwnReLU.apply))
+def test_custom_autograd_functions_are_named():
+    finding = only_finding(Wrapped(before=OwnReLU.apply))
     assert "(OwnReLU)" in finding.what
     assert finding.methods == RELU
 
 
-def test_a_custom_backward_is_no_cut():
+def test_a_custom_backward_does_not_block_the_gradient():
     class Twice(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -415,7 +415,7 @@ def test_a_custom_backward_is_no_cut():
         def backward(ctx, g):
             return g * 2
 
-    assert not [f for f in about(Wrapped(before=Twice.apply)) if "cuts the gradient off" in f.what]
+    assert not [f for f in findings_of(Wrapped(before=Twice.apply)) if "blocks the gradient" in f.what]
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_a_custom_backward_is_no_cut():
     [lambda x: x.detach(), lambda x: x.round(), torch.no_grad()(lambda x: x + 1)],
     ids=["detach", "round", "no_grad"],
 )
-def test_a_gradient_that_is_cut_off_altogether(cut):
+def test_a_gradient_that_is_blocked_completely(cut):
     result = sw.checkup(Wrapped(before=cut), X)
     assert any("no gradient reaches it" in f.what or "zero everywhere" in f.what for f in result)
     assert result[0].severity == "wrong"
@@ -448,46 +448,46 @@ def test_random_numbers_in_eval_mode():
         def forward(self, x):
             return self.net(F.dropout(x, 0.1, training=self.always or self.training))
 
-    assert only(Careless(True).eval()).where == ("the model itself",)
-    assert about(Careless(False).eval()) == []
+    assert only_finding(Careless(True).eval()).where == ("the model itself",)
+    assert findings_of(Careless(False).eval()) == []
     noisy = nn.Sequential(Wrapped(before=lambda x: x + 0.1 * torch.randn_like(x))).eval()
-    assert only(noisy).where == ("0",)
+    assert only_finding(noisy).where == ("0",)
 
 
 def test_random_numbers_that_are_not_used_are_no_finding():
-    assert about(Wrapped(before=lambda x: x + 0 * torch.rand_like(x))) == []
+    assert findings_of(Wrapped(before=lambda x: x + 0 * torch.rand_like(x))) == []
 
 
-def test_inputs_that_a_step_makes_impossible_are_no_fixed_batch_size():
+def test_a_failure_for_perturbed_inputs_is_no_fixed_batch_size():
     model = Wrapped(before=lambda x: (x - X.min() + 0.01).log())
-    assert not [f for f in about(model) if "batch size" in f.what]
+    assert not [f for f in findings_of(model) if "batch size" in f.what]
 
 
-def test_a_target_for_so_many_rows_only_is_told_in_its_own_words():
+def test_a_target_for_a_fixed_number_of_rows_is_reported_with_its_message():
     result = sw.checkup(conv_net().double().eval(), torch.cat([X[:1]] * 2), target=lambda out: out[:2, 0])
-    assert [f for f in result if "on 2 rows and not on 4: target: the function must return one number per" in f.what]
+    assert [f for f in result if "on 2 rows but not on 4: target: the function must return one number per" in f.what]
     assert not [f for f in result if "batch size is fixed" in f.what]
 
 
-def test_weak_coupling_of_rows_is_seen_and_rounding_is_not():
+def test_weak_coupling_of_rows_is_detected_and_rounding_is_not():
     for after in (lambda y: 1000 + y - 0.9 * y.mean(0), lambda y: y + 0.01 * (y - y.mean(0)) * len(y)):
-        assert [f for f in about(Wrapped(after=after)) if "Other rows in the batch" in f.what]
+        assert [f for f in findings_of(Wrapped(after=after)) if "Other rows in the batch" in f.what]
     for scale in (1e-3, 1.0, 1e3):
-        assert about(Wrapped(after=lambda y, s=scale: s * y).float(), X.float()) == []
+        assert findings_of(Wrapped(after=lambda y, s=scale: s * y).float(), X.float()) == []
 
 
-def test_numbers_with_signs_are_no_bytes():
+def test_negative_numbers_are_no_raw_bytes():
     for x in (X * 2000 - 1000, X * 1000, -80 * X):
-        assert not [f for f in about(conv_net(), x) if "raw bytes" in f.what]
+        assert not [f for f in findings_of(conv_net(), x) if "raw bytes" in f.what]
 
 
-def test_autocast_inside_is_half_precision():
+def test_autocast_inside_forward_is_half_precision():
     class Mixed(Wrapped):
         def forward(self, x):
             with torch.autocast("cpu", torch.bfloat16):
                 return super().forward(x)
 
-    assert "switches to bfloat16" in only(Mixed().float(), X.float()).what
+    assert "switches to bfloat16" in only_finding(Mixed().float(), X.float()).what
 
 
 def test_models_whose_layers_are_hidden():
@@ -495,12 +495,12 @@ def test_models_whose_layers_are_hidden():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(net)
-    result = [f for f in about(scripted, X.float()) if "scripted" in f.what]
+    result = [f for f in findings_of(scripted, X.float()) if "scripted" in f.what]
     assert [set(f.methods) for f in result] == [{*RELU, *LAYER}]
-    finding = only(torch.compile(net, backend="eager"), X.float())
+    finding = only_finding(torch.compile(net, backend="eager"), X.float())
     assert "torch.compile" in finding.what
     assert finding.severity == "slow"
-    finding = only(nn.DataParallel(net), X.float())
+    finding = only_finding(nn.DataParallel(net), X.float())
     assert "DataParallel" in finding.what
 
 
@@ -514,10 +514,10 @@ def test_quantized_models_have_no_gradient():
 
 
 def test_half_precision():
-    assert "bfloat16" in only(conv_net().bfloat16(), X.bfloat16()).what
+    assert "bfloat16" in only_finding(conv_net().bfloat16(), X.bfloat16()).what
 
 
-def test_whole_numbers_that_are_looked_up():
+def test_integers_that_are_indices_of_an_embedding():
     model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(20, 3))
     (finding,) = sw.checkup(model, torch.tensor([[1, 2, 3, 4, 5]]))
     assert "embedding '0'" in finding.what
@@ -525,8 +525,8 @@ def test_whole_numbers_that_are_looked_up():
         sw.attribute(model, torch.tensor([[1, 2, 3, 4, 5]]))
 
 
-def test_raw_bytes_are_told_where_no_batchnorm_can_tell():
-    finding = only(conv_net(), X * 255)
+def test_raw_bytes_are_reported_without_a_batchnorm():
+    finding = only_finding(conv_net(), X * 255)
     assert "as raw bytes do" in finding.what
 
 
@@ -535,7 +535,7 @@ def test_a_model_that_fails_is_one_finding():
     assert finding.what.startswith("No map can be computed: it raised RuntimeError in layer '0' (Conv2d)")
 
 
-def test_everything_is_left_as_it_was():
+def test_the_model_and_the_inputs_are_unchanged():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.3), *conv_net()).double().train()
     x = X.clone().requires_grad_()
     before = state_of(model)
@@ -545,7 +545,7 @@ def test_everything_is_left_as_it_was():
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_of_several_inputs_and_functions_as_targets():
+def test_several_inputs_and_functions_as_targets():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -556,11 +556,11 @@ def test_of_several_inputs_and_functions_as_targets():
 
     model = Two().eval()
     inputs = {"image": images(0, 2, 3, 8, 8), "table": ROWS}
-    assert about(model, inputs) == []
-    assert about(model, inputs, explain="image", target=lambda out: out["scores"][:, 0]) == []
+    assert findings_of(model, inputs) == []
+    assert findings_of(model, inputs, explain="image", target=lambda out: out["scores"][:, 0]) == []
 
 
-def test_the_gravest_come_first_and_it_reads_well():
+def test_findings_are_sorted_by_severity_and_formatted():
     grave, slow = Finding("Bad.", ("a", "b", "c", "d", "e"), ("gradient",), "Mend."), Finding("Slow.", severity="slow")
     result = Checkup([slow, grave])
     assert list(result) == [grave, slow]
@@ -572,9 +572,9 @@ def test_the_gravest_come_first_and_it_reads_well():
     assert "&lt;" in Checkup([Finding("<b>.")])._repr_html_()
 
 
-def test_rows_that_are_parts_of_one_sample_are_said_to_be_so():
+def test_rows_that_are_parts_of_one_sample_are_a_caution():
     class Graph(nn.Module):
-        """Each node takes the mean with the one before it, which the edges name."""
+        """Each node becomes the mean of itself and the node at the other end of its edge."""
 
         def __init__(self):
             super().__init__()
@@ -586,11 +586,15 @@ def test_rows_that_are_parts_of_one_sample_are_said_to_be_so():
             return self.net(around)
 
     requested = {"x": (rows(0, 4, 4), torch.tensor([[0, 1, 2], [1, 2, 3]])), "explain": 0}
-    for target, said in ((1, "The sum of their scores"), (None, "The sum of"), (lambda out: out[0, 1], "the number")):
-        result = [f for f in about(Graph(), target=target, **requested) if "rows influence each other" in f.what]
+    for target, message in (
+        (1, "The sum of their scores"),
+        (None, "The sum of"),
+        (lambda out: out[0, 1], "the number"),
+    ):
+        result = [f for f in findings_of(Graph(), target=target, **requested) if "rows influence each other" in f.what]
         assert [f.severity for f in result] == ["caution"]
-        assert said in result[0].what
-    (finding,) = about(Graph().eval(), target=lambda out: out[:, 1], **requested)
+        assert message in result[0].what
+    (finding,) = findings_of(Graph().eval(), target=lambda out: out[:, 1], **requested)
     assert finding.what.startswith("No map can be computed: target: the function returns a score for each of the 4")
-    healthy = about(mlp().eval(), rows(0, 4, 4), target=1)
+    healthy = findings_of(mlp().eval(), rows(0, 4, 4), target=1)
     assert not [f for f in healthy if "influence each other" in f.what]

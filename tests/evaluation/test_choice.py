@@ -1,4 +1,4 @@
-"""The recommendation and the knee, beside tables gone through by brute force."""
+"""The recommended cell, the front and the knee of a sweep, compared with brute force."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sides = st.sampled_from(["high", "low"])
 
 
 @given(tables, sides, st.sampled_from([0.0, 0.02, 0.3]))
-def test_the_choice_is_that_of_brute_force(table: list[tuple[float, int]], better: str, within: float) -> None:
+def test_the_choice_equals_that_of_brute_force(table: list[tuple[float, int]], better: str, within: float) -> None:
     expected = [(q, c, k) for k, (q, c) in enumerate(table) if not math.isnan(q)]
     result = cheapest([q for q, _ in table], [c for _, c in table], better, within)  # type: ignore[arg-type]
     if not expected:
@@ -30,23 +30,23 @@ def test_the_choice_is_that_of_brute_force(table: list[tuple[float, int]], bette
 
 
 @given(tables, sides)
-def test_nothing_is_cheaper_and_better_than_what_is_on_the_front(table: list[tuple[float, int]], better: str) -> None:
+def test_the_front_has_the_cells_that_no_other_cell_beats(table: list[tuple[float, int]], better: str) -> None:
     quality, cost = [q for q, _ in table], [c for _, c in table]
     lost = losses(quality, better)  # type: ignore[arg-type]
-    there = front(quality, cost, better)  # type: ignore[arg-type]
+    on_front = front(quality, cost, better)  # type: ignore[arg-type]
     for k in range(len(table)):
         if math.isnan(quality[k]):
-            assert k not in there
+            assert k not in on_front
             continue
         beaten = any(
             cost[j] <= cost[k] and lost[j] <= lost[k] and (cost[j], lost[j], j) < (cost[k], lost[k], k)
             for j in range(len(table))
             if not math.isnan(quality[j])
         )
-        assert (k in there) == (not beaten)
+        assert (k in on_front) == (not beaten)
 
 
-def test_the_knee_of_a_curve_with_one() -> None:
+def test_the_knee_of_a_curve_with_a_bend() -> None:
     cost = [1, 2, 4, 8, 16, 32]
     assert knee([0.0, 0.5, 0.9, 0.92, 0.94, 0.95], cost, "high") == 2
     assert knee([1.0, 0.5, 0.1, 0.08, 0.06, 0.05], cost, "low") == 2
@@ -55,19 +55,19 @@ def test_the_knee_of_a_curve_with_one() -> None:
 @each(
     ("quality", "cost"),
     [
-        ([0.0, 1.0], [1, 2]),  # two ends
+        ([0.0, 1.0], [1, 2]),  # two points
         ([0.0, 0.5, 1.0], [1, 2, 4]),  # a straight line
-        ([0.0, 0.1, 1.0], [1, 2, 4]),  # it bends the other way
-        ([0.0, 0.9, 1.0], [0, 2, 4]),  # no logarithm
+        ([0.0, 0.1, 1.0], [1, 2, 4]),  # a bend in the other direction
+        ([0.0, 0.9, 1.0], [0, 2, 4]),  # a cost without a logarithm
         ([1.0, 0.5, 0.2], [1, 2, 4]),  # the cheapest is the best
         ([math.nan] * 3, [1, 2, 4]),
     ],
 )
-def test_where_there_is_no_bend_there_is_no_knee(quality: list[float], cost: list[float]) -> None:
+def test_a_curve_without_a_bend_has_no_knee(quality: list[float], cost: list[float]) -> None:
     assert knee(quality, cost, "high") is None
 
 
-def test_losses_compare_in_one_scale() -> None:
+def test_losses_are_relative_to_the_best_quality() -> None:
     assert losses([0.8, 0.784, 0.4], "high").tolist() == pytest.approx([0, 0.02, 0.5])
     assert losses([0.1, 0.106, 0.3], "low").tolist() == pytest.approx([0, 0.06, 2])
     assert losses([0.0, 0.0, 0.1], "low").tolist() == [0, 0, math.inf]

@@ -1,4 +1,4 @@
-"""``sw.evaluate``: each check by itself, maps of one's own, and several inputs."""
+"""``sw.evaluate``: checks that fail or do not apply, maps of the caller, and several inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import saliency_widgets as sw
 
 QUICK = {"steps": 4, "stages": 2, "turns": 2, "progress": False}
 CURVES = ["deletion", "deletion_chance", "insertion", "insertion_chance"]
-AGAIN = ["randomized_half", "randomized", "seeds", "noises", "max_sensitivity"]
+RECOMPUTED = ["randomized_half", "randomized", "seeds", "noises", "max_sensitivity"]
 QUARTET = torch.tensor([[[[0.4, 0.3], [0.2, 0.1]]]])
 
 
 class Sums(nn.Module):
-    """The sum of the input, and 1 minus it: no weights."""
+    """A model without weights that returns the sum of the input, and 1 minus it."""
 
     def forward(self, x):
         total = x.flatten(1).sum(1)
@@ -39,7 +39,7 @@ class WithoutGradient(nn.Module):
 
 
 class InRange(nn.Module):
-    """Takes numbers from 0 to 1 only."""
+    """Raises for numbers outside [0, 1]."""
 
     def __init__(self):
         super().__init__()
@@ -51,15 +51,15 @@ class InRange(nn.Module):
         return self.net(x)
 
 
-def reasons_are_complete(table):
-    """Each NaN has its reason, and nothing else has one."""
+def assert_reasons_are_complete(table):
+    """Assert that each NaN has a reason, and no other cell has one."""
     missing = {(row, column) for row in table.index for column in table if np.isnan(table.loc[row, column])}
     assert {(row, column) for row, some in table.reasons.items() for column in some} == missing
     assert all(reason.strip() for some in table.reasons.values() for reason in some.values())
 
 
-def test_a_model_without_weights_is_evaluated_in_all_but_these():
-    """Of .4, .3, .2, .1 the two largest go first: 1, .3, 0, so .4; the other way round 0, .7, 1: .6."""
+def test_a_model_without_weights_lacks_only_randomization_and_seeds():
+    """Of .4, .3, .2, .1 the two largest come first: deletion 1, .3, 0 has the area .4; insertion 0, .7, 1 has .6."""
     table = sw.evaluate(Sums(), QUARTET, ["input_x_gradient"], target=0, fill="zero", steps=2, progress=False)
     row = table.loc["input_x_gradient"]
     assert row["deletion"] == pytest.approx(0.4)
@@ -68,7 +68,7 @@ def test_a_model_without_weights_is_evaluated_in_all_but_these():
     assert row[["randomized_half", "randomized", "seeds"]].isna().all()
     assert "no weights" in table.reasons["input_x_gradient"]["randomized"]
     assert "no random numbers" in table.reasons["input_x_gradient"]["seeds"]
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
 
 
 def test_a_method_that_does_not_apply_is_a_row_of_nan():
@@ -76,11 +76,11 @@ def test_a_method_that_does_not_apply_is_a_row_of_nan():
     table = sw.evaluate(model, x, ["gradient", "grad_cam"], **QUICK)
     alone = sw.evaluate(model, x, ["gradient"], **QUICK)
     pd.testing.assert_frame_equal(pd.DataFrame(table.loc[["gradient"], list(alone)]), pd.DataFrame(alone))
-    assert table.loc["grad_cam", [*CURVES, *AGAIN, "like gradient", "like grad_cam"]].isna().all()
+    assert table.loc["grad_cam", [*CURVES, *RECOMPUTED, "like gradient", "like grad_cam"]].isna().all()
     assert table.loc["grad_cam", "settled"] == table.loc["gradient", "settled"]
     assert "no layer of this model has a spatial output" in table.reasons["grad_cam"]["deletion"]
     assert table.reasons["gradient"]["like grad_cam"] == "grad_cam has no map."
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
 
 
 def test_a_model_without_gradient():
@@ -92,17 +92,17 @@ def test_a_model_without_gradient():
     assert table.loc["mine", [*CURVES, "settled"]].tolist() == expected.loc["mine", [*CURVES, "settled"]].tolist()
     assert np.isnan(table.loc["mine", "slope_left"])
     assert "no gradient" in table.reasons["mine"]["slope_left"]
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
 
 
-def test_one_check_that_fails_leaves_the_others():
+def test_a_check_that_fails_does_not_affect_the_others():
     x = images(0, 1, 3, 8, 8)
-    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # any noise leads out of the range
+    x[0, 0, 0, :2] = torch.tensor([0.0, 1.0])  # any noise leaves the range
     table = sw.evaluate(InRange(), x, ["expected_gradients"], fill="zero", target=0, **QUICK)
     assert table.loc["expected_gradients", ["noises", "max_sensitivity"]].isna().all()
     assert "out of range" in table.reasons["expected_gradients"]["noises"]
     assert table.loc["expected_gradients", [*CURVES, "seeds"]].notna().all()
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
 
 
 @each(
@@ -120,11 +120,11 @@ def test_one_check_that_fails_leaves_the_others():
 def test_each_nan_has_its_reason(model, x, options):
     table = sw.evaluate(model, x, ["gradient", "smoothgrad", "grad_cam"], **QUICK, **options)
     assert list(table.index) == ["gradient", "smoothgrad", "grad_cam"]
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
 
 
 def test_a_row_of_a_table_is_filled_with_the_mean_of_the_background():
-    """w (x - mean) = 4, 2, 1: of three features 7, 3, 1, 0 remain, over 7 each a third apart."""
+    """w (x - mean) = 4, 2, 1: deletion leaves 7, 3, 1, 0 of a total of 7, in steps of a third."""
     background = pd.DataFrame({"a": [0.0, 2.0], "b": [1.0, 3.0], "c": [4.0, 4.0]})
     row = pd.Series({"a": 3.0, "b": 3.0, "c": 5.0})
     model = linear(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64))
@@ -135,7 +135,7 @@ def test_a_row_of_a_table_is_filled_with_the_mean_of_the_background():
     assert table.loc["mine", "insertion"] == pytest.approx((4 + 6 + 7 / 2) / 7 / 3)
 
 
-def test_a_model_that_fails_is_no_table():
+def test_a_model_or_target_that_fails_raises_an_error():
     class Broken(nn.Module):
         def forward(self, x):
             raise RuntimeError("no")
@@ -158,7 +158,7 @@ def test_the_reasons_are_printed_below_the_table():
     assert isinstance(table, pd.DataFrame)
 
 
-# ---- maps of one's own
+# ---- maps of the caller
 
 
 @each("form", ["array", "tensor", "list of one", "mapping", "input's shape", "batch of one"])
@@ -175,12 +175,12 @@ def test_a_map_may_come_in_any_form(form):
     table = sw.evaluate(Sums(), QUARTET, methods, target=0, fill="zero", steps=4, progress=False)
     assert list(table.index) == ["map"]
     assert table.loc["map", "deletion"] == pytest.approx((0.5 + 0.6 + 0.3 + 0.1) / 4)
-    assert table.loc["map", AGAIN].isna().all()
-    assert "it is an array" in table.reasons["map"]["seeds"]
-    reasons_are_complete(table)
+    assert table.loc["map", RECOMPUTED].isna().all()
+    assert "the map is an array" in table.reasons["map"]["seeds"]
+    assert_reasons_are_complete(table)
 
 
-def test_the_perfect_ranking_of_a_linear_scorer_is_the_extreme():
+def test_the_exact_ranking_of_a_linear_scorer_has_the_extreme_areas():
     maps = {"perfect": QUARTET[0, 0], "worst": -QUARTET[0, 0], "half": torch.tensor([[0.4, 0.1], [0.2, 0.3]])}
     table = sw.evaluate(Sums(), QUARTET, maps, target=0, fill="zero", steps=4, progress=False)
     assert table["deletion"].idxmin() == table["insertion"].idxmax() == "perfect"
@@ -209,16 +209,16 @@ def test_an_attribution_is_the_row_of_its_method(loaded, tmp_path):
     assert twice.loc["smoothgrad #2", "like smoothgrad #2"] == 1
 
 
-def test_what_does_not_fit_is_said_before_anything_is_computed():
+def test_invalid_arguments_are_refused():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, target=2)
     broken = np.ones((8, 8))
     broken[0, 0] = np.nan
-    for methods, options, error, said in [
+    for methods, options, error, message in [
         (np.ones((9, 8)), {}, ValueError, r"'map' has shape \(9, 8\).*\(3, 8, 8\) or \(8, 8\)"),
         ({"mine": broken}, {}, ValueError, "'mine' holds 1 NaN"),
         (attribution, {"target": 1}, ValueError, "explains target=2, but target=1 is evaluated"),
-        (attribution, {"score": "probability", "target": 2}, ValueError, "score='logit', and score='probability'"),
+        (attribution, {"score": "probability", "target": 2}, ValueError, "score='logit', but score='probability'"),
         (attribution, {"inputs": images(0, 1, 3, 9, 9)}, ValueError, r"inputs of shape \(1, 3, 8, 8\)"),
         (attribution, {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"but \(2, 3, 8, 8\) is evaluated"),
         (np.ones((8, 8)), {"inputs": images(0, 2, 3, 8, 8)}, ValueError, r"\(2, 3, 8, 8\) or \(2, 8, 8\)"),
@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
         ("gradient", {"draws": -1}, ValueError, "draws"),
         ("gradient", {"inputs": []}, ValueError, "the list is empty"),
     ]:
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             sw.evaluate(**{"model": model, "inputs": x, "methods": methods, "progress": False} | options)
 
 
@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_said_before_anything_is_computed():
 
 
 @pytest.mark.parametrize("form", ["batch", "list", "array"])
-def test_several_inputs_are_rows_of_their_own(form):
+def test_each_of_several_inputs_has_its_row(form):
     model = conv_net().float()
     each = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8, 3), np.uint8)) for k in range(3)]
     tensor = torch.stack([torch.from_numpy(np.array(one)).movedim(-1, 0).float() / 255 for one in each])
@@ -253,7 +253,7 @@ def test_several_inputs_are_rows_of_their_own(form):
     for k in range(3):
         alone = sw.evaluate(model, each[k], {"gradient": "gradient", "mine": maps[k]}, target=k, **QUICK)
         np.testing.assert_allclose(table.xs(k, level="input"), alone, rtol=1e-5, atol=1e-6)
-    reasons_are_complete(table)
+    assert_reasons_are_complete(table)
     mean = table.groupby("method").mean()
     assert mean.loc["mine", "like gradient"] == pytest.approx(table.loc["mine", "like gradient"].mean())
 

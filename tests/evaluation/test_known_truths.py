@@ -1,4 +1,4 @@
-"""The checks where their answers are known: closed forms, identities, other libraries."""
+"""Evaluation checks against closed forms, identities and other libraries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def last(estimates):
     return result
 
 
-def explaining(method: str, **params):
+def map_function(method: str, **params):
     entry = get_method(method)
     params = entry.check_params(params)
     return lambda requested, seed=None: map_of(entry, params, Reduction(entry.sign), requested, seed)
@@ -44,18 +44,18 @@ def explaining(method: str, **params):
 # ---- deletion and insertion
 
 WEIGHTS, X = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64), torch.tensor([[1.0, -2.0, 4.0, 0.5]]).double()
-PARTS = (WEIGHTS * X[0]).tolist()  # 2, 2, 2, 1.5: all speak for the class
+PARTS = (WEIGHTS * X[0]).tolist()  # 2, 2, 2, 1.5: all are evidence for the class
 
 
 def area(order: tuple[int, ...], parts: list[float], kind: str) -> float:
-    """Of a sum whose parts go, or come, one by one."""
+    """Return the area under the curve of a sum whose parts are removed or added one by one."""
     gone = np.concatenate([[0.0], np.cumsum([parts[k] for k in order])]) / sum(parts)
     heights = 1 - gone if kind == "deletion" else gone
     return float(np.trapezoid(heights, dx=1 / len(parts)))
 
 
 @pytest.mark.parametrize("kind", ["deletion", "insertion"])
-def test_on_a_linear_scorer_areas_are_closed_forms_and_the_exact_ranking_is_the_extreme(kind):
+def test_areas_of_a_linear_scorer_are_exact_and_the_exact_ranking_has_the_extreme(kind):
     parts = [3.0, 0.5, 2.0, 1.0]
     weights = torch.tensor(parts, dtype=torch.float64)
     requested = runner(linear(weights, bias=7.0), torch.ones(1, 4, dtype=torch.float64))
@@ -73,19 +73,19 @@ def test_on_a_linear_scorer_areas_are_closed_forms_and_the_exact_ranking_is_the_
     assert areas[exact] == extreme(areas.values())
 
 
-def test_deletion_scores_of_the_facts_have_their_area():
+def test_the_area_of_a_curve_of_three_points():
     scores = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float64)
     shares = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     assert Curve("deletion", shares, scores, scores[:, None]).area == pytest.approx(0.4)
     assert Curve("insertion", shares, scores.flip(0), scores[:, None]).area == pytest.approx(0.4)
 
 
-def test_a_score_that_nothing_moves_has_no_area():
+def test_a_constant_score_has_no_area():
     requested = runner(Formula(lambda x: 0 * x.sum(1) + 1), torch.ones(1, 3, dtype=torch.float64))
     assert np.isnan(last(curve(requested, torch.arange(3.0), "deletion", fill="zero")).area)
 
 
-def test_running_curves_end_in_the_whole_one_and_begin_with_its_ends():
+def test_running_curves_start_with_both_ends_and_become_the_whole_curve():
     requested = runner(conv_net(), images(0, 1, 3, 8, 8), 1)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
     running = list(curve(requested, values, "deletion", steps=16, fill="mean", chunk_size=4))
@@ -114,7 +114,7 @@ def test_both_curves_have_the_input_at_one_end_and_the_fill_at_the_other():
     assert [float(inserted.scores[k]) for k in (-1, 0)] == pytest.approx(ends)
 
 
-def test_another_class_of_a_curve_is_read_off_without_a_pass():
+def test_the_curve_of_another_class_is_read_from_the_same_passes():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     values = torch.rand(8, 8, generator=torch.Generator().manual_seed(1))
     result = last(curve(runner(model, x, 0), values, "insertion", fill="blur", seed=3))
@@ -129,14 +129,14 @@ def test_another_class_of_a_curve_is_read_off_without_a_pass():
 
 @given(st.lists(st.integers(-3, 3), min_size=3, max_size=40), st.lists(st.integers(-3, 3), min_size=40, max_size=40))
 @settings(max_examples=60, deadline=None)
-def test_rank_correlation_is_scipys_with_ties_too(a, b):
+def test_rank_correlation_equals_scipys_also_with_ties(a, b):
     b = b[: len(a)]
     expected = np.nan if len(set(a)) == 1 or len(set(b)) == 1 else stats.spearmanr(a, b).statistic
     assert spearman(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (20, 31)])
-def test_structural_similarity_is_scikit_images(size):
+def test_structural_similarity_equals_scikit_images(size):
     a, b = (torch.rand(size, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
     b = 0.7 * a + 0.3 * b
 
@@ -150,7 +150,7 @@ def test_structural_similarity_is_scikit_images(size):
     assert np.isnan(ssim(a, torch.ones(size)))
 
 
-def test_ranks_are_an_order_and_equal_values_are_drawn():
+def test_ranks_are_a_permutation_and_ties_are_drawn_at_random():
     values = torch.tensor([[1.0, 5.0], [5.0, -2.0]])
     ranks = ranks_of(values)
     assert sorted(ranks.flatten().tolist()) == [0, 1, 2, 3]
@@ -162,7 +162,7 @@ def test_ranks_are_an_order_and_equal_values_are_drawn():
 
 
 @pytest.mark.parametrize("chance", ["moved", "scattered"])
-def test_what_knows_nothing_has_as_much_of_everything(chance):
+def test_chance_maps_are_permutations_of_the_map(chance):
     values = torch.arange(35.0).view(5, 7)
     draws = [by_chance(values, k, seed=1, chance=chance) for k in range(5)]
     for result in draws:
@@ -174,19 +174,19 @@ def test_what_knows_nothing_has_as_much_of_everything(chance):
 # ---- fills
 
 
-def test_neighbors_are_the_solution_of_the_linear_system():
+def test_the_fill_neighbors_solves_its_linear_system():
     torch.manual_seed(0)
     image, mask = torch.rand(1, 2, 6, 7, dtype=torch.float64), torch.rand(6, 7) < 0.5
     weights = {(dy, dx): 1 / 6 if 0 in (dy, dx) else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
-    places = [tuple(p) for p in mask.nonzero().tolist()]
+    pixels = [tuple(p) for p in mask.nonzero().tolist()]
     for channel in range(2):
-        matrix, side = np.zeros((len(places), len(places))), np.zeros(len(places))
-        for k, (y, x) in enumerate(places):
+        matrix, side = np.zeros((len(pixels), len(pixels))), np.zeros(len(pixels))
+        for k, (y, x) in enumerate(pixels):
             for (dy, dx), w in weights.items():
                 if 0 <= y + dy < 6 and 0 <= x + dx < 7:
                     matrix[k, k] += w
                     if mask[y + dy, x + dx]:
-                        matrix[k, places.index((y + dy, x + dx))] -= w
+                        matrix[k, pixels.index((y + dy, x + dx))] -= w
                     else:
                         side[k] += w * float(image[0, channel, y + dy, x + dx])
         expected = np.linalg.solve(matrix, side)
@@ -196,7 +196,7 @@ def test_neighbors_are_the_solution_of_the_linear_system():
         assert torch.equal(result[~mask], image[0, channel][~mask])
 
 
-def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
+def test_the_fill_neighbors_continues_a_ramp_and_is_the_mean_if_all_is_masked():
     y, x = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
     ramp = (2 * x + y)[None, None] / 60
     hole = torch.zeros(2, 20, 20, dtype=torch.bool)
@@ -208,7 +208,7 @@ def test_neighbors_continue_a_ramp_and_are_the_mean_where_nothing_is_left():
 
 
 @each("fill", ["mean", "blur", "noise", "zero", "neighbors"])
-def test_only_what_is_masked_is_filled(fill):
+def test_only_masked_pixels_are_filled(fill):
     x, mask = images(0, 1, 3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
     mask[2:5, 3:7] = True
     result = filling(runner(conv_net(), x), fill, seed=1)(mask)
@@ -220,7 +220,7 @@ def test_only_what_is_masked_is_filled(fill):
 # ---- ablation
 
 
-def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
+def test_ablating_a_region_of_a_linear_scorer_removes_the_sum_of_its_parts():
     x = images(0, 1, 1, 6, 6)
     weights = rows(1, 36)
     model = nn.Sequential(nn.Flatten(), linear(weights, 2.0))
@@ -236,16 +236,16 @@ def test_of_a_linear_scorer_a_region_is_the_sum_of_its_parts():
         assert float(score) == pytest.approx(result.before - float((weights.view(6, 6) * x[0, 0])[moved].sum()))
 
 
-def test_the_rank_of_an_ablation_counts_as_a_permutation_test_does():
+def test_the_rank_of_an_ablation_is_the_p_value_of_a_permutation_test():
     result = last(ablate(runner(linear(torch.ones(4).double()), torch.ones(1, 4).double()), torch.eye(4)[0] > 0,
                         fill="zero", draws=4))  # fmt: skip
-    assert result.rank == 1.0  # every feature counts as much
+    assert result.rank == 1.0  # every feature has the same effect
     falls = torch.tensor([-0.5, -2.0, -3.0]) + result.before
     outcome = replace(result, after=result.before - 2.5, elsewhere=falls)
     assert outcome.rank == pytest.approx(2 / 4)
 
 
-def test_an_empty_mask_and_one_of_another_size_are_said_so():
+def test_an_empty_mask_and_one_of_another_size_are_refused():
     requested = runner(conv_net(), images(0, 1, 3, 8, 8))
     with pytest.raises(ValueError, match="it is empty"):
         last(ablate(requested, torch.zeros(8, 8, dtype=torch.bool), fill="mean"))
@@ -258,23 +258,23 @@ def test_an_empty_mask_and_one_of_another_size_are_said_so():
 
 def test_the_same_weights_give_similarity_one(monkeypatch):
     monkeypatch.setattr(randomizing, "_randomize", lambda *_: None)
-    result = last(randomization(runner(conv_net(), images(0, 1, 3, 8, 8)), explaining("gradient")))
+    result = last(randomization(runner(conv_net(), images(0, 1, 3, 8, 8)), map_function("gradient")))
     assert result.complete
     assert all(value == pytest.approx(1, abs=1e-12) for value in (*result.similarity, *result.structure))
     assert result.reacts is False
 
 
-def test_layers_are_randomized_from_the_output_on_and_the_model_is_left_alone():
+def test_layers_are_randomized_from_the_output_on_and_the_model_is_unchanged():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
-    result = last(randomization(runner(model, x), explaining("gradient"), stages=3))
+    result = last(randomization(runner(model, x), map_function("gradient"), stages=3))
     assert result.layers == ("", "6", "2", "0")
     assert result.similarity[0] == 1
     assert min(abs(s) for s in result.similarity[1:]) < 0.9
     assert state_of(model) == before
 
 
-def test_a_map_of_the_image_alone_is_called_out():
+def test_a_map_of_the_image_alone_does_not_react_to_randomization():
     def edges(requested: Runner, _seed: object = None) -> Tensor:
         return requested.inputs[0].diff(dim=2, append=requested.inputs[0, :, :, :1]).abs().sum(0)
 
@@ -283,7 +283,7 @@ def test_a_map_of_the_image_alone_is_called_out():
     assert result.similarity[-1] == pytest.approx(1)
 
 
-def test_a_constant_map_is_no_evidence():
+def test_a_constant_map_gives_no_verdict_on_randomization_and_a_red_light_on_stability():
     requested = runner(conv_net(), images(0, 1, 3, 8, 8))
     result = last(randomization(requested, lambda _call: torch.ones(8, 8)))
     assert np.isnan(result.similarity[0])
@@ -296,8 +296,8 @@ def test_a_constant_map_is_no_evidence():
 # ---- saturation
 
 
-def test_a_score_that_levels_off_is_found_where_it_does():
-    model = Formula(lambda x: (4 * x.sum(1)).clamp(max=1))  # level from a quarter of the way on
+def test_saturation_is_found_where_the_score_levels_off():
+    model = Formula(lambda x: (4 * x.sum(1)).clamp(max=1))  # constant after a quarter of the path
     result = last(saturation(runner(model, torch.tensor([[1.0]]).double()), points=17))
     assert result.settled == pytest.approx(0.25)
     assert result.slope_left == 0
@@ -308,7 +308,7 @@ def test_a_score_that_levels_off_is_found_where_it_does():
     assert not straight.saturated
 
 
-def test_the_way_ends_at_the_input_and_its_slopes_are_gradients():
+def test_the_path_ends_at_the_input_and_its_slopes_are_gradients():
     model, x = Formula(lambda x: (x**3).sum(1)), torch.tensor([[1.0, 2.0]]).double()
     result = last(saturation(runner(model, x), points=5))
     t = torch.linspace(0, 1, 5, dtype=torch.float64)
@@ -319,28 +319,28 @@ def test_the_way_ends_at_the_input_and_its_slopes_are_gradients():
 # ---- stability and agreement
 
 
-def test_of_a_linear_model_nothing_moves_the_gradient():
+def test_the_gradient_of_a_linear_model_is_stable():
     requested = runner(linear(WEIGHTS), X)
-    result = last(stability(requested, explaining("gradient"), seeded_method=False, turns=4))
+    result = last(stability(requested, map_function("gradient"), seeded_method=False, turns=4))
     assert result.seeds == ()
     assert result.noises == (pytest.approx(1),) * 4
     assert result.sensitivity == 0
     assert result.light == "green"
 
 
-def test_sensitivity_of_a_square_is_the_noise_itself():
-    """The gradient of sum x² is 2x: its relative change is that of the input."""
+def test_the_sensitivity_of_a_square_is_the_relative_noise():
+    """The gradient of sum x² is 2x, so its relative change is that of the input."""
     x = torch.tensor([[3.0, 4.0]]).double()
-    result = last(stability(runner(Formula(lambda x: (x**2).sum(1)), x), explaining("gradient"), seeded_method=False,
+    result = last(stability(runner(Formula(lambda x: (x**2).sum(1)), x), map_function("gradient"), seeded_method=False,
                            radius=0.1, turns=20))  # fmt: skip
     assert 0 < result.sensitivity <= 0.1 * 1 * 2**0.5 / 5 + 1e-12
     assert result.sensitivity > 0.3 * 0.1 * 2**0.5 / 5
 
 
-def test_other_seeds_are_asked_where_a_method_has_one():
+def test_a_method_with_a_seed_is_compared_between_seeds():
     requested = runner(conv_net(), images(0, 1, 3, 8, 8))
-    rough = last(stability(requested, explaining("smoothgrad", n_samples=1, noise_level=1.0), seeded_method=True))
-    fine = last(stability(requested, explaining("smoothgrad", n_samples=64, noise_level=0.05), seeded_method=True))
+    rough = last(stability(requested, map_function("smoothgrad", n_samples=1, noise_level=1.0), seeded_method=True))
+    fine = last(stability(requested, map_function("smoothgrad", n_samples=64, noise_level=0.05), seeded_method=True))
     assert len(rough.seeds) == 3
     assert min(fine.seeds) > max(rough.seeds)
 
@@ -354,11 +354,11 @@ def test_agreement_is_a_matrix_of_rank_correlations():
     assert np.allclose(result.numpy(), stats.spearmanr(flat).statistic)
 
 
-# ---- all of them
+# ---- all checks
 
 
 @each("work", ["ablate", "curve", "randomization", "saturation", "stability"])
-def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
+def test_every_check_stops_when_it_is_cancelled_and_leaves_the_model_unchanged(work):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     before = state_of(model)
     calls = 0
@@ -374,9 +374,9 @@ def test_every_check_ends_when_it_is_cancelled_and_leaves_the_model_alone(work):
     begun = {
         "ablate": lambda: ablate(requested, values > 0.5, fill="mean", draws=64),
         "curve": lambda: curve(requested, values, "deletion", steps=64, fill="mean"),
-        "randomization": lambda: randomization(requested, explaining("gradient")),
+        "randomization": lambda: randomization(requested, map_function("gradient")),
         "saturation": lambda: saturation(requested, points=65, chunk_size=2),
-        "stability": lambda: stability(requested, explaining("gradient"), seeded_method=False, turns=20),
+        "stability": lambda: stability(requested, map_function("gradient"), seeded_method=False, turns=20),
     }[work]()
     with pytest.raises(Cancelled):
         list(begun)

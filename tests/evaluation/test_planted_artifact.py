@@ -1,4 +1,4 @@
-"""A network that learnt a watermark: the checks say so, where the accuracy does not."""
+"""A network that learned a watermark, which accuracy does not show: maps and ablation do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scores(result, image: np.ndarray) -> torch.Tensor:
     return result.model(torch.from_numpy(image).movedim(-1, 0)[None].float() / 255)[0]
 
 
-def test_the_mark_decides_and_nothing_else_differs(result):
+def test_the_watermark_alone_changes_the_class(result):
     assert result.class_names[int(scores(result, result.image).argmax())] == "ball"
     assert result.class_names[int(scores(result, result.without).argmax())] == "box"
     differs = (result.image != result.without).any(-1)
@@ -27,14 +27,14 @@ def test_the_mark_decides_and_nothing_else_differs(result):
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient", "smoothgrad"])
-def test_the_map_lies_on_the_mark(result, method):
+def test_the_map_is_concentrated_on_the_watermark(result, method):
     shown = sw.attribute(result.model, result.image, method=method, target="ball",
                          class_names=result.class_names).saliency_map()  # fmt: skip
     density = shown[result.mark].mean() / shown.mean()
-    assert density > 8, "the mark is 2 % of the image"
+    assert density > 8, "the watermark covers 2 % of the image"
 
 
-def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(result):
+def test_ablating_the_watermark_flips_the_class_and_the_same_area_elsewhere_does_not(result):
     ablated = sw.ablate(
         result.model, result.image, result.mark, target="ball", class_names=result.class_names, score="probability",
         fill="neighbors", draws=16,
@@ -47,7 +47,7 @@ def test_ablating_the_mark_flips_the_class_and_as_much_elsewhere_does_not(result
 
 
 @pytest.mark.soak
-def test_the_same_seed_plants_the_same(result):
+def test_the_same_seed_gives_the_same_model_and_image(result):
     again = planted()
     assert torch.equal(again.model[0].weight, result.model[0].weight)
     assert np.array_equal(again.image, result.image)

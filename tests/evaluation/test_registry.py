@@ -1,4 +1,4 @@
-"""The contract of every trust test, and that adding one is adding one file."""
+"""The contract of every trust test, and that one file adds a test."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test(request) -> TrustTest:
 
 
 class Store(dict):
-    """What a session stores results of single passes in."""
+    """A store for the results of single passes, as a session has."""
 
     put = dict.__setitem__
 
 
 def explanation_of(kind: str, store: Store | None = None, check=lambda: None, method: str = "smoothgrad"):
-    """A map of a small model, of an image or of a row."""
+    """Return a problem with a small model and an image or a row, and an explanation of it."""
     if kind == "image":
         problem = Problem(conv_net(), images(0, 1, 3, 8, 8))
     else:
@@ -64,7 +64,7 @@ def explanation_of(kind: str, store: Store | None = None, check=lambda: None, me
 
 
 def plain(value):
-    """A result as numbers, for comparison."""
+    """Return a result as plain numbers, for comparison."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, torch.Tensor):
@@ -88,13 +88,13 @@ def last(test: TrustTest, explained: Explanation, **values):
 
 
 def others_of(param) -> list:
-    """Values of a parameter other than its default."""
+    """Return values of a parameter other than its default."""
     if param.choices:
         return [name for name in param.options() if name in ("mean", "noise", "scattered")]
     return [param.check(param.low if param.default != param.low else param.low + 1)]
 
 
-def test_what_it_says_of_itself(test):
+def test_title_view_readings_and_parameters(test):
     assert test.title
     assert test.view in views()
     for kind in (*(explanation_of(name)[0].kind for name in ("image", "table")), Kind()):
@@ -104,7 +104,7 @@ def test_what_it_says_of_itself(test):
         assert param.default is None or param.check(param.default) == param.default
 
 
-def test_names_of_columns_and_metrics_belong_to_one_test():
+def test_names_of_columns_and_metrics_are_unique():
     tests = trust_tests().values()
     columns = [name for test in tests for columns in test.columns for name in columns.numbers]
     metrics = [metric.name for test in tests for metric in test.metrics]
@@ -124,7 +124,7 @@ def test_each_running_result_can_be_shown_and_the_last_is_complete(test):
         assert same(results[-1], last(test, explained))
 
 
-def test_it_stops_when_nobody_waits(test):
+def test_it_stops_when_it_is_cancelled(test):
     for kind in kinds_of(test):
         stopped: list[bool] = []
 
@@ -142,11 +142,11 @@ def test_it_stops_when_nobody_waits(test):
                 further += 1
         except Cancelled:
             continue
-        assert not further  # a test of the map alone has nothing left to stop
+        assert not further  # a test that needs only the map ends with its first result
 
 
-def test_stored_results_are_those_of_the_same_parameters(test):
-    """A key of a stored result names all that it depends on: each parameter moves, and nothing stale comes."""
+def test_stored_results_are_reused_only_for_the_same_parameters(test):
+    """The keys of stored results contain all parameters: changing one never gives a stale result."""
     for kind in kinds_of(test):
         _, explained = explanation_of(kind, Store())
         _, fresh = explanation_of(kind)
@@ -158,7 +158,7 @@ def test_stored_results_are_those_of_the_same_parameters(test):
         assert same(last(test, explained), last(test, fresh))
 
 
-def test_each_column_is_a_number_or_says_why_not(test):
+def test_each_column_is_a_finite_number_or_has_a_reason(test):
     for columns in test.columns:
         for method in ("smoothgrad", "gradient"):
             _, explained = explanation_of("image", method=method)
@@ -171,12 +171,12 @@ def test_each_column_is_a_number_or_says_why_not(test):
             assert all(math.isfinite(number) for number in numbers)
 
 
-# ---- one file
+# ---- a trust test in one file
 
 
 @pytest.fixture
 def added(tmp_path, monkeypatch):
-    """A folder with the trust test that CONTRIBUTING.md shows, word for word."""
+    """Add the trust test that CONTRIBUTING.md shows, as a file in a temporary folder."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     (code,) = [block for block in blocks if "@trust_test" in block]
     (tmp_path / f"{NAME}.py").write_text(code)
@@ -188,7 +188,7 @@ def added(tmp_path, monkeypatch):
     vars(package).pop(NAME, None)
 
 
-def test_it_is_a_column_and_its_parameter_is_checked(added):
+def test_the_added_test_is_a_column_with_a_checked_parameter(added):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     values = np.zeros((8, 8))
     values[0, :4] = [5, 3, 1, 1]
@@ -202,7 +202,7 @@ def test_it_is_a_column_and_its_parameter_is_checked(added):
         sw.evaluate(model, x, values, share=2, **options)
 
 
-def test_it_is_a_tab_with_its_slider(added):
+def test_the_added_test_is_a_tab_with_a_slider(added):
     explorer = Explorer(conv_net(), images(0, 1, 3, 8, 8), executor="inline", method="gradient")
     titles = [title for title, _ in explorer.trust._choice.options]
     explorer.trust._choice.value = titles.index("Concentration")
@@ -222,5 +222,5 @@ def test_it_is_a_tab_with_its_slider(added):
     explorer.close()
 
 
-def test_it_is_gone_again():
+def test_the_added_test_is_removed_again():
     assert NAME not in trust_tests()

@@ -1,4 +1,4 @@
-"""Features taken from other rows, permuted, and explained over many rows: against closed forms and scikit-learn."""
+"""Shuffling, permutation importance, and importance over many rows, against closed forms and scikit-learn."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights():
     return torch.tensor([0.5, -0.002, 1.5, 0.01], dtype=torch.float64)
 
 
-def call_of(model, inputs, background, score="logit", target=0, **about):
+def runner_of(model, inputs, background, score="logit", target=0, **about):
     problem = Problem(model, inputs, background=background, **about)
     return problem.runner(Score(score, torch.tensor([target])))
 
@@ -52,8 +52,8 @@ def last(estimates):
     return result
 
 
-def test_shuffling_a_linear_model_gives_what_integrated_gradients_give_from_the_mean(people):
-    """f(x) - E f(x with b_j) = w_j (x_j - mean b_j), of all rows of the background."""
+def test_shuffling_a_linear_model_equals_integrated_gradients_from_the_mean(people):
+    """f(x) - E f(x with b_j) = w_j (x_j - mean b_j), over all rows b of the background."""
     model, row = linear(weights()), people.iloc[7]
     expected = weights().numpy() * (row - people.mean()).to_numpy()
     result = sw.shuffle(model, row, people, draws=512, score="value")
@@ -65,7 +65,7 @@ def test_shuffling_a_linear_model_gives_what_integrated_gradients_give_from_the_
 
 
 def test_expected_gradients_draw_from_the_background(people):
-    """Of a linear model they are w (x - mean of the rows drawn): within the error that they tell."""
+    """For a linear model they are w (x - mean of the background), within their standard error."""
     row = people.iloc[7]
     result = sw.attribute(
         linear(weights()), row, background=people, method="expected_gradients", n_samples=500, score="value"
@@ -81,7 +81,7 @@ def test_expected_gradients_draw_from_the_background(people):
 
 
 @pytest.mark.parametrize("name", ["mean", "median", "zero", "row"])
-def test_baselines_are_those_of_the_background_in_the_units_people_know(people, name):
+def test_baselines_are_those_of_the_background_in_the_columns_units(people, name):
     scaler = StandardScaler().fit(people)
     row = people.iloc[7]
     start = {
@@ -90,7 +90,7 @@ def test_baselines_are_those_of_the_background_in_the_units_people_know(people, 
         "zero": people.mean(),
         "row": people.iloc[3],
     }[name]
-    value = people.iloc[[3]] if name == "row" else name  # zero is what the model sees as zero: the scaler's mean
+    value = people.iloc[[3]] if name == "row" else name  # zero in the model's inputs is the scaler's mean
     result = sw.attribute(
         linear(weights()), row, background=people, transform=scaler, baseline=value, score="value"
     ).by_feature()
@@ -98,7 +98,7 @@ def test_baselines_are_those_of_the_background_in_the_units_people_know(people, 
 
 
 def test_noise_is_in_proportion_to_each_columns_range_in_the_background(people):
-    """VarGrad of sum_i x_i^2 is 4 (noise level times range)^2, in each column of its own."""
+    """VarGrad of sum_i x_i^2 is 4 (noise level times range)^2, with the range of each column."""
     model = Formula(lambda x: (x**2).sum(1))
     result = sw.attribute(
         model, people.iloc[7], background=people, method="smoothgrad", statistic="variance", noise_level=0.1,
@@ -109,7 +109,7 @@ def test_noise_is_in_proportion_to_each_columns_range_in_the_background(people):
 
 
 class _Estimator(ClassifierMixin, BaseEstimator):
-    """A torch model as scikit-learn takes one; it keeps the rows it was asked about."""
+    """A torch model as an estimator of scikit-learn that records the rows that it gets."""
 
     def __init__(self, model):
         self.model = model
@@ -145,18 +145,18 @@ def _squared(estimator, rows, labels):
         (1, "value", _squared, "squared error"),
     ],
 )
-def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classes, score, scorer, loss):
+def test_permutation_importance_equals_scikit_learns_on_the_same_permutations(classes, score, scorer, loss):
     generator = np.random.default_rng(5)
     rows = generator.normal(size=(40, 4))
     labels = generator.integers(0, max(2, classes), 40) if score == "logit" else generator.normal(size=40)
     model = mlp(classes=classes)
     estimator = _Estimator(model)
     theirs = sklearns(estimator, rows, labels, scoring=scorer, n_repeats=3, random_state=11)
-    # Which row each value came from: all values of a column are different.
+    # The row that each value came from: all values of a column are different.
     requested = np.stack(estimator.seen[1:]).reshape(4, 3, 40, 4)
     orders = [[np.argmax(requested[c, r, :, c][:, None] == rows[:, c], 1) for r in range(3)] for c in range(4)]
-    assert all(np.array_equal(order, orders[0]) for order in orders)  # the same for each column
-    runner = call_of(model, rows[0], rows, score)
+    assert all(np.array_equal(order, orders[0]) for order in orders)  # scikit-learn permutes each column alike
+    runner = runner_of(model, rows[0], rows, score)
     problem = Problem(model, rows[0], background=rows)
     expected, kind = labels_of(labels, problem, score)
     assert kind == loss
@@ -166,9 +166,9 @@ def test_permutation_importance_is_scikit_learns_on_the_same_permutations(classe
     assert ours.before == pytest.approx(-scorer(estimator, rows, labels))
 
 
-def test_without_labels_permuting_tells_how_far_the_score_moves(people):
+def test_permutation_importance_without_labels_is_the_mean_change_of_the_score(people):
     order = torch.from_numpy(np.random.default_rng(0).permutation(60))[None]
-    runner = call_of(linear(weights()), people.iloc[7], people, "value")
+    runner = runner_of(linear(weights()), people.iloc[7], people, "value")
     result = last(permutation_importance(runner, orders=order))
     expected = np.abs(weights().numpy() * (people.to_numpy()[order[0]] - people.to_numpy())).mean(0)
     assert result.loss == "change of the score"
@@ -190,7 +190,7 @@ def test_the_importance_over_many_rows_is_the_mean_size_of_their_attributions(pe
     assert other.loc[NAMES, "mean"].to_numpy() == pytest.approx(moved.mean(0))
 
 
-def test_one_hot_groups_are_taken_from_one_row_together(mixed):
+def test_one_hot_groups_are_shuffled_together(mixed):
     encoder = ColumnTransformer(
         [("numbers", StandardScaler(), NAMES), ("words", OneHotEncoder(), ["job", "owns"])]
     ).fit(mixed)
@@ -208,7 +208,7 @@ def test_one_hot_groups_are_taken_from_one_row_together(mixed):
         assert result.loc[name, "contribution"] == pytest.approx(score(row)[0] - score(others).mean())
 
 
-def test_a_constant_feature_is_worth_nothing(people):
+def test_a_constant_feature_has_no_importance(people):
     people["debt"] = 3.0
     result = sw.shuffle(mlp(classes=2), people.iloc[0], people)
     assert result.loc["debt", "contribution"] == pytest.approx(0, abs=1e-12)
@@ -219,30 +219,30 @@ def test_a_constant_feature_is_worth_nothing(people):
     assert any("Constant in the background: debt" in note for note in attribution.notes)
 
 
-def test_running_estimates_are_beginnings_of_the_last(people):
-    result = list(shuffle(call_of(mlp(), people.iloc[0], people), draws=60, chunk_size=16))
+def test_running_estimates_are_prefixes_of_the_last(people):
+    result = list(shuffle(runner_of(mlp(), people.iloc[0], people), draws=60, chunk_size=16))
     assert len(result) > 3
     assert [one.done for one in result] == sorted({one.done for one in result})
     for one in result:
         assert torch.equal(one.scores, result[-1].scores[:, : one.done])
-    steps = list(permutation_importance(call_of(mlp(), people.iloc[0], people), repeats=2))
+    steps = list(permutation_importance(runner_of(mlp(), people.iloc[0], people), repeats=2))
     assert [one.done for one in steps] == list(range(1, 9))
     assert bool(steps[0].increases.isnan().any())
     assert not bool(steps[-1].increases.isnan().any())
 
 
-def test_a_feature_the_model_does_not_read_is_worth_nothing_and_shared_ones_half_hide_each_other(people):
+def test_a_feature_that_the_model_does_not_read_has_no_importance_and_redundant_ones_have(people):
     model = Formula(lambda x: torch.minimum(x[:, 0], x[:, 1]))
-    rows = np.repeat(np.linspace(0, 1, 50)[:, None], 3, 1)  # all columns say the same
+    rows = np.repeat(np.linspace(0, 1, 50)[:, None], 3, 1)  # all columns are equal
     result = sw.importance(model, rows, score="value", progress=False, repeats=3)
     assert result.loc["feature 2", ["size", "permuted"]].tolist() == [0, 0]
     assert result.loc["feature 0", "permuted"] > 0
 
 
-def test_the_model_and_the_callers_rows_are_left_as_they_were(mixed):
+def test_the_model_and_the_callers_rows_are_unchanged(mixed):
     encoder = ColumnTransformer([("words", OneHotEncoder(), ["job"])], remainder="passthrough").fit(mixed)
     model = nn.Sequential(nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2)).double()
-    with pytest.raises(ValueError, match=r"Call model.eval\(\) first"):  # of one row, BatchNorm has no statistics
+    with pytest.raises(ValueError, match=r"Call model.eval\(\) first"):  # BatchNorm has no statistics of one row
         sw.shuffle(model, mixed.iloc[0], mixed, transform=encoder)
     model.eval()[1].train()
     before, rows = state_of(model), mixed.copy(deep=True)
@@ -253,7 +253,7 @@ def test_the_model_and_the_callers_rows_are_left_as_they_were(mixed):
 
 
 @pytest.mark.parametrize(
-    ("labels", "error", "said"),
+    ("labels", "error", "message"),
     [
         (np.zeros(60, int), ValueError, "got one \\(0\\) for all 60 rows"),
         (np.arange(59) % 2, ValueError, "each of the 60 rows of the background, got 59"),
@@ -266,12 +266,12 @@ def test_the_model_and_the_callers_rows_are_left_as_they_were(mixed):
         (3, TypeError, "got a int"),
     ],
 )
-def test_labels_that_do_not_fit_are_said(people, labels, error, said):
-    with pytest.raises(error, match=said):
+def test_invalid_labels_are_refused(people, labels, error, message):
+    with pytest.raises(error, match=message):
         sw.importance(mlp(classes=2), people, labels, class_names=["no", "yes"], progress=False)
 
 
-def test_the_loss_of_a_regression_is_that_of_the_value_that_is_explained(people):
+def test_the_loss_of_a_regression_is_that_of_the_explained_value(people):
     model = nn.Linear(4, 2).double()
     with torch.no_grad():
         labels = model(torch.tensor(people.to_numpy()))[:, 1].numpy()
@@ -284,8 +284,8 @@ def test_probabilities_are_not_taken_for_logits(people):
     model, labels = mlp(classes=3), np.arange(60) % 3
     by_logits = sw.importance(model, people, labels, progress=False, repeats=2)
     soft = nn.Sequential(model, nn.Softmax(1))
-    by_shares = sw.importance(soft, people, labels, progress=False, repeats=2)
-    assert by_shares.loc[NAMES, "permuted"].to_numpy() == pytest.approx(by_logits.loc[NAMES, "permuted"].to_numpy())
+    by_softmax = sw.importance(soft, people, labels, progress=False, repeats=2)
+    assert by_softmax.loc[NAMES, "permuted"].to_numpy() == pytest.approx(by_logits.loc[NAMES, "permuted"].to_numpy())
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):
 
 
 @pytest.mark.parametrize(
-    ("ask", "error", "said"),
+    ("call", "error", "message"),
     [
         (lambda m, p: sw.shuffle(m, p.iloc[:2], p), ValueError, "expected one row, got 2"),
         (lambda m, p: sw.shuffle(m, p.iloc[0], None), ValueError, "background: .* got none"),
@@ -337,6 +337,6 @@ def test_labels_may_be_names_of_both_classes_of_a_single_logit(people):
         (lambda m, p: sw.attribute(m, p, explain=0), ValueError, "explain: a row of a table is a single input"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_said(people, ask, error, said):
-    with pytest.raises(error, match=said):
-        ask(mlp(classes=2), people)
+def test_invalid_arguments_are_refused(people, call, error, message):
+    with pytest.raises(error, match=message):
+        call(mlp(classes=2), people)

@@ -1,4 +1,4 @@
-"""``sw.ablate`` and ``sw.evaluate``, as people call them."""
+"""``sw.ablate`` and ``sw.evaluate``: forms of arguments, errors, and known results on the pretrained model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_mask_may_come_in_any_form(mask, form):
     assert "14.1% removed" in repr(result)
 
 
-def test_the_strongest_part_of_an_attribution_is_taken_away():
+def test_the_strongest_part_of_an_attribution_is_ablated():
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     attribution = sw.attribute(model, x, target=0)
     result = sw.ablate(model, x, attribution, top=0.25, target=0, fill="mean")
@@ -62,7 +62,7 @@ def test_the_strongest_part_of_an_attribution_is_taken_away():
     assert float(shown[result.mask].min()) >= float(shown[~result.mask].max())
 
 
-def test_predictions_are_a_table_of_both(mask):
+def test_predictions_are_a_table_of_before_and_after(mask):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     result = sw.ablate(model, x, mask, class_names=NAMES).predictions(top=2)
     assert isinstance(result, pd.DataFrame)
@@ -72,7 +72,7 @@ def test_predictions_are_a_table_of_both(mask):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"mask": np.zeros((8, 8), bool)}, ValueError, "it is empty"),
         ({"mask": np.ones((9, 8), bool)}, ValueError, r"\(8, 8\), got \(9, 8\)"),
@@ -88,13 +88,13 @@ def test_predictions_are_a_table_of_both(mask):
         ({"color": 1}, TypeError, "color"),
     ],
 )
-def test_what_does_not_fit_is_said(mask, change, error, said):
+def test_invalid_arguments_of_ablate_are_refused(mask, change, error, message):
     arguments = {"model": conv_net(), "inputs": images(0, 1, 3, 8, 8), "mask": mask} | change
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         sw.ablate(**arguments)
 
 
-def test_an_attribution_needs_a_share(mask):
+def test_ablating_an_attribution_requires_top(mask):
     model, x = conv_net(), images(0, 1, 3, 8, 8)
     with pytest.raises(ValueError, match=r"top=0\.05"):
         sw.ablate(model, x, sw.attribute(model, x))
@@ -127,7 +127,7 @@ def test_rows_of_numbers_are_evaluated_too():
 
 
 @each(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"methods": []}, ValueError, "methods"),
         ({"methods": ["magic"]}, ValueError, "magic"),
@@ -136,22 +136,22 @@ def test_rows_of_numbers_are_evaluated_too():
         ({"steps": 1}, ValueError, "steps"),
     ],
 )
-def test_what_does_not_fit_an_evaluation_is_said(change, error, said):
+def test_invalid_arguments_of_evaluate_are_refused(change, error, message):
     arguments = {"methods": ["gradient", "integrated_gradients"], "progress": False} | change
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         sw.evaluate(conv_net(), images(0, 1, 3, 8, 8), **arguments)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classifier, kind):
+def test_a_greedy_ranking_of_the_cat_beats_random_ones(pretrained: Classifier, kind):
     """Nine blocks in the order that a greedy search finds, against the same blocks in random orders."""
     problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     runner = problem.runner(Score("logit", problem.logits.argmax(1)))
-    places = torch.arange(9).view(3, 3).repeat_interleave(75, 0).repeat_interleave(75, 1)[:224, :224]
+    block_of = torch.arange(9).view(3, 3).repeat_interleave(75, 0).repeat_interleave(75, 1)[:224, :224]
 
     def without(blocks: list[int]) -> torch.Tensor:
-        gone = torch.isin(places, torch.tensor(blocks))
+        gone = torch.isin(block_of, torch.tensor(blocks))
         return gone if kind == "deletion" else ~gone
 
     order: list[int] = []
@@ -164,7 +164,7 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
     def area(order: list[int]) -> float:
         values = torch.empty(9)
         values[order] = torch.arange(9.0).flip(0)
-        return list(curve(runner, values[places], kind, steps=9, fill="blur"))[-1].area
+        return list(curve(runner, values[block_of], kind, steps=9, fill="blur"))[-1].area
 
     drawn = [area(torch.randperm(9, generator=torch.Generator().manual_seed(k)).tolist()) for k in range(4)]
     if kind == "deletion":
@@ -174,7 +174,7 @@ def test_on_the_cat_a_perfect_ranking_beats_every_random_one(pretrained: Classif
 
 
 @pytest.mark.soak
-def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
+def test_grad_cam_of_the_cat_beats_the_same_map_moved_elsewhere(pretrained: Classifier):
     problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     target = int(problem.logits.argmax())
     runner = problem.runner(Score("logit", torch.tensor([target])))
@@ -192,8 +192,8 @@ def test_on_the_cat_grad_cam_beats_the_same_map_moved_elsewhere(pretrained: Clas
     assert area(shown, "insertion") > max(area(values, "insertion") for values in draws)
 
 
-def test_guided_backprop_is_called_out_and_the_gradient_is_not(pretrained: Classifier):
-    """Adebayo et al. 2018: it hardly depends on the layers near the output."""
+def test_the_gradient_reacts_to_randomization_and_guided_backprop_does_not(pretrained: Classifier):
+    """Adebayo et al. 2018: Guided Backprop hardly depends on the layers near the output."""
     problem = Problem(pretrained.model, sample_image("chelsea"), transform=pretrained.transform)
     runner = problem.runner(Score("logit", problem.logits.argmax(1)))
     result = {}

@@ -1,4 +1,4 @@
-"""Numbers of shape (a, b, c): one image or a batch of a, as the model takes them; and rows without their batch."""
+"""Inputs of shape (a, b, c): one image or a batch, as the model accepts them; and rows without a batch dimension."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def numbers(*shape):
 
 
 class Pooled(nn.Module):
-    """Ends in a mean over the positions, so that an unbatched image gives numbers as well."""
+    """Ends in a mean over the positions, so that it also runs on an image without a batch dimension."""
 
     def __init__(self, channels, classes):
         super().__init__()
@@ -29,7 +29,7 @@ class Pooled(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer without a layer that says so: it takes any number of dimensions."""
+    """Attention without a transformer layer by which it could be recognized; takes any number of dimensions."""
 
     def __init__(self, pool):
         super().__init__()
@@ -60,7 +60,7 @@ def gradient(model, x, score=lambda out: out[:, 1]):
 
 
 def explained(model, x, expected, **settings):
-    """The gradient is that of the model on this tensor; the model is as it was."""
+    """Assert that the map is the gradient at ``expected`` and the model is unchanged; return the notes on the shape."""
     before = state_of(model)
     result = sw.attribute(model, x, method="gradient", target=1, **settings)
     assert far(result.values, gradient(model, expected)) < 1e-12
@@ -76,7 +76,7 @@ def test_one_image_of_any_number_of_channels(channels, classes):
     assert explained(seeded(Pooled, channels, classes), x.numpy(), x[None]) == []
 
 
-def test_a_model_that_takes_the_image_is_not_asked_for_more():
+def test_a_model_that_accepts_one_image_runs_once():
     runs = []
 
     class Counted(Pooled):
@@ -95,20 +95,20 @@ def test_a_model_that_takes_the_image_is_not_asked_for_more():
 @each("samples", [1, 2, 3, 4, 5])
 @each("pool", [lambda h: h.mean(1), lambda h: h.mean(-2)], ids=["second", "last but one"])
 @each("kind", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
-def test_sequences_of_a_transformer_of_ones_own(samples, pool, kind):
+def test_sequences_of_a_custom_transformer(samples, pool, kind):
     x = numbers(samples, 10, 6)
     assert explained(seeded(Attention, pool), kind(x), x) == []
 
 
 @pytest.mark.parametrize("samples", [2, 3, 4])
-def test_where_both_can_be_meant_it_is_said(samples):
+def test_an_ambiguous_shape_is_noted(samples):
     model, x = seeded(Attention, lambda h: h.flatten(1, -2).mean(1)), numbers(samples, 10, 6)
-    said = f"The input of shape ({samples}, 10, 6) was read as a batch of {samples}. Pass x[None] for one image."
-    assert explained(model, x, x) == [said]
+    message = f"The input of shape ({samples}, 10, 6) was read as a batch of {samples}. Pass x[None] for one image."
+    assert explained(model, x, x) == [message]
     assert explained(model, x[None], x[None]) == []
 
 
-def test_numbers_without_classes_are_no_batch():
+def test_a_result_without_a_class_dimension_means_one_image():
     class Means(nn.Module):
         def __init__(self):
             super().__init__()
@@ -118,32 +118,32 @@ def test_numbers_without_classes_are_no_batch():
             return self.head(x.square().mean((-1, -2)))
 
     model, x = seeded(Means), numbers(3, 8, 8)
-    said = "The input of shape (3, 8, 8) was read as one image. Pass (x,) for a batch of 3."
-    assert explained(model, x, x[None]) == [said]
+    message = "The input of shape (3, 8, 8) was read as one image. Pass (x,) for a batch of 3."
+    assert explained(model, x, x[None]) == [message]
     result = sw.attribute(model, (x,), method="gradient", target=0)
     assert far(result.values, gradient(model, x, score=lambda out: out)) < 1e-12
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_a_model_that_adds_the_channel_itself(samples):
+def test_a_model_that_adds_the_channel_dimension(samples):
     x = numbers(samples, 20, 30)
     assert explained(seeded(Spectrogram), x, x) == []
 
 
-def test_arrays_of_sequences_are_not_turned():
+def test_arrays_of_sequences_are_not_transposed():
     x = numbers(8, 20, 3)
     model = seeded(nn.Sequential, nn.Flatten(), nn.Linear(60, 3))
     assert explained(model, x.numpy(), x) == []
     assert explained(model, x.numpy().astype(">f8")[:, ::-1], x.flip(1)) == []
 
 
-def test_a_gray_image_stays_one():
+def test_a_gray_image_is_one_image():
     model, x = seeded(nn.Sequential, nn.Flatten(), nn.Linear(64, 3)), numbers(1, 8, 8)
     assert explained(model, x, x[None]) == []
     assert explained(model, numbers(3, 8, 8), numbers(3, 8, 8)) == []
 
 
-def test_a_list_of_what_was_found_in_each_is_an_answer_too():
+def test_a_list_of_detections_is_a_valid_output():
     class Detector(nn.Module):
         def __init__(self):
             super().__init__()
@@ -156,12 +156,12 @@ def test_a_list_of_what_was_found_in_each_is_an_answer_too():
     assert result.tensor.shape == (1, 5, 8, 8)
 
 
-def test_a_model_that_takes_neither_is_told_as_before():
+def test_a_model_that_accepts_neither_raises_the_usual_error():
     with pytest.raises(ValueError, match=r"model: it raised RuntimeError in layer 'conv' \(Conv2d\).*\(1, 3, 8, 8\)"):
         sw.attribute(seeded(Pooled, 6, 2), numbers(3, 8, 8), target=0)
 
 
-def test_the_trial_leaves_the_inputs_and_the_model_alone():
+def test_the_trial_pass_changes_neither_the_inputs_nor_the_model():
     class InPlace(nn.Module):
         def __init__(self):
             super().__init__()
@@ -179,14 +179,14 @@ def test_the_trial_leaves_the_inputs_and_the_model_alone():
     assert torch.equal(x, stored)
 
 
-# ---- rows without their batch, and lists, in a mapping or a tuple
+# ---- rows without a batch dimension, and lists, in a mapping or a tuple
 
 
 ROW = [0.5, -1.0, 2.0, 0.25, 3.0, -2.0]
 
 
 @pytest.mark.parametrize("inputs", [{"input": torch.tensor(ROW)}, {"input": ROW}, (np.array(ROW),)], ids=range(3))
-def test_a_row_in_a_mapping_is_told_to_be_a_batch(inputs):
+def test_a_row_without_a_batch_dimension_in_a_mapping_is_refused(inputs):
     model = seeded(nn.Linear, 6, 3)
     with pytest.raises(
         ValueError, match=r"inputs: 'input' has shape \(6,\).*takes one sample of 6 numbers.*pass input\[None\]\."
@@ -195,7 +195,7 @@ def test_a_row_in_a_mapping_is_told_to_be_a_batch(inputs):
 
 
 class Gated(nn.Module):
-    """Rows and one number for each; and a setting."""
+    """Takes rows, one number per row, and a setting."""
 
     def __init__(self):
         super().__init__()
@@ -206,13 +206,13 @@ class Gated(nn.Module):
         return self.net(x) * gate[:, None]
 
 
-def test_a_number_for_each_sample_is_no_row():
+def test_one_number_per_sample_is_not_read_as_a_row():
     model, x, gate = seeded(Gated), numbers(4, 6), numbers(4)
     result = sw.attribute(model, (x, gate), method="gradient", target=1)
     assert far(result.part("x").values, gate[:, None] * model.net.weight[1].detach()) < 1e-12
 
 
-def test_rows_that_lack_a_batch_beside_others_that_have_one():
+def test_inputs_with_and_without_a_batch_dimension_are_refused():
     with pytest.raises(
         ValueError, match=r"same number of samples .*, got \{'x': 6, 'gate': 1\}.*pass x\[None\] for one sam"
     ):
@@ -220,7 +220,7 @@ def test_rows_that_lack_a_batch_beside_others_that_have_one():
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])
-def test_a_list_of_numbers_goes_with_its_samples_and_another_is_a_setting(chunk_size):
+def test_a_list_of_one_number_per_sample_is_an_input_and_another_list_a_setting(chunk_size):
     model, x, gate = seeded(Gated), numbers(3, 6), [0.5, 2.0, -1.0]
     inputs = {"x": x, "gate": gate, "sizes": [1.5, 2.5]}
     result = sw.attribute(model, inputs, method="integrated_gradients", target=1, n_steps=4, chunk_size=chunk_size)
@@ -228,7 +228,7 @@ def test_a_list_of_numbers_goes_with_its_samples_and_another_is_a_setting(chunk_
     assert far(result.values, expected) < 1e-12
 
 
-def test_lists_that_are_explained_are_arrays():
+def test_explained_lists_are_read_as_arrays():
     model, x = seeded(nn.Linear, 6, 3), numbers(2, 6)
     expected = sw.attribute(model, x, method="integrated_gradients", target=0, n_steps=3).values
     for inputs, explain in (({"input": x.tolist()}, None), ({"input": x.tolist()}, "input")):
@@ -237,18 +237,18 @@ def test_lists_that_are_explained_are_arrays():
 
 
 @each("value", [1.0, True, [1.5], [None], [True], {"a": 1}, b"a", torch.tensor([0.0])], ids=repr)
-def test_explain_of_another_kind(value):
+def test_explain_of_invalid_type_is_refused(value):
     with pytest.raises(TypeError, match=r"explain: expected a name or a position, or a list of them, got .*'gate'"):
         sw.attribute(seeded(Gated), (numbers(2, 6), numbers(2)), explain=value, target=0)
 
 
 @pytest.mark.parametrize("value", [np.int64(0), [np.int64(0)], torch.tensor(0)], ids=repr)
-def test_explain_by_any_whole_number(value):
+def test_explain_takes_integers_of_any_type(value):
     inputs = (numbers(2, 6), numbers(2))
     assert Problem(seeded(Gated), inputs, explain=value).tensor.shape == (2, 6)
 
 
-def test_an_empty_mapping():
+def test_an_empty_mapping_is_refused():
     with pytest.raises(ValueError, match=r"inputs: the mapping is empty"):
         sw.attribute(seeded(Gated), {}, explain="x", target=0)
 
@@ -303,7 +303,7 @@ def test_a_transform_that_would_be_applied_to_nothing_is_an_error():
     assert torch.equal(result.values, sw.attribute(Compared(), doubled, target=0, method="gradient").values)
 
 
-def test_an_image_that_is_held_goes_through_the_transform_too():
+def test_an_image_that_is_not_explained_is_transformed_too():
     left, right = (Image.fromarray(np.random.default_rng(k).integers(0, 255, (8, 8, 3), np.uint8)) for k in (0, 1))
 
     def transform(image):

@@ -1,4 +1,4 @@
-"""What every kind of input has to agree on: baselines, features, maps and masks."""
+"""Every kind of input: its baselines, maps and masks have matching shapes, types and ranges."""
 
 import pandas as pd
 import pytest
@@ -63,7 +63,7 @@ def test_maps_and_masks_have_the_shape_of_the_features(prepared):
     assert kind.default_fill in {*kind.baselines}
 
 
-def test_noise_has_the_range_that_the_kind_knows(prepared):
+def test_noise_has_the_range_of_the_input_or_its_background(prepared):
     inputs, kind = prepared.tensor, prepared.kind
     spread = kind.spread(inputs).expand_as(inputs)
     if kind.background is None:
@@ -79,7 +79,7 @@ def test_noise_has_the_range_that_the_kind_knows(prepared):
         assert bool((drawn >= kind.background.amin(0)).all() & (drawn <= kind.background.amax(0)).all())
 
 
-def test_only_images_are_drawn_and_only_rows_have_columns():
+def test_only_images_are_drawn_and_only_tables_have_columns():
     kinds = {name: make().kind for name, make in KINDS.items()}
     assert {name for name, kind in kinds.items() if kind.drawn} == {"image", "dark"}
     assert {name for name, kind in kinds.items() if kind.columns is not None} == {"row", "row with a background"}

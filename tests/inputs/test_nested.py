@@ -1,4 +1,4 @@
-"""Inputs inside lists, tuples, mappings and dataclasses, and one number for each sample: read, named, and explained."""
+"""Inputs nested in lists, tuples, mappings and dataclasses, and inputs of one number per sample, shape (N,)."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ IDS = torch.tensor([[2, 3], [4, 5]])
 
 
 class Base(nn.Module):
-    """A score of three rows and a factor, curved in each of them."""
+    """A nonlinear score of three rows, times a factor."""
 
     def __init__(self):
         super().__init__()
@@ -48,29 +48,29 @@ class Batch:
 
 
 class Dotted(dict):
-    """As configurations and batches often are."""
+    """A dict with attributes, as configurations and batches often are."""
 
     __getattr__ = dict.__getitem__
 
 
-class OfTuple(Base):
+class TupleModel(Base):
     def forward(self, xs):
         assert type(xs) is tuple
         return self.score(*xs)
 
 
-class OfList(Base):
+class ListModel(Base):
     def forward(self, xs, factor=1):
         assert type(xs) is list
         return self.score(*xs, factor)
 
 
-class OfMapping(Base):
+class MappingModel(Base):
     def forward(self, batch):
         return self.score(batch["x"]["a"], *batch["x"]["rest"])
 
 
-class OfKind(Base):
+class BatchModel(Base):
     kind = Batch
 
     def forward(self, batch):
@@ -78,24 +78,24 @@ class OfKind(Base):
         return self.score(batch.a, *batch.rest)
 
 
-class OfPair(OfKind):
+class PairModel(BatchModel):
     kind = Pair
 
 
-class OfDotted(OfKind):
+class DottedModel(BatchModel):
     kind = Dotted
 
 
-class OfOneDict(Base):
-    """Of a mapping that is no dict, with keys that are no names."""
+class UserDictModel(Base):
+    """Takes a mapping that is not a dict and has a key that is not a string."""
 
     def forward(self, batch):
         assert type(batch) is UserDict
         return self.score(batch[0], *batch["rest"])
 
 
-class Writes(Base):
-    """To whatever it is given."""
+class InPlaceModel(Base):
+    """Changes its inputs in place."""
 
     def forward(self, batch):
         x = batch.pop("x")
@@ -106,39 +106,39 @@ class Writes(Base):
 
 NAMES = ["a", "rest.0", "rest.1"]
 FORMS = {
-    "a tuple": (OfTuple, ((A, B, C),), [f"xs.{k}" for k in range(3)]),
-    "a tuple by name": (OfTuple, {"xs": (A, B, C)}, [f"xs.{k}" for k in range(3)]),
-    "a list": (OfList, ([A, B, C], 1), [f"xs.{k}" for k in range(3)]),
-    "a list by name": (OfList, {"xs": [A, B, C], "factor": 1}, [f"xs.{k}" for k in range(3)]),
-    "arrays": (OfList, ([A.numpy(), B.numpy(), C.numpy()],), [f"xs.{k}" for k in range(3)]),
-    "mappings": (OfMapping, {"batch": {"x": {"a": A, "rest": (B, C)}, "ids": IDS}}, [f"batch.x.{n}" for n in NAMES]),
-    "a dataclass": (OfKind, (Batch(A, [B, C]),), [f"batch.{n}" for n in NAMES]),
-    "a named tuple": (OfPair, (Pair(A, [B, C]),), ["batch.0", "batch.1.0", "batch.1.1"]),
-    "a dict with attributes": (OfDotted, {"batch": Dotted(a=A, rest=[B, C])}, [f"batch.{n}" for n in NAMES]),
-    "another mapping": (OfOneDict, UserDict({0: A, "rest": [B, C]}), ["0", "rest.0", "rest.1"]),
-    "written to": (Writes, {"x": {"a": A, "rest": [B, C]}}, [f"x.{n}" for n in NAMES]),
+    "a tuple": (TupleModel, ((A, B, C),), [f"xs.{k}" for k in range(3)]),
+    "a tuple by name": (TupleModel, {"xs": (A, B, C)}, [f"xs.{k}" for k in range(3)]),
+    "a list": (ListModel, ([A, B, C], 1), [f"xs.{k}" for k in range(3)]),
+    "a list by name": (ListModel, {"xs": [A, B, C], "factor": 1}, [f"xs.{k}" for k in range(3)]),
+    "arrays": (ListModel, ([A.numpy(), B.numpy(), C.numpy()],), [f"xs.{k}" for k in range(3)]),
+    "mappings": (MappingModel, {"batch": {"x": {"a": A, "rest": (B, C)}, "ids": IDS}}, [f"batch.x.{n}" for n in NAMES]),
+    "a dataclass": (BatchModel, (Batch(A, [B, C]),), [f"batch.{n}" for n in NAMES]),
+    "a named tuple": (PairModel, (Pair(A, [B, C]),), ["batch.0", "batch.1.0", "batch.1.1"]),
+    "a dict with attributes": (DottedModel, {"batch": Dotted(a=A, rest=[B, C])}, [f"batch.{n}" for n in NAMES]),
+    "another mapping": (UserDictModel, UserDict({0: A, "rest": [B, C]}), ["0", "rest.0", "rest.1"]),
+    "changed in place": (InPlaceModel, {"x": {"a": A, "rest": [B, C]}}, [f"x.{n}" for n in NAMES]),
 }
 TOGETHER = torch.cat([A, B, C], 1)
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
 @each("form", FORMS)
-def test_what_lies_inside_is_explained_as_if_it_lay_side_by_side(form, method):
+def test_nested_inputs_have_the_values_of_concatenated_ones(form, method):
     kind, inputs, names = FORMS[form]
-    few = {"n_steps": 8, "quadrature": "gauss_legendre"} if method == "integrated_gradients" else {}
-    few = {"noise_level": 0.0, "n_samples": 3} if method == "smoothgrad" else few
+    settings = {"n_steps": 8, "quadrature": "gauss_legendre"} if method == "integrated_gradients" else {}
+    settings = {"noise_level": 0.0, "n_samples": 3} if method == "smoothgrad" else settings
     before = [x.clone() for x in (A, B, C)]
-    result = sw.attribute(kind(), inputs, method=method, target=1, **few)
-    assert far(result.values, sw.attribute(Flat(), TOGETHER, method=method, target=1, **few).values) < 1e-12
+    result = sw.attribute(kind(), inputs, method=method, target=1, **settings)
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, method=method, target=1, **settings).values) < 1e-12
     assert list(result.parts) == names
     for name, piece in zip(names, result.values.split(4, 1), strict=True):
         assert torch.equal(result.part(name).values, piece)
     assert all(map(torch.equal, (A, B, C), before))
 
 
-def test_what_was_given_keeps_its_form():
+def test_the_callers_mapping_is_not_changed():
     inputs = {"x": {"a": A, "rest": [B, C]}}
-    sw.attribute(Writes(), inputs, method="gradient", target=1)
+    sw.attribute(InPlaceModel(), inputs, method="gradient", target=1)
     assert list(inputs) == ["x"]
     assert len(inputs["x"]["rest"]) == 2
 
@@ -154,7 +154,7 @@ def test_what_was_given_keeps_its_form():
         (["batch.x.rest.1", "batch.x.a"], [0, 2]),
     ],
 )
-def test_explain_takes_paths_and_their_beginnings(explain, columns):
+def test_explain_takes_paths_and_prefixes(explain, columns):
     kind, inputs, names = FORMS["mappings"]
     result = sw.attribute(kind(), inputs, method="gradient", target=1, explain=explain)
     whole = sw.attribute(Flat(), TOGETHER, method="gradient", target=1).values.split(4, 1)
@@ -163,7 +163,7 @@ def test_explain_takes_paths_and_their_beginnings(explain, columns):
     assert torch.equal(sw.attribute(kind(), inputs, **result.settings).values, result.values)
 
 
-def test_a_part_is_a_path_or_its_beginning():
+def test_part_takes_a_path_or_a_prefix():
     kind, inputs, _ = FORMS["mappings"]
     result = sw.attribute(kind(), inputs, method="gradient", target=1)
     rest = result.part("batch.x.rest")
@@ -173,32 +173,36 @@ def test_a_part_is_a_path_or_its_beginning():
         result.part("batch.x.b")
 
 
-class Held(Base):
+class WithConstants(Base):
     def forward(self, x, extra):
         assert extra["weights"].shape == (7,)
         return self.score(x, extra["scale"] * x, extra["rows"]) * extra["weights"].sum()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 16])
-def test_what_has_no_row_for_each_sample_is_held_and_that_is_said(chunk_size):
+def test_inputs_without_a_row_per_sample_are_held_constant_and_noted(chunk_size):
     extra = {"rows": C, "scale": torch.tensor(2.0).double(), "weights": torch.ones(7), "flag": None, "name": "n"}
     settings = {"n_steps": 6, "quadrature": "gauss_legendre", "chunk_size": chunk_size}
-    result = sw.attribute(Held(), (A, extra), method="integrated_gradients", target=1, **settings)
+    result = sw.attribute(WithConstants(), (A, extra), method="integrated_gradients", target=1, **settings)
     assert list(result.parts) == ["x", "extra.rows"]
     assert any("they don't have 2 rows, one for each sample: {'extra.weights': 7}" in note for note in result.notes)
     one = [
         sw.attribute(
-            Held(), (A[k : k + 1], {**extra, "rows": C[k : k + 1]}), method="integrated_gradients", target=1, **settings
+            WithConstants(),
+            (A[k : k + 1], {**extra, "rows": C[k : k + 1]}),
+            method="integrated_gradients",
+            target=1,
+            **settings,
         ).values
         for k in range(2)
     ]
     assert far(result.values, torch.cat(one)) < 1e-12
 
 
-def test_edits_inside_are_noticed():
+def test_changing_a_nested_input_changes_the_version():
     inner = rows(5, 2, 4)
     for inputs in ({"batch": {"x": {"a": inner, "rest": [B, C]}}}, (Batch(inner, [B, C]),)):
-        model = OfMapping() if isinstance(inputs, dict) else OfKind()
+        model = MappingModel() if isinstance(inputs, dict) else BatchModel()
         problem = Problem(model, inputs)
         before = problem.version()
         inner += 1
@@ -206,7 +210,7 @@ def test_edits_inside_are_noticed():
         assert torch.equal(problem.tensor[:, :4], inner)
 
 
-def test_settings_of_nested_inputs_can_be_written_down(tmp_path):
+def test_settings_of_nested_inputs_can_be_serialized(tmp_path):
     kind, inputs, _ = FORMS["mappings"]
     result = sw.attribute(
         kind(), inputs, method="gradient", target=1, explain=["batch.x.a", "batch.x.rest"], device="cpu"
@@ -215,7 +219,7 @@ def test_settings_of_nested_inputs_can_be_written_down(tmp_path):
     assert "explain=['batch.x.a', 'batch.x.rest']" in result.to_code()
 
 
-# ---- baselines of each
+# ---- baselines
 
 
 BASES = [rows(6, 1, 4), rows(7, 1, 4), rows(8, 1, 4)]
@@ -224,9 +228,9 @@ BASELINES = {
     "nested as the inputs are": ({"x": {"a": BASES[0], "rest": BASES[1:]}},),
     "by name, nested": {"batch": {"x": {"a": BASES[0], "rest": tuple(BASES[1:])}}},
     "by path": dict(zip(FORMS["mappings"][2], BASES, strict=True)),
-    "by beginnings": {"batch.x.a": BASES[0], "batch.x.rest": BASES[1:]},
-    "with nothing for what is held": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": None}},
-    "with what is held as it is": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": torch.tensor([1, 2])}},
+    "by prefixes": {"batch.x.a": BASES[0], "batch.x.rest": BASES[1:]},
+    "with None for a constant input": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": None}},
+    "with a constant input": {"batch": {"x": {"a": BASES[0], "rest": BASES[1:]}, "ids": torch.tensor([1, 2])}},
     "a list": BASES,
     "in a dataclass": {"batch.x": Batch(BASES[0], BASES[1:], None)},
 }
@@ -235,9 +239,9 @@ BASELINES = {
 @each("form", BASELINES)
 def test_baselines_by_position_name_and_path(form):
     kind, inputs, _ = FORMS["mappings"]
-    few = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
-    result = sw.attribute(kind(), inputs, baseline=BASELINES[form], **few)
-    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(BASES, 1), **few).values) < 1e-12
+    settings = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
+    result = sw.attribute(kind(), inputs, baseline=BASELINES[form], **settings)
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(BASES, 1), **settings).values) < 1e-12
     captum = sw.attribute(kind(), inputs, method="captum.IntegratedGradients", baseline=BASELINES[form], target=1)
     assert far(captum.values, result.values) < 1e-6
 
@@ -248,7 +252,7 @@ class Scaled:
     k: float
 
 
-def test_a_baseline_nested_as_inputs_with_settings_in_them():
+def test_a_baseline_nested_like_the_inputs_may_contain_settings():
     class Net(nn.Module):
         def forward(self, z, config):
             return (z.x * z.k) @ torch.ones(4, 2, dtype=torch.float64) * config["scale"]
@@ -261,31 +265,31 @@ def test_a_baseline_nested_as_inputs_with_settings_in_them():
         sw.attribute(Net(), inputs, baseline={"z": {"x": BASES[0], "y": 5.0}}, target=1)
 
 
-def test_one_name_for_all_beneath_a_path():
+def test_one_baseline_name_for_all_inputs_below_a_path():
     kind, inputs, _ = FORMS["mappings"]
-    few = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
-    result = sw.attribute(kind(), inputs, baseline={"batch.x.rest": "mean"}, **few)
+    settings = {"target": 1, "n_steps": 8, "quadrature": "gauss_legendre"}
+    result = sw.attribute(kind(), inputs, baseline={"batch.x.rest": "mean"}, **settings)
     means = [torch.zeros_like(A), *(x.mean(1, keepdim=True).expand_as(x) for x in (B, C))]
-    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(means, 1), **few).values) < 1e-12
+    assert far(result.values, sw.attribute(Flat(), TOGETHER, baseline=torch.cat(means, 1), **settings).values) < 1e-12
 
 
 @each("argument", ["baseline", "baselines"])
 @each(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"batch.y": A}, r"'batch\.y' is not known"),
         ({"batch": {"x": {"b": A}}}, r"'batch\.x\.b' is not known. Did you mean 'batch\.x\.a'"),
         ((A, B), r"a tuple must have one item for each explained input, \['batch\.x\.a', .*; got 2"),
     ],
 )
-def test_baselines_for_what_is_not_there(argument, value, said):
+def test_baselines_that_match_no_input_are_refused(argument, value, message):
     kind, inputs, _ = FORMS["mappings"]
     method = "integrated_gradients" if argument == "baseline" else "expected_gradients"
-    with pytest.raises(ValueError, match=rf"{argument}: {said}"):
+    with pytest.raises(ValueError, match=rf"{argument}: {message}"):
         sw.attribute(kind(), inputs, method=method, target=1, **{argument: value})
 
 
-# ---- backgrounds of each
+# ---- stacks of baselines
 
 
 STACKS = [rows(9, 5, 4), rows(10, 5, 4), rows(11, 5, 4)]
@@ -300,15 +304,15 @@ BACKGROUNDS = {
 @each("form", BACKGROUNDS)
 def test_row_k_of_each_background_is_one_baseline(form):
     kind, inputs, _ = FORMS["mappings"]
-    few = {"method": "expected_gradients", "target": 1, "n_samples": 7}
-    result = sw.attribute(kind(), inputs, baselines=BACKGROUNDS[form], **few)
-    expected = sw.attribute(Flat(), TOGETHER, baselines=torch.cat(STACKS, 1), **few)
+    settings = {"method": "expected_gradients", "target": 1, "n_samples": 7}
+    result = sw.attribute(kind(), inputs, baselines=BACKGROUNDS[form], **settings)
+    expected = sw.attribute(Flat(), TOGETHER, baselines=torch.cat(STACKS, 1), **settings)
     assert far(result.values, expected.values) < 1e-12
     assert far(result.delta, expected.delta) < 1e-9
 
 
-def test_backgrounds_of_all_alike_give_the_difference_of_the_scores():
-    """Of a linear model from a single baseline, Expected Gradients are w (x - x'), whatever is drawn."""
+def test_expected_gradients_of_a_linear_model_from_a_single_baseline():
+    """For a linear model and a single baseline, Expected Gradients are w (x - x') for all draws."""
 
     class Linear(nn.Module):
         def __init__(self):
@@ -334,8 +338,8 @@ def test_backgrounds_of_all_alike_give_the_difference_of_the_scores():
     assert far(alone.values, expected[:, 3:]) < 1e-12
 
 
-def test_noise_for_one_and_a_stack_for_another():
-    """What isn't named is noise within its own range; its share has the noise's spread, the other's has none."""
+def test_an_input_that_is_not_named_has_noise_as_baselines():
+    """The baselines of an input that the mapping doesn't name are noise."""
     kind, inputs, names = FORMS["mappings"]
     result = sw.attribute(
         kind(), inputs, method="expected_gradients", baselines=dict.fromkeys(names[1:], "zero"), n_samples=9, target=1
@@ -347,12 +351,12 @@ def test_noise_for_one_and_a_stack_for_another():
     assert far(again.values, result.values) < 1e-12
     other = sw.attribute(kind(), inputs, method="expected_gradients", baselines="zero", n_samples=9, target=1)
     assert far(other.values, result.values) > 1e-3
-    few = (result.values.sum(1) - result.delta).detach()
-    assert not torch.equal(few, (other.values.sum(1) - other.delta).detach())
+    change = (result.values.sum(1) - result.delta).detach()
+    assert not torch.equal(change, (other.values.sum(1) - other.delta).detach())
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (
             {"x1": torch.zeros(5, 3), "x2": torch.zeros(2, 4)},
@@ -362,25 +366,25 @@ def test_noise_for_one_and_a_stack_for_another():
         (torch.zeros(5, 3), r"each input needs separate baselines.*\{'x1': \(K, 3\), 'x2': \(K, 4\)\}"),
     ],
 )
-def test_backgrounds_that_do_not_fit(value, said):
+def test_stacks_of_wrong_shape_are_refused(value, message):
     class Two(nn.Module):
         def forward(self, x1, x2):
             return torch.cat([x1, x2], 1)
 
-    with pytest.raises(ValueError, match=rf"baselines: .*{said}"):
+    with pytest.raises(ValueError, match=rf"baselines: .*{message}"):
         sw.attribute(Two(), (rows(1, 2, 3), rows(2, 2, 4)), method="expected_gradients", baselines=value, target=0)
 
 
-def test_a_background_of_rows_is_not_for_several_inputs():
+def test_background_is_refused_for_several_inputs():
     with pytest.raises(ValueError, match=r"background: it applies only to rows of a table\. .*baselines= a mapping"):
-        sw.attribute(OfTuple(), ((A, B, C),), background=A, target=0)
+        sw.attribute(TupleModel(), ((A, B, C),), background=A, target=0)
 
 
-# ---- what can't be read
+# ---- refused inputs
 
 
 @each(
-    ("inputs", "error", "said"),
+    ("inputs", "error", "message"),
     [
         ([(A, B, C)], TypeError, r"a list is a batch of inputs of one shape, but this one contains a tuple of tensors"),
         ([{"xs": A}], TypeError, r"this one contains a dict of tensors\. Pass a tuple of the model's arguments"),
@@ -392,13 +396,13 @@ def test_a_background_of_rows_is_not_for_several_inputs():
     ],
     ids=range(7),
 )
-def test_what_cannot_be_read_is_told(inputs, error, said):
-    with pytest.raises(error, match=rf"inputs: .*{said}"):
-        sw.attribute(OfTuple(), inputs, target=0)
+def test_unreadable_inputs_are_refused(inputs, error, message):
+    with pytest.raises(error, match=rf"inputs: .*{message}"):
+        sw.attribute(TupleModel(), inputs, target=0)
 
 
 @each(
-    ("explain", "said"),
+    ("explain", "message"),
     [
         ("xs.3", r"explain: 'xs\.3' is not known. Did you mean 'xs\.2'"),
         (["xs", "xs.0"], r"explain: expected one or more of .*each once"),
@@ -406,16 +410,16 @@ def test_what_cannot_be_read_is_told(inputs, error, said):
         ("ids", r"explain: nothing in 'ids' can be explained; it holds \{'ids\.0': 'torch\.int64'\}"),
     ],
 )
-def test_what_cannot_be_explained_is_told(explain, said):
-    with pytest.raises(ValueError, match=said):
-        sw.attribute(OfTuple(), {"xs": (A, B, C), "n": torch.tensor(1.0), "ids": [IDS]}, explain=explain, target=0)
+def test_explain_of_an_unsuitable_input_is_refused(explain, message):
+    with pytest.raises(ValueError, match=message):
+        sw.attribute(TupleModel(), {"xs": (A, B, C), "n": torch.tensor(1.0), "ids": [IDS]}, explain=explain, target=0)
 
 
-# ---- one number for each sample
+# ---- one number per sample
 
 
 class Numbers(nn.Module):
-    """relu(relu(a) - 1 - relu(b)) of inputs (N,), captum's BasicModel2."""
+    """relu(relu(a) - 1 - relu(b)) for inputs of shape (N,), as captum's BasicModel2."""
 
     def __init__(self):
         super().__init__()
@@ -431,8 +435,8 @@ N3, N1 = torch.tensor([3.0, 3.0, 0.5]).double(), torch.tensor([1.0, 1.0, 1.0]).d
 
 @each("inputs", [(N3, N1), {"a": N3, "b": N1}, (N3.numpy(), N1.numpy())], ids=range(3))
 @each("baseline", [None, N3 * 0, torch.zeros(1), torch.tensor(0.0), "zero", lambda x: x * 0])
-def test_integrated_gradients_of_one_number_for_each_sample(inputs, baseline):
-    """By hand: (1.5, -0.5) from 0 to (3, 1), and nothing where the unit never wakes."""
+def test_integrated_gradients_of_one_number_per_sample(inputs, baseline):
+    """By hand: (1.5, -0.5) for the path from 0 to (3, 1), and 0 for the sample whose score is 0 on all of its path."""
     result = sw.attribute(Numbers(), inputs, baseline=baseline, n_steps=200, tolerance=0, target=0)
     assert far(result.values, torch.tensor([[1.5, -0.5], [1.5, -0.5], [0.0, 0.0]]).double()) < 1e-2
     assert result.part("a").values.shape == (3,)
@@ -441,10 +445,10 @@ def test_integrated_gradients_of_one_number_for_each_sample(inputs, baseline):
 
 @pytest.mark.parametrize("method", ["gradient", "smoothgrad", "guided_backprop", "input_x_gradient"])
 @each("explain", [None, "a", "b", ["a", "b"]])
-def test_gradients_of_one_number_for_each_sample(method, explain):
+def test_gradients_of_one_number_per_sample(method, explain):
     slopes = torch.tensor([[1.0, -1.0], [1.0, -1.0], [0.0, 0.0]]).double()
     if method == "guided_backprop":
-        slopes = slopes.clamp(min=0)  # what comes back negative is stopped at relu(b)
+        slopes = slopes.clamp(min=0)  # relu(b) blocks negative gradients
     elif method == "input_x_gradient":
         slopes = slopes * torch.stack([N3, N1], 1)
     result = sw.attribute(Numbers(), (N3, N1), method=method, explain=explain, target=0)
@@ -456,15 +460,15 @@ def test_gradients_of_one_number_for_each_sample(method, explain):
         assert any("No noise was added to" in note for note in result.notes)
 
 
-def test_averages_over_noise_of_integrated_gradients_need_no_range():
+def test_smoothgrad_of_numbers_without_a_range_is_its_base_method():
     noise = sw.attribute(Numbers(), (N3, N1), method="smoothgrad", base="input_x_gradient", n_samples=3, target=0)
     plain = sw.attribute(Numbers(), (N3, N1), method="input_x_gradient", target=0)
     assert torch.equal(noise.values, plain.values)
 
 
 @pytest.mark.parametrize("explain", [None, "a"])
-def test_expected_gradients_of_one_number_for_each_sample(explain):
-    """Of a product, from 0 alone: a b t on the way, where t is drawn; its mean is half of a b."""
+def test_expected_gradients_of_one_number_per_sample(explain):
+    """For the product a b and a baseline of 0, the values are a b t with t drawn from [0, 1): their mean is a b / 2."""
 
     class Product(nn.Module):
         def forward(self, a, b):
@@ -474,7 +478,7 @@ def test_expected_gradients_of_one_number_for_each_sample(explain):
     result = sw.attribute(
         Product(), (N3, N1), method="expected_gradients", baselines=background, explain=explain, n_samples=400, target=0
     )
-    if explain == "a":  # linear in it
+    if explain == "a":  # the score is linear in it
         assert far(result.values, N3.float() * N1.float()) < 1e-6
     else:
         half = (N3 * N1).float()[:, None].expand(3, 2) / 2
@@ -484,14 +488,14 @@ def test_expected_gradients_of_one_number_for_each_sample(explain):
     assert any("Noise has no range for" in note for note in drawn.notes)
 
 
-def test_a_batch_of_numbers_is_each_of_them():
+def test_a_batch_of_numbers_has_the_values_of_its_samples():
     for method in ("integrated_gradients", "smoothgrad", "expected_gradients"):
         result = sw.attribute(Numbers(), (N3, N1), method=method, target=0)
         alone = [sw.attribute(Numbers(), (N3[[k]], N1[[k]]), method=method, target=0).values for k in range(3)]
         assert torch.equal(torch.cat(alone), result.values)
 
 
-def test_numbers_beside_rows_and_alone():
+def test_one_number_per_sample_with_rows_and_alone():
     class Gate(nn.Module):
         def forward(self, x, gate):
             return x * gate[:, None] ** 2
@@ -511,15 +515,15 @@ def test_numbers_beside_rows_and_alone():
         assert far(result.values, gate.float() ** 2) < 1e-6
 
 
-def test_a_lone_tensor_of_one_dimension_is_a_row():
+def test_a_single_one_dimensional_tensor_is_a_row():
     result = sw.attribute(nn.Linear(3, 2), torch.arange(3.0), method="gradient", target=0)
     assert result.values.shape == (1, 3)
 
 
-def test_what_is_said_of_a_number():
+def test_map_ablation_and_checkup_of_one_number_per_sample():
     result = sw.attribute(Numbers(), (N3, N1), method="gradient", explain="a", target=0)
     with pytest.raises(ValueError, match=r"values: a map needs shape \(B, C, H, W\), got \(1,\)"):
         result.saliency_map()
     taken = sw.ablate(Numbers(), (N3[:1], N1[:1]), np.array([True]), explain="a", fill="zero", target=0)
-    assert float(taken.change) == -1  # relu(3 - 1 - 1) without a is relu(-2)
+    assert float(taken.change) == -1  # from relu(3 - 1 - 1) to relu(0 - 1 - 1)
     assert "wrong" in str(sw.checkup(Numbers(), (N3[:1], N1[:1]), target=0))

@@ -1,4 +1,4 @@
-"""The options that are said once: which functions take them, their documentation, and a hint for what isn't one."""
+"""Shared options: which functions take them, their documentation, and the hint for an unknown name."""
 
 import inspect
 from dataclasses import fields
@@ -18,7 +18,7 @@ TAKEN = {
     sw.compare: ALL - {"cuda_graphs", "feature_names", "background"},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL - {"cuda_graphs", "explain"},  # background is an argument of its own, by position
+    sw.shuffle: ALL - {"cuda_graphs", "explain"},  # background is a positional argument
     sw.importance: ALL - {"cuda_graphs", "explain"},
     sw.checkup: {"transform", "class_names", "explain", "device"},
     sw.lesson: {"transform", "class_names", "device"},
@@ -47,12 +47,12 @@ def test_signature_and_documentation_name_the_options(function):
         lambda **options: sw.importance(MODEL, torch.rand(9, 4), progress=False, **options),
     ],
 )
-def test_another_name_is_refused_with_a_hint(call):
+def test_an_unknown_option_is_refused_with_a_hint(call):
     with pytest.raises(TypeError, match=r"argument: 'transfrom' is not known\. Did you mean 'transform'"):
         call(transfrom=None)
 
 
-def test_what_a_function_takes_besides_goes_on():
+def test_other_arguments_are_passed_on():
     @takes_options("device")
     def function(model, *, target=None, **params):
         """Do something.

@@ -1,4 +1,4 @@
-"""Inputs as people have them, without a transform: images, arrays, tensors, rows."""
+"""Inputs without a transform: images, arrays, tensors and rows in many forms."""
 
 import warnings
 
@@ -16,12 +16,12 @@ from saliency_widgets.inputs import prepare
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GRAY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
-SEEN = torch.from_numpy(IMAGE).movedim(-1, 0)[None] / 255  # what the model should see of IMAGE
+SEEN = torch.from_numpy(IMAGE).movedim(-1, 0)[None] / 255  # the model input for IMAGE
 BATCH = RNG.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
 
 
-def shown_is(prepared, *images):
-    """The images on screen are these, to the last bit."""
+def assert_shown(prepared, *images):
+    """Assert that the displayed images equal these exactly."""
     assert prepared.images.dtype == np.uint8
     np.testing.assert_array_equal(prepared.images, np.stack(images))
 
@@ -65,7 +65,7 @@ def test_a_path(tmp_path, suffix, kind):
     Image.fromarray(IMAGE).save(path)
     result = prepare(kind(path))
     assert torch.equal(result.tensor, SEEN)
-    shown_is(result, IMAGE)
+    assert_shown(result, IMAGE)
 
 
 def test_a_batch_and_a_list_of_images():
@@ -73,7 +73,7 @@ def test_a_batch_and_a_list_of_images():
     for form in (BATCH, list(BATCH), [Image.fromarray(p) for p in BATCH], seen, list(seen), [seen[:3], seen[3:]]):
         result = prepare(form)
         assert torch.equal(result.tensor, seen)
-        shown_is(result, *BATCH)
+        assert_shown(result, *BATCH)
 
 
 def test_images_of_different_sizes_need_a_transform():
@@ -81,7 +81,7 @@ def test_images_of_different_sizes_need_a_transform():
         prepare([IMAGE, IMAGE[:, :8]])
     result = prepare([IMAGE, IMAGE[:, :8]], lambda a: torch.from_numpy(a[:6, :8].copy()).movedim(-1, 0) / 255)
     assert result.tensor.shape == (2, 3, 6, 8)
-    shown_is(result, IMAGE[:, :8], IMAGE[:, :8])
+    assert_shown(result, IMAGE[:, :8], IMAGE[:, :8])
 
 
 @each("make", [lambda: Image.fromarray(GRAY), lambda: GRAY, lambda: GRAY[..., None], lambda: GRAY[None]])
@@ -89,7 +89,7 @@ def test_grays_have_one_channel_and_are_shown_gray(make):
     result = prepare(make())
     assert torch.equal(result.tensor[0, 0], torch.from_numpy(GRAY) / 255)
     assert result.tensor.shape == (1, 1, 6, 9)
-    shown_is(result, np.repeat(GRAY[..., None], 3, 2))
+    assert_shown(result, np.repeat(GRAY[..., None], 3, 2))
 
 
 @each("size", [(3, 5), (1, 1), (4, 4), (1, 9), (3, 3)])
@@ -99,23 +99,23 @@ def test_tiny_images_are_not_mistaken_for_channels(size, mode):
     result = prepare(Image.fromarray(array))
     colors = array if mode == "RGB" else np.repeat(array[..., None], 3, 2)
     assert result.tensor.shape == (1, 3 if mode == "RGB" else 1, *size)
-    shown_is(result, colors)
+    assert_shown(result, colors)
 
 
 def test_rgba_loses_its_alpha_as_an_image_and_keeps_it_as_an_array():
     rgba = RNG.integers(0, 256, (6, 9, 4), dtype=np.uint8)
     image = prepare(Image.fromarray(rgba))
     assert image.tensor.shape == (1, 3, 6, 9)
-    shown_is(image, rgba[..., :3])
+    assert_shown(image, rgba[..., :3])
     array = prepare(rgba)
     assert array.tensor.shape == (1, 4, 6, 9)
-    shown_is(array, rgba[..., :3])
+    assert_shown(array, rgba[..., :3])
 
 
 def test_palettes_and_black_and_white():
     colors = Image.fromarray(IMAGE).quantize(16)
     assert colors.mode == "P"
-    shown_is(prepare(colors), np.asarray(colors.convert("RGB")))
+    assert_shown(prepare(colors), np.asarray(colors.convert("RGB")))
     bits = Image.fromarray(GRAY > 127)
     assert bits.mode == "1"
     result = prepare(bits)
@@ -134,14 +134,14 @@ def test_sixteen_bit_grays_are_scaled_not_clipped(tmp_path, suffix):
     assert result.tensor.shape == (1, 1, 6, 9)
     np.testing.assert_allclose(result.tensor[0, 0], deep / 65535, atol=1e-7)
     assert result.notes == ()
-    shown_is(result, np.repeat((deep / 65535 * 255).round().astype(np.uint8)[..., None], 3, 2))
+    assert_shown(result, np.repeat((deep / 65535 * 255).round().astype(np.uint8)[..., None], 3, 2))
 
 
-def test_twelve_bits_in_sixteen_are_mentioned():
+def test_twelve_bit_grays_in_sixteen_bits_are_noted():
     deep = np.linspace(0, 4095, 54).reshape(6, 9).round().astype(np.uint16)
     result = prepare(Image.fromarray(deep))
     np.testing.assert_allclose(result.tensor[0, 0], deep / 65535, atol=1e-8)
-    assert len(result.tensor.unique()) == 54  # and not the 16 levels of 8 bits
+    assert len(result.tensor.unique()) == 54  # 8 bits would leave 16 levels
     (note,) = result.notes
     assert note.startswith("Gray values were divided by 65535, and the largest is 4095")
 
@@ -150,7 +150,7 @@ def test_twelve_bits_in_sixteen_are_mentioned():
     ("dtype", "top", "white"),
     [(np.int32, 65535, 65535), (np.int32, 255, 255), (np.float32, 1, 1), (np.float32, 255, 255)],
 )
-def test_grays_of_numbers(dtype, top, white):
+def test_grays_of_integers_and_floats(dtype, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).astype(dtype)
     image = Image.fromarray(numbers)
     assert image.mode in "IF"
@@ -158,7 +158,7 @@ def test_grays_of_numbers(dtype, top, white):
 
 
 @each("shape", [(3, 6, 9), (1, 6, 9), (2, 3, 6, 9), (1, 5, 6, 9), (1, 3, 4, 6, 9)])
-def test_a_tensor_of_bytes_is_scaled_and_says_so(shape):
+def test_a_tensor_of_bytes_is_scaled_with_a_note(shape):
     x = torch.from_numpy(RNG.integers(0, 256, shape, dtype=np.uint8))
     result = prepare(x)
     assert torch.equal(result.tensor, (x if x.ndim > 3 else x[None]) / 255)
@@ -167,24 +167,24 @@ def test_a_tensor_of_bytes_is_scaled_and_says_so(shape):
     assert prepare(x, lambda t: t / 255).notes == ()
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
-    """EXIF orientation 6: the camera was turned; row 0 of the file is the right side of the scene."""
+def test_the_exif_orientation_is_applied(tmp_path):
+    """Orientation 6, of a rotated camera: row 0 of the file is the right side of the scene."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
     Image.fromarray(IMAGE).save(path, exif=exif)
-    shown_is(prepare(path), np.rot90(IMAGE, -1))
+    assert_shown(prepare(path), np.rot90(IMAGE, -1))
 
 
 def test_bools_and_wide_integers():
     mask = RNG.integers(0, 2, (6, 9, 3)).astype(bool)
     result = prepare(mask)
     assert torch.equal(result.tensor[0], torch.from_numpy(mask).movedim(-1, 0).float())
-    shown_is(result, mask * np.uint8(255))
+    assert_shown(result, mask * np.uint8(255))
     deep = prepare(np.full((6, 9, 3), 65535, np.uint16) * mask)
     assert float(deep.tensor.max()) == 65535
     assert any("smallest is shown as black" in note for note in deep.notes)
-    shown_is(deep, mask * np.uint8(255))
+    assert_shown(deep, mask * np.uint8(255))
     whole = prepare(torch.from_numpy(IMAGE).movedim(-1, 0).long())
     assert torch.equal(whole.tensor, 255 * SEEN)
     assert whole.notes
@@ -200,7 +200,7 @@ def test_a_normalized_tensor_is_shown_from_its_smallest_to_its_largest_number():
     expected = ((normalized[0] - low) / (high - low) * 255).round().movedim(0, -1)
     assert np.abs(result.images[0].astype(int) - expected.numpy()).max() <= 1
     assert "for display only" in note
-    assert result.kind.pixels is None  # how it is shown is no black to start from
+    assert result.kind.pixels is None  # the display range provides no black baseline
     assert float(result.kind.display.black.min()) == low
 
 
@@ -244,7 +244,7 @@ def test_one_row(form):
     assert result.notes == ()
 
 
-def test_many_rows_and_anything_that_is_an_array():
+def test_many_rows_and_objects_that_convert_to_an_array():
     class Table:
         def __array__(self, dtype=None, copy=None):
             return np.arange(6.0).reshape(2, 3)
@@ -257,18 +257,18 @@ def test_rows_of_bytes_are_numbers():
     assert torch.equal(prepare(torch.tensor([[0, 255]], dtype=torch.uint8)).tensor, torch.tensor([[0.0, 255.0]]))
 
 
-# ---- privacy
+# ---- copies
 
 
 @each("form", [SEEN, SEEN[0], IMAGE / 255, torch.arange(3.0)], ids=["NCHW", "CHW", "array", "row"])
-def test_what_is_prepared_is_a_private_copy(form):
+def test_the_prepared_tensor_is_a_copy(form):
     before = form.clone() if isinstance(form, torch.Tensor) else form.copy()
     prepare(form, dtype=torch.float32).tensor.zero_()
     prepare(form, dtype=torch.float64).tensor.zero_()
     assert (form == before).all()
 
 
-def test_graphs_and_inference_mode_are_left_outside():
+def test_the_prepared_tensor_has_no_graph_and_is_no_inference_tensor():
     leaf = SEEN.clone().requires_grad_()
     result = prepare(leaf * 1)
     assert not result.tensor.requires_grad
@@ -278,7 +278,7 @@ def test_graphs_and_inference_mode_are_left_outside():
 
 
 @each(
-    ("inputs", "error", "said"),
+    ("inputs", "error", "message"),
     [
         (torch.zeros(3, 0, 4), ValueError, r"inputs: they are empty, with shape \(1, 3, 0, 4\)"),
         (np.zeros((0, 5)), ValueError, r"inputs: they are empty"),
@@ -294,12 +294,12 @@ def test_graphs_and_inference_mode_are_left_outside():
         ([[1.0, 2.0], [3.0]], ValueError, r"inputs: expected a list of inputs of one shape"),
     ],
 )
-def test_what_is_no_input(inputs, error, said):
-    with pytest.raises(error, match=said):
+def test_invalid_inputs_are_refused(inputs, error, message):
+    with pytest.raises(error, match=message):
         prepare(inputs)
 
 
-def test_a_file_that_is_no_image(tmp_path):
+def test_files_that_are_no_images_are_refused(tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not an image")
     with pytest.raises(ValueError, match=r"inputs: '.*notes\.png' is not an image that Pillow can read"):
@@ -308,12 +308,12 @@ def test_a_file_that_is_no_image(tmp_path):
         prepare(tmp_path)
 
 
-def test_numbers_that_the_models_type_can_not_hold():
+def test_numbers_too_large_for_the_models_type_are_refused():
     with pytest.raises(ValueError, match=r"inputs: some numbers are too large for the model's type, torch.float16"):
         prepare(torch.tensor([1e6]), dtype=torch.float16)
 
 
-ODD = {
+NOT_DENSE = {
     "sparse": (torch.Tensor.to_sparse, r"(Pass (inputs|mask)|it with )\.to_dense"),
     "quantized": (
         lambda x: torch.quantize_per_tensor(x.detach(), 0.1, 0, torch.quint8),
@@ -325,8 +325,8 @@ ODD = {
 }
 
 
-class Ends(torch.nn.Module):
-    """Class scores that end in a function."""
+class WithOutput(torch.nn.Module):
+    """A model that applies a function to its class scores."""
 
     def __init__(self, end):
         super().__init__()
@@ -336,10 +336,10 @@ class Ends(torch.nn.Module):
         return self.end(x.flatten(1)[:, :4])
 
 
-@each("kind", ODD)
-def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
-    change, said = ODD[kind]
-    x, model = torch.rand(1, 3, 8, 8), Ends(lambda scores: scores)
+@each("kind", NOT_DENSE)
+def test_tensors_that_are_not_dense_are_refused_with_the_remedy(kind):
+    change, message = NOT_DENSE[kind]
+    x, model = torch.rand(1, 3, 8, 8), WithOutput(lambda scores: scores)
     row = {"background": np.eye(4), "transform": lambda frame: change(torch.tensor(frame.to_numpy()).float())}
     for argument, call in {
         "mask": lambda: sw.ablate(model, x, change(torch.zeros(8, 8))),
@@ -347,23 +347,23 @@ def test_a_tensor_that_is_no_plain_one_is_refused_with_the_way_out(kind):
         "transform": lambda: sw.attribute(model, x, transform=change, method="gradient"),
         "transform ": lambda: sw.attribute(model, np.ones(4), method="gradient", **row),
         "target": lambda: sw.attribute(model, x, target=lambda out: change(out[:, 0]), method="gradient"),
-        "model": lambda: sw.attribute(Ends(change), x, method="gradient"),
-        "model ": lambda: sw.attribute(Ends(change), x, target=(1,), method="gradient"),
+        "model": lambda: sw.attribute(WithOutput(change), x, method="gradient"),
+        "model ": lambda: sw.attribute(WithOutput(change), x, target=(1,), method="gradient"),
     }.items():
-        with pytest.raises(TypeError, match=rf"^{argument.strip()}: expected a dense tensor .*{said}"):
+        with pytest.raises(TypeError, match=rf"^{argument.strip()}: expected a dense tensor .*{message}"):
             call()
 
 
 @pytest.mark.parametrize(
-    ("end", "error", "said"),
+    ("end", "error", "message"),
     [
         (lambda scores: scores > 0, TypeError, "expected scores from it, got booleans"),
         (lambda scores: scores[:, :0], ValueError, r"expected scores of at least one class, got shape \(1, 0\)"),
     ],
 )
-def test_a_model_that_gives_no_scores_is_refused(end, error, said):
-    with pytest.raises(error, match=f"^model: {said}"):
-        sw.attribute(Ends(end), torch.rand(1, 3, 8, 8), method="gradient")
+def test_a_model_that_returns_no_scores_is_refused(end, error, message):
+    with pytest.raises(error, match=f"^model: {message}"):
+        sw.attribute(WithOutput(end), torch.rand(1, 3, 8, 8), method="gradient")
 
 
 # ---- models without weights
@@ -375,7 +375,7 @@ class Quartic(nn.Module):
 
 
 class Product(nn.Module):
-    """Two inputs, of which one may be held."""
+    """A model of two inputs."""
 
     def forward(self, a, b):
         return (a**3).sum(1, keepdim=True) * (b**2).sum(1, keepdim=True)
@@ -393,7 +393,7 @@ DOUBLES = {
 
 
 @each("form", DOUBLES)
-def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
+def test_a_model_without_weights_computes_in_the_type_of_its_inputs(form):
     result = sw.attribute(Quartic().eval(), DOUBLES[form], target=0, method="gradient")
     assert result.values.dtype == torch.float64
     assert float((result.values - 4 * NUMBERS**3).abs().max()) < 1e-15
@@ -403,19 +403,19 @@ def test_a_model_without_weights_computes_in_its_inputs_own_type(form):
     ("dtype", "settings"),
     [(torch.float32, {}), (torch.bfloat16, {}), (torch.float32, {"feature_names": list("abcd")})],
 )
-def test_it_does_not_widen_what_is_narrower(dtype, settings):
+def test_a_model_without_weights_does_not_widen_narrower_types(dtype, settings):
     result = sw.attribute(Quartic().eval(), NUMBERS.to(dtype), target=0, method="gradient", **settings)
     assert result.values.dtype == dtype
 
 
-def test_whole_numbers_and_bytes_take_torchs_default_type():
+def test_integers_and_bytes_take_torchs_default_type():
     values = sw.attribute(Quartic().eval(), torch.tensor([[1, 2, 3]]), target=0, method="gradient").values
     assert values.dtype == torch.float32
     assert values.tolist() == [[4.0, 32.0, 108.0]]
     assert sw.attribute(Quartic().eval(), IMAGE, target=0, method="gradient").values.dtype == torch.float32
 
 
-def test_what_a_transform_returns_is_the_input():
+def test_a_model_without_weights_computes_in_the_type_of_the_transforms_result():
     double = lambda array: torch.from_numpy(array.copy()).movedim(-1, 0).double() / 255  # noqa: E731
     values = sw.attribute(Quartic().eval(), IMAGE, target=0, method="gradient", transform=double).values
     assert float((values[0] - 4 * double(IMAGE) ** 3).abs().max()) < 1e-15
@@ -430,7 +430,7 @@ def test_several_inputs_of_a_model_without_weights(explain):
 
 
 def hidden(kind):
-    """Models whose weights are in no module, or packed."""
+    """Return a model whose weights are in no registered module, or packed, and the linear layer that has them."""
     torch.manual_seed(0)
     net = nn.Linear(4, 3)
     if kind == "list":
@@ -449,7 +449,7 @@ def hidden(kind):
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("kind", ["list", "closure", "frozen"])
 def test_a_model_whose_weights_are_hidden_computes_in_their_type(kind):
-    """An array of NumPy's is of doubles, which such a model can't take: it is tried, and torch's default is."""
+    """Such a model fails on a NumPy array's float64 in a trial pass; then torch's default type is used."""
     model, net = hidden(kind)
     for x in (NUMBERS.numpy(), NUMBERS.float(), pd.DataFrame(NUMBERS.numpy(), columns=list("abcd"))):
         values = sw.attribute(model, x, target=1, method="gradient").values

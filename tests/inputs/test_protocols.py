@@ -1,4 +1,4 @@
-"""Models and transforms of other libraries: stand-ins of torchvision's and timm's shape, and Hugging Face's own."""
+"""Models and transforms of other libraries: imitations of torchvision's and timm's, and real ones of Hugging Face."""
 
 import enum
 import pickle
@@ -35,7 +35,7 @@ NAMES = ["cat", "dog", "cow"]
 
 
 def normalized(image, mean=MEAN, std=STD):
-    """(1, C, H, W) of an 8-bit image, in float64."""
+    """Return the normalized tensor (1, C, H, W) of an 8-bit image, in float64."""
     array = np.asarray(image, dtype=np.float64)
     array = array[..., None] if array.ndim == 2 else array
     return np.moveaxis((array / 255 - mean) / std, -1, 0)[None]
@@ -51,7 +51,7 @@ def padded(image, above, below, color):
     return Image.fromarray(np.concatenate([rows[0], array, rows[1]]))
 
 
-def found_for(transform=None, model=None, inputs=IMAGE):
+def resolved(transform=None, model=None, inputs=IMAGE):
     notes = []
     return transform_of(transform, model, inputs, notes), notes
 
@@ -64,7 +64,7 @@ def model_with(**attributes):
 
 
 class Lightning(nn.Module):
-    """What Lightning modules look like from outside."""
+    """Has the attribute by which Lightning modules are recognized."""
 
     def __init__(self, **inner):
         super().__init__()
@@ -75,17 +75,17 @@ class Lightning(nn.Module):
         raise NotImplementedError
 
 
-# ---- functions, and what is none
+# ---- functions and invalid transforms
 
 
 def test_no_transform_stays_none():
-    assert found_for() == (None, [])
-    assert found_for(model=nn.Identity()) == (None, [])
-    assert found_for(model="not a model") == (None, [])
+    assert resolved() == (None, [])
+    assert resolved(model=nn.Identity()) == (None, [])
+    assert resolved(model="not a model") == (None, [])
 
 
-class Careful:
-    """A transform with the attributes of others, but called with one image."""
+class Ambiguous:
+    """A transform function with the attributes of other kinds of transforms."""
 
     mean, std, input_size, image_mean, image_std = MEAN, STD, (3, 8, 8), MEAN, STD
     image_processor = None
@@ -97,23 +97,23 @@ class Careful:
         return torch.zeros(3, 4, 4)
 
 
-@each("transform", [lambda p: p, Careful(), nn.Identity(), np.asarray, torch.Tensor, max])
+@each("transform", [lambda p: p, Ambiguous(), nn.Identity(), np.asarray, torch.Tensor, max])
 def test_the_callers_function_is_used_as_it_is(transform):
-    assert found_for(transform, model_with(pretrained_cfg=CONFIG)) == (transform, [])
+    assert resolved(transform, model_with(pretrained_cfg=CONFIG)) == (transform, [])
 
 
 @each("transform", ["imagenet", 224, [lambda p: p], object()])
-def test_what_is_no_transform(transform):
-    said = r"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image pro"
-    with pytest.raises(TypeError, match=rf"{said}.*timm data config, got a {type(transform).__name__}\."):
-        found_for(transform)
+def test_invalid_transforms_are_refused(transform):
+    message = r"transform: expected a function from an image to a tensor, torchvision weights, a Hugging Face image pro"
+    with pytest.raises(TypeError, match=rf"{message}.*timm data config, got a {type(transform).__name__}\."):
+        resolved(transform)
 
 
 # ---- torchvision
 
 
 class ImageClassification(nn.Module):
-    """Torchvision's preset: tensors or images, no arrays, and three channels."""
+    """Like torchvision's preset: takes tensors or images of three channels, but no arrays."""
 
     def __init__(self, *, crop_size, resize_size=32, mean=MEAN, std=STD):
         super().__init__()
@@ -155,8 +155,8 @@ class ToyNet_Weights(WeightsEnum):  # noqa: N801
 
 @each("weights", [ToyNet_Weights.DEFAULT, ToyNet_Weights.DEFAULT.value], ids=["enum", "plain"])
 @each("form", [IMAGE, PIXELS, PIXELS / 255], ids=["image", "bytes", "floats"])
-def test_weights_bring_their_transform(weights, form):
-    transform, notes = found_for(weights, inputs=form)
+def test_weights_provide_their_transform(weights, form):
+    transform, notes = resolved(weights, inputs=form)
     result = prepare(form, transform)
     expected = resized((32, 32), Image.Resampling.BILINEAR).crop((4, 4, 28, 28))
     np.testing.assert_allclose(result.tensor, normalized(expected), atol=1e-6)
@@ -166,7 +166,7 @@ def test_weights_bring_their_transform(weights, form):
 
 
 def test_weights_take_tensors_and_grays():
-    transform, _ = found_for(ToyNet_Weights.DEFAULT)
+    transform, _ = resolved(ToyNet_Weights.DEFAULT)
     tensor = torch.from_numpy(PIXELS.copy()).movedim(-1, 0)
     assert torch.equal(transform(tensor), tensor[:, :24, :24] / 255)
     gray = IMAGE.convert("L")
@@ -175,9 +175,9 @@ def test_weights_take_tensors_and_grays():
     assert torch.equal(prepare(batch, transform).tensor, prepare(list(batch), transform).tensor)
 
 
-def test_the_class_of_weights_is_refused_with_its_member():
+def test_a_class_of_weights_is_refused_with_a_hint_at_a_member():
     with pytest.raises(TypeError, match=r"transform: ToyNet_Weights is a class of weights; .*ToyNet_Weights\.DEFAULT"):
-        found_for(ToyNet_Weights)
+        resolved(ToyNet_Weights)
     with pytest.raises(TypeError, match=r"class_names: ToyNet_Weights is a class of weights; .*\.DEFAULT"):
         class_names_of(ToyNet_Weights, None, None)
 
@@ -186,9 +186,9 @@ def test_the_class_of_weights_is_refused_with_its_member():
 
 GRAY = {"input_size": (1, 28, 28), "mean": (0.5,), "std": (0.25,)}
 MEAN_COLOR = [124, 116, 104]  # 255 * MEAN, rounded
-# Each with the image that the model sees, by hand, of one of 60 x 40.
+# Changes of CONFIG, each with the image that the model sees for one of 60 x 40, by hand.
 EVALUATIONS = {
-    "as timm does": ({}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
+    "unchanged": ({}, lambda: resized((48, 32)).crop((10, 2, 38, 30))),
     "defaults": (
         {"interpolation": None, "crop_pct": None, "crop_mode": None},
         lambda: resized((48, 32)).crop((10, 2, 38, 30)),
@@ -237,10 +237,10 @@ EVALUATIONS = {
 
 
 @each("case", EVALUATIONS)
-def test_a_data_config_says_what_the_model_sees(case):
+def test_a_data_config_is_applied_as_by_timm(case):
     changed, seen = EVALUATIONS[case]
     config = CONFIG | changed
-    transform, notes = found_for(config)
+    transform, notes = resolved(config)
     result = prepare(IMAGE, transform)
     expected = normalized(seen(), config["mean"], config["std"])
     assert result.tensor.shape == expected.shape
@@ -252,16 +252,16 @@ def test_a_data_config_says_what_the_model_sees(case):
 
 
 @each("case", EVALUATIONS)
-def test_mappings_and_objects_say_the_same(case):
+def test_mappings_and_objects_give_the_same_transform(case):
     config = CONFIG | EVALUATIONS[case][0]
-    of_mapping, _ = found_for(config)
-    of_object, _ = found_for(SimpleNamespace(**config))
+    of_mapping, _ = resolved(config)
+    of_object, _ = resolved(SimpleNamespace(**config))
     assert of_mapping == of_object
     assert torch.equal(of_mapping(IMAGE), of_object(IMAGE))
 
 
 def test_black_and_white_are_found_by_probing():
-    result = prepare(IMAGE, found_for(CONFIG)[0])
+    result = prepare(IMAGE, resolved(CONFIG)[0])
     for end, level in ((result.kind.pixels.black, 0), (result.kind.pixels.white, 1)):
         expected = (level - torch.tensor(MEAN)) / torch.tensor(STD)
         assert torch.allclose(end, expected.view(3, 1, 1).expand(3, 28, 28), atol=1e-6)
@@ -270,7 +270,7 @@ def test_black_and_white_are_found_by_probing():
 @each("size", [(1, 1), (7, 300), (300, 7), (28, 28), (64, 64), (1, 200)])
 @each("mode", ["center", "squash", "border"])
 def test_images_of_any_size(size, mode):
-    transform, _ = found_for(CONFIG | {"crop_mode": mode})
+    transform, _ = resolved(CONFIG | {"crop_mode": mode})
     result = prepare(Image.new("RGB", size, (10, 200, 30)), transform)
     assert result.tensor.shape == (1, 3, 28, 28)
     middle = result.tensor[0, :, 13:15, 13:15].double().numpy()
@@ -292,8 +292,8 @@ def test_images_of_any_size(size, mode):
     ],
     ids=["bytes", "floats", "32-bit", "tensor", "batch", "RGBA", "RGBA bytes"],
 )
-def test_an_image_in_any_form_is_the_same_image(form):
-    transform, _ = found_for(CONFIG)
+def test_all_forms_of_an_image_give_the_same_tensor(form):
+    transform, _ = resolved(CONFIG)
     expected = prepare(IMAGE, transform)
     result = prepare(form, transform)
     assert torch.equal(result.tensor, expected.tensor)
@@ -316,8 +316,8 @@ DEEP = (np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257).astype(np.uint16
     ids=["16 bits", "32 bits", "floats", "8 bits", "alpha"],
 )
 @each("make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT], ids=["config", "weights"])
-def test_our_own_transforms_see_images_of_eight_bits(make, image):
-    transform, _ = found_for(make())
+def test_built_transforms_convert_images_to_eight_bits(make, image):
+    transform, _ = resolved(make())
     expected, result = prepare(IMAGE.convert("L"), transform), prepare(image, transform)
     assert torch.equal(result.tensor, expected.tensor)
     assert torch.equal(result.kind.pixels.white, expected.kind.pixels.white)
@@ -325,15 +325,15 @@ def test_our_own_transforms_see_images_of_eight_bits(make, image):
     assert torch.equal(transform(image), result.tensor)
 
 
-def test_grays_become_what_the_model_takes():
+def test_images_are_converted_to_the_models_channels():
     gray = IMAGE.convert("L")
-    assert torch.equal(found_for(CONFIG)[0](gray), found_for(CONFIG)[0](gray.convert("RGB")))
-    assert found_for(CONFIG | GRAY)[0](IMAGE).shape == (1, 1, 28, 28)
-    assert torch.equal(found_for(CONFIG)[0](np.asarray(gray)), found_for(CONFIG)[0](gray))
+    assert torch.equal(resolved(CONFIG)[0](gray), resolved(CONFIG)[0](gray.convert("RGB")))
+    assert resolved(CONFIG | GRAY)[0](IMAGE).shape == (1, 1, 28, 28)
+    assert torch.equal(resolved(CONFIG)[0](np.asarray(gray)), resolved(CONFIG)[0](gray))
 
 
 def test_a_batch_is_transformed_image_by_image():
-    transform, _ = found_for(CONFIG)
+    transform, _ = resolved(CONFIG)
     batch = RNG.integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
     expected = torch.cat([transform(one) for one in batch])
     assert torch.equal(prepare(batch, transform).tensor, expected)
@@ -341,7 +341,7 @@ def test_a_batch_is_transformed_image_by_image():
 
 
 @each(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
         (PIXELS / 100, r"expected images in uint8 or in \[0, 1\]; omit transform="),
         (torch.randn(1, 3, 8, 8), r"expected images in uint8 or in \[0, 1\]"),
@@ -351,13 +351,13 @@ def test_a_batch_is_transformed_image_by_image():
         (torch.zeros(1, 7, 4, 4), r"expected images of 1, 3 or 4 channels, got an array of shape \(1, 7, 4, 4\)"),
     ],
 )
-def test_numbers_that_are_no_images(inputs, said):
-    with pytest.raises(ValueError, match=said):
-        prepare(inputs, found_for(CONFIG)[0])
+def test_arrays_that_are_no_images_are_refused(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(inputs, resolved(CONFIG)[0])
 
 
 @each(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"std": None}, r"must have input_size, mean, std; this one has no std\."),
         ({"mean": None, "input_size": None}, r"has no input_size and no mean\."),
@@ -374,17 +374,17 @@ def test_numbers_that_are_no_images(inputs, said):
     ],
     ids=str,
 )
-def test_configs_that_can_not_be_followed(changed, said):
-    with pytest.raises(ValueError, match=rf"transform: a data config.*{said}"):
-        found_for(CONFIG | changed)
+def test_invalid_configs_are_refused(changed, message):
+    with pytest.raises(ValueError, match=rf"transform: a data config.*{message}"):
+        resolved(CONFIG | changed)
     if None not in changed.values():
-        with pytest.raises(ValueError, match=rf"model: a data config.*{said}.*Pass transform= instead\."):
-            found_for(None, model_with(pretrained_cfg=CONFIG | changed))
+        with pytest.raises(ValueError, match=rf"model: a data config.*{message}.*Pass transform= instead\."):
+            resolved(None, model_with(pretrained_cfg=CONFIG | changed))
 
 
-def test_a_mapping_of_something_else_is_told_what_is_missing():
+def test_another_mapping_is_refused_with_the_missing_keys():
     with pytest.raises(ValueError, match=r"transform: a data config must have .* no input_size and no mean and no std"):
-        found_for({"pixel_values": 1})
+        resolved({"pixel_values": 1})
 
 
 # ---- the model's own config
@@ -405,22 +405,22 @@ CARRIERS = {
 
 
 @each("carrier", CARRIERS)
-def test_the_models_own_config_is_used_and_mentioned(carrier):
-    transform, (note,) = found_for(None, CARRIERS[carrier]())
-    assert torch.equal(transform(IMAGE), found_for(CONFIG)[0](IMAGE))
+def test_the_models_config_is_used_and_noted(carrier):
+    transform, (note,) = resolved(None, CARRIERS[carrier]())
+    assert torch.equal(transform(IMAGE), resolved(CONFIG)[0](IMAGE))
     assert note == (
         "The model's data config is used: resize the shorter side to 32 (bicubic), crop 28 x 28, mean 0.485, "
         "0.456, 0.406, std 0.229, 0.224, 0.225. Pass transform= to use another."
     )
 
 
-def test_other_resizes_are_mentioned_too():
+def test_the_note_names_other_resize_modes():
     squash = CONFIG | {"input_size": (3, 24, 32), "crop_pct": 1.0, "crop_mode": "squash"}
-    _, (note,) = found_for(None, model_with(pretrained_cfg=squash))
+    _, (note,) = resolved(None, model_with(pretrained_cfg=squash))
     assert "resize to 32 x 24 (squash) (bicubic), crop 32 x 24, mean" in note
 
 
-PEOPLES = {
+IMAGE_INPUTS = {
     "PIL": IMAGE,
     "path": "image.png",
     "bytes": PIXELS,
@@ -430,7 +430,7 @@ PEOPLES = {
     "tensor of bytes": torch.from_numpy(PIXELS.copy()).movedim(-1, 0),
     "list": [IMAGE, PIXELS],
 }
-MODELS = {
+MODEL_INPUTS = {
     "floats": PIXELS / 255,
     "tensor": torch.zeros(1, 3, 28, 28),
     "row": [1, 2, 3],
@@ -441,16 +441,16 @@ MODELS = {
 }
 
 
-@each("form", PEOPLES)
+@each("form", IMAGE_INPUTS)
 def test_images_go_through_the_models_config(form):
-    transform, notes = found_for(None, model_with(pretrained_cfg=CONFIG), PEOPLES[form])
+    transform, notes = resolved(None, model_with(pretrained_cfg=CONFIG), IMAGE_INPUTS[form])
     assert transform is not None
     assert len(notes) == 1
 
 
-@each("form", MODELS)
-def test_what_may_be_ready_for_the_model_is_left_alone(form):
-    assert found_for(None, model_with(pretrained_cfg=CONFIG), MODELS[form]) == (None, [])
+@each("form", MODEL_INPUTS)
+def test_inputs_that_may_be_ready_for_the_model_are_not_transformed(form):
+    assert resolved(None, model_with(pretrained_cfg=CONFIG), MODEL_INPUTS[form]) == (None, [])
 
 
 @each(
@@ -461,13 +461,13 @@ def test_what_may_be_ready_for_the_model_is_left_alone(form):
         nn.Sequential(model_with(pretrained_cfg=CONFIG)),
         Lightning(encoder=model_with(pretrained_cfg=CONFIG)),
         Lightning(model=nn.Sequential(model_with(pretrained_cfg=CONFIG))),
-        # It may well normalize before its inner model does.
+        # The wrapper may normalize before it calls the inner model.
         model_with(model=model_with(pretrained_cfg=CONFIG)),
     ],
     ids=["no numbers", "no std", "sequential", "another name", "too deep", "a wrapper of the caller's"],
 )
 def test_no_config_is_guessed(model):
-    assert found_for(None, model) == (None, [])
+    assert resolved(None, model) == (None, [])
 
 
 # ---- Hugging Face
@@ -476,7 +476,7 @@ def test_no_config_is_guessed(model):
 @pytest.fixture(scope="module")
 def hugging_face():
     transformers = pytest.importorskip("transformers")
-    transformers.utils.logging.set_verbosity_error()  # that torchvision is missing, at each processor
+    transformers.utils.logging.set_verbosity_error()  # no warning at each processor that torchvision is missing
     return transformers
 
 
@@ -513,7 +513,7 @@ PROCESSORS = {
 @pytest.mark.parametrize("form", [IMAGE, PIXELS, PIXELS / 255, np.moveaxis(PIXELS, -1, 0)], ids=range(4))
 def test_a_processor_is_a_transform(hugging_face, case, form):
     kind, settings, seen = PROCESSORS[case]
-    transform, notes = found_for(getattr(hugging_face, kind)(**settings), inputs=form)
+    transform, notes = resolved(getattr(hugging_face, kind)(**settings), inputs=form)
     result = prepare(form, transform)
     expected = normalized(seen(), settings["image_mean"], settings["image_std"])
     np.testing.assert_allclose(result.tensor, expected, atol=1e-5)
@@ -525,7 +525,7 @@ def test_a_processor_is_a_transform(hugging_face, case, form):
 
 
 def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
-    transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
+    transform, _ = resolved(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
     gray = IMAGE.convert("L")
     assert torch.equal(prepare(gray, transform).tensor, transform(gray.convert("RGB")))
     assert torch.equal(prepare(IMAGE.convert("RGBA"), transform).tensor, transform(IMAGE))
@@ -533,8 +533,8 @@ def test_a_processor_takes_grays_transparency_and_batches(hugging_face):
     assert torch.equal(prepare(batch, transform).tensor, torch.cat([transform(one) for one in batch]))
 
 
-def test_a_processors_image_fits_its_model(hugging_face):
-    transform, _ = found_for(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
+def test_a_processors_result_fits_the_models(hugging_face):
+    transform, _ = resolved(hugging_face.ViTImageProcessor(size={"height": 16, "width": 16}))
     result = prepare(IMAGE, transform)
     with torch.no_grad():
         for make in (vit, resnet):
@@ -542,7 +542,7 @@ def test_a_processors_image_fits_its_model(hugging_face):
 
 
 class Processor:
-    """What a Hugging Face processor looks like from outside."""
+    """Has the attributes by which Hugging Face's image processors are recognized."""
 
     image_mean, image_std = [0.5], [0.5]
 
@@ -554,29 +554,29 @@ class Processor:
         return self.result(images) if callable(self.result) else self.result
 
 
-def test_only_the_pixels_are_taken():
+def test_only_the_pixel_values_are_used():
     result = {"input_ids": torch.ones(1, 5), "pixel_values": torch.ones(1, 3, 4, 6), "pixel_mask": torch.ones(1, 4, 6)}
-    assert torch.equal(found_for(Processor(result))[0](IMAGE), torch.ones(1, 3, 4, 6))
-    assert torch.equal(found_for(Processor({"pixel_values": torch.ones(3, 4, 6)}))[0](IMAGE), torch.ones(1, 3, 4, 6))
+    assert torch.equal(resolved(Processor(result))[0](IMAGE), torch.ones(1, 3, 4, 6))
+    assert torch.equal(resolved(Processor({"pixel_values": torch.ones(3, 4, 6)}))[0](IMAGE), torch.ones(1, 3, 4, 6))
 
 
-def test_one_mean_asks_for_grays():
+def test_a_processor_with_one_mean_gets_grays():
     def pixels(image):
         assert image.mode == "L"
         return {"pixel_values": torch.from_numpy(np.asarray(image) / 127.5 - 1)[None, None]}
 
-    result = prepare(IMAGE, found_for(Processor(pixels))[0])
+    result = prepare(IMAGE, resolved(Processor(pixels))[0])
     np.testing.assert_allclose(result.tensor, normalized(IMAGE.convert("L"), 0.5, 0.5), atol=1e-6)
 
 
-def test_one_for_texts_and_images_has_one_for_images():
+def test_the_image_processor_inside_a_processor_of_texts_and_images_is_used():
     class Both:
         image_processor = Processor({"pixel_values": torch.ones(1, 3, 4, 6)})
 
         def __call__(self, images=None, text=None, **kwargs):
             raise ValueError("You need to specify text.")
 
-    assert torch.equal(found_for(Both())[0](IMAGE), torch.ones(1, 3, 4, 6))
+    assert torch.equal(resolved(Both())[0](IMAGE), torch.ones(1, 3, 4, 6))
 
 
 @each(
@@ -590,24 +590,24 @@ def test_one_for_texts_and_images_has_one_for_images():
         (None, "a NoneType"),
     ],
 )
-def test_a_processor_of_other_things_is_told(result, got):
-    said = rf"the image processor must return pixel_values of shape \(1, C, H, W\), got {got}"
-    with pytest.raises(ValueError, match=said):
-        prepare(IMAGE, found_for(Processor(result))[0])
+def test_a_processor_with_an_invalid_result_is_refused(result, got):
+    message = rf"the image processor must return pixel_values of shape \(1, C, H, W\), got {got}"
+    with pytest.raises(ValueError, match=message):
+        prepare(IMAGE, resolved(Processor(result))[0])
 
 
 @pytest.mark.parametrize(
     "make", [lambda: CONFIG, lambda: ToyNet_Weights.DEFAULT, lambda: Processor(None)], ids=range(3)
 )
-def test_what_is_built_can_be_sent_to_another_process(make):
-    assert pickle.loads(pickle.dumps(found_for(make())[0])) is not None
+def test_built_transforms_can_be_pickled(make):
+    assert pickle.loads(pickle.dumps(resolved(make())[0])) is not None
 
 
-# ---- names of classes
+# ---- class names
 
 
 @each("value", [NAMES, tuple(NAMES), {0: "a", 1: "b"}, "one string", []], ids=repr)
-def test_names_that_are_given_win(value):
+def test_the_callers_class_names_come_first(value):
     assert class_names_of(value, ToyNet_Weights.DEFAULT, model_with(class_names=["x"])) == (value, True)
 
 
@@ -625,12 +625,12 @@ NAMED = {
     "class_names": lambda: model_with(class_names=NAMES),
     "classes": lambda: model_with(classes=tuple(NAMES)),
     "names by number": lambda: model_with(names={2: "cow", 0: "cat", 1: "dog"}),
-    "numbers first": lambda: model_with(classes=[0, 1, 2], names=NAMES),
+    "a list of numbers is skipped": lambda: model_with(classes=[0, 1, 2], names=NAMES),
     "id2label": lambda: model_with(config=SimpleNamespace(id2label={0: "cat", 1: "dog", 2: "cow"})),
-    "id2label of texts": lambda: model_with(config=SimpleNamespace(id2label={"0": "cat", "1": "dog", "2": "cow"})),
+    "id2label, string keys": lambda: model_with(config=SimpleNamespace(id2label={"0": "cat", "1": "dog", "2": "cow"})),
     "timm's": lambda: model_with(pretrained_cfg={"label_names": NAMES}),
     "timm's object": lambda: model_with(default_cfg=SimpleNamespace(label_names=tuple(NAMES))),
-    "one's own before the library's": lambda: model_with(
+    "the model's before the library's": lambda: model_with(
         class_names=NAMES, config=SimpleNamespace(id2label={0: "x"}), pretrained_cfg={"label_names": ["y"]}
     ),
     "compiled": lambda: torch.compile(model_with(names=NAMES)),
@@ -660,7 +660,7 @@ def test_names_are_found_on_the_model(case):
         model_with(model=model_with(names=NAMES)),
     ],
 )
-def test_what_names_no_classes(model):
+def test_attributes_that_are_no_class_names_are_ignored(model):
     assert class_names_of(None, None, model) == (None, False)
 
 
@@ -680,13 +680,13 @@ def test_models_that_are_not_wrapped():
 
 
 class Parallel(nn.DataParallel):
-    """A class of the caller's, which may do more."""
+    """A subclass of the caller, which may do more."""
 
 
-def test_wrappers_are_taken_off_in_any_order():
+def test_wrappers_are_removed_in_any_order():
     model = nn.Linear(2, 2)
     compiled, parallel = "torch.compile hides", "wrapped in DataParallel is used, on one device"
-    for wrapped, said in (
+    for wrapped, expected in (
         (torch.compile(model), [compiled]),
         (nn.DataParallel(model), [parallel]),
         (nn.DataParallel(torch.compile(model)), [parallel, compiled]),
@@ -694,21 +694,21 @@ def test_wrappers_are_taken_off_in_any_order():
     ):
         result, notes = unwrapped(wrapped)
         assert result is model
-        assert len(notes) == len(said)
-        assert all(part in note for part, note in zip(said, notes, strict=True))
+        assert len(notes) == len(expected)
+        assert all(part in note for part, note in zip(expected, notes, strict=True))
     mine = Parallel(model)
     assert unwrapped(torch.compile(mine))[0] is mine
 
 
 def test_distributed_models():
     if not torch.distributed.is_available() or torch.distributed.is_initialized():
-        pytest.skip("no group of processes can be made here")
+        pytest.skip("no process group can be created here")
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         model = nn.Linear(2, 2)
         result, (note,) = unwrapped(nn.parallel.DistributedDataParallel(model))
         assert result is model
-        assert "inside DistributedDataParallel" in note
+        assert "wrapped in DistributedDataParallel" in note
     finally:
         torch.distributed.destroy_process_group()
 
@@ -722,5 +722,5 @@ def test_distributed_models():
         ([", odd", ""], [", odd", ""]),
     ],
 )
-def test_a_name_is_shortened_where_that_is_another_of_no_class(names, short):
+def test_a_name_is_shortened_unless_another_class_has_the_short_name(names, short):
     assert short_names(names) == short

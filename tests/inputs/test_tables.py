@@ -1,4 +1,4 @@
-"""Rows as people have them: every form, scalers and encoders, and one clear message for what doesn't fit."""
+"""Rows of tables: their forms, scalers and encoders, the columns of the model's inputs, and error messages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_row_may_come_in_any_form(form):
     assert result.columns.of.tolist() == [0, 1, 2]
 
 
-def test_one_hot_groups_are_found_and_summed_back(people, encoder):
+def test_one_hot_groups_are_found_and_summed(people, encoder):
     result = read_table(people.iloc[[3]], people, transform=encoder)
     assert result.tensor.shape == (1, 7)
     assert result.columns.rows.shape == (50, 7)
@@ -69,13 +69,13 @@ def test_one_hot_groups_are_found_and_summed_back(people, encoder):
     assert result.notes == ()
 
 
-def test_columns_are_told_apart_in_whatever_order_an_encoder_lays_them(people):
-    turned = ColumnTransformer([("words", OneHotEncoder(drop="first"), ["job"])], remainder="passthrough").fit(people)
-    result = read_table(people.iloc[0], people, transform=turned)
+def test_columns_are_found_in_any_order_of_the_encoders_outputs(people):
+    encoder = ColumnTransformer([("words", OneHotEncoder(drop="first"), ["job"])], remainder="passthrough").fit(people)
+    result = read_table(people.iloc[0], people, transform=encoder)
     assert result.columns.of.tolist() == [2, 2, 0, 1, 3]
 
 
-def test_a_pipeline_and_a_function_are_taken_too(people):
+def test_pipelines_and_functions_are_transforms(people):
     numbers = people[["age", "income"]]
     scaler = make_pipeline(StandardScaler()).fit(numbers.to_numpy())
     with warnings.catch_warnings():
@@ -86,8 +86,8 @@ def test_a_pipeline_and_a_function_are_taken_too(people):
     assert by_hand.tensor.numpy() == pytest.approx(numbers.iloc[[0]].to_numpy() / 10, rel=1e-6)
 
 
-def test_integrated_gradients_of_a_linear_model_are_in_the_units_people_know(people):
-    """w (x - x') with the weights of the columns themselves, after the scaling is undone."""
+def test_integrated_gradients_of_a_linear_model_are_in_the_columns_units(people):
+    """The values are w (x - x') with the weights of the unscaled columns."""
     numbers = people[["age", "income"]].astype(float)
     scaler = StandardScaler().fit(numbers)
     weights = torch.tensor([0.7, -2.0], dtype=torch.float64)
@@ -101,28 +101,28 @@ def test_integrated_gradients_of_a_linear_model_are_in_the_units_people_know(peo
     assert list(result.by_feature()) == ["age", "income"]
 
 
-def test_the_typical_row_has_medians_and_the_most_frequent(people, encoder):
+def test_the_typical_row_has_medians_and_most_frequent_values(people, encoder):
     typical = read_table(people.iloc[0], people, transform=encoder).typical()
     assert typical["age"].iloc[0] == people["age"].quantile(0.5, interpolation="lower")
     assert typical.dtypes.to_dict() == people.dtypes.to_dict()
     assert typical["job"].iloc[0] == people["job"].mode()[0]
 
 
-def test_a_constant_column_is_said(people):
+def test_a_constant_column_is_noted(people):
     people["age"] = 30
     result = read_table(people[["age", "income"]].iloc[0], people[["age", "income"]])
     assert any("Constant in the background: age" in note for note in result.notes)
 
 
-def test_a_category_that_no_row_has_is_counted_to_its_column(people, encoder):
+def test_a_category_that_no_row_has_belongs_to_its_column(people, encoder):
     some = people[people["job"] != "pilot"]
     result = read_table(some.iloc[0], some, transform=encoder)
     assert result.columns.of.tolist() == [0, 1, 2, 2, 2, 3, 3]
     assert result.notes == ()
 
 
-def test_numbers_that_never_move_and_have_no_names_are_left_out(people, encoder):
-    """Of a function, nothing tells whether "pilot" belongs to the job or to the column behind it."""
+def test_constant_numbers_without_names_belong_to_no_column(people, encoder):
+    """For a function, nothing shows whether the constant "pilot" belongs to "job" or to the next column."""
     some = people[people["job"] != "pilot"]
     result = read_table(some.iloc[0], some, transform=lambda rows: encoder.transform(rows))
     assert result.columns.of.tolist() == [0, 1, 2, 2, -1, 3, 3]
@@ -140,7 +140,7 @@ def test_categories_that_come_late_in_a_sorted_background_are_found():
     assert read_table(numbers.iloc[0], numbers, transform=bins.fit(numbers)).columns.of.tolist() == [0] * 4 + [1] * 4
 
 
-def test_one_row_alone_tells_of_numbers_but_not_of_words(people, encoder):
+def test_one_row_is_enough_for_numbers_but_not_for_categories(people, encoder):
     scaler = StandardScaler().fit(people[["age", "income"]])
     assert read_table(people[["age", "income"]].iloc[0], transform=scaler).columns.of.tolist() == [0, 1]
     assert read_table(people.iloc[[0]], transform=encoder).columns.of.tolist() == [
@@ -151,7 +151,7 @@ def test_one_row_alone_tells_of_numbers_but_not_of_words(people, encoder):
         2,
         3,
         3,
-    ]  # by their names
+    ]  # by the names of the encoder's outputs
     for columns in (["job", "owns"], ["age", "job", "owns"]):
         hot = make_column_transformer((OneHotEncoder(), ["job", "owns"]), remainder="passthrough").fit(people[columns])
         with pytest.raises(ValueError, match="one row is not enough to find the column"):
@@ -162,15 +162,15 @@ def test_a_table_of_many_columns_is_read_in_few_calls_and_blocks(monkeypatch):
     wide = pd.DataFrame(np.random.default_rng(0).random((300, 400)), columns=[f"c{k}" for k in range(400)])
     requested = []
 
-    def turned(rows):
+    def reordered(rows):
         requested.append(len(rows))
         return wide.columns.size * rows.to_numpy()[:, ::-1]
 
-    assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
-    assert sum(requested) < 50_000  # each column changed in each row would be 120,000
+    assert read_table(wide.iloc[0], wide, transform=reordered).columns.of.tolist() == list(range(400))[::-1]
+    assert sum(requested) < 50_000  # changing each column in each row would take 120,000
     whole = len(requested)
     monkeypatch.setattr("saliency_widgets.inputs.tracing._CELLS", 40_000)
-    assert read_table(wide.iloc[0], wide, transform=turned).columns.of.tolist() == list(range(400))[::-1]
+    assert read_table(wide.iloc[0], wide, transform=reordered).columns.of.tolist() == list(range(400))[::-1]
     assert len(requested) - whole > 2 * whole
 
 
@@ -201,7 +201,7 @@ def test_rare_interactions_of_columns_are_refused(transform):
             read_table(rows.iloc[[position]], rows, transform=transform)
 
 
-def test_every_number_that_varies_is_somebodys():
+def test_every_number_that_varies_belongs_to_a_column():
     generator = np.random.default_rng(1)
     rows = pd.DataFrame({"age": generator.normal(size=400), "zip": generator.permutation(400), "k": 1.0})
 
@@ -213,7 +213,7 @@ def test_every_number_that_varies_is_somebodys():
     assert any("1 of the 402 numbers" in note for note in result.notes)
 
 
-def test_names_of_numbers_are_not_trusted_where_they_mean_something_else():
+def test_output_names_that_may_mean_another_column_are_not_used():
     codes = np.column_stack([np.random.default_rng(k).integers(0, 4, 1000) for k in range(3)])
     encoder = OneHotEncoder(sparse_output=False).fit(codes)
     seen = codes[(codes != 3).all(1)][:100]
@@ -227,7 +227,7 @@ def test_names_of_numbers_are_not_trusted_where_they_mean_something_else():
 
 
 class Picks(TransformerMixin, BaseEstimator):
-    """A transformer of somebody's that reads columns by name and remembers nothing."""
+    """A custom transformer that reads columns by name and stores nothing in ``fit``."""
 
     def fit(self, X, y=None):  # noqa: N803
         return self
@@ -236,7 +236,7 @@ class Picks(TransformerMixin, BaseEstimator):
         return X[["income", "age"]].to_numpy()
 
 
-def test_transformers_that_know_no_names_get_the_columns(people):
+def test_transformers_that_store_no_names_get_named_columns(people):
     numbers = people[["age", "income"]]
     for transform in (Picks().fit(numbers), make_pipeline(Picks(), StandardScaler()).fit(numbers)):
         assert read_table(numbers.iloc[0], numbers, transform=transform).columns.of.tolist() == [1, 0]
@@ -244,7 +244,7 @@ def test_transformers_that_know_no_names_get_the_columns(people):
     assert read_table(numbers.iloc[0], numbers, transform=named).columns.of.tolist() == [0, 1]
 
 
-def test_categories_that_are_numbers_keep_to_values_that_there_are():
+def test_medians_of_numeric_categories_are_existing_values():
     rows = pd.DataFrame({"pclass": [1, 1, 3, 3], "x": [0.1, 0.2, 0.3, 0.4]})
     for unknown in ("error", "ignore"):
         hot = OneHotEncoder(handle_unknown=unknown)
@@ -254,7 +254,7 @@ def test_categories_that_are_numbers_keep_to_values_that_there_are():
         assert result.columns.of.tolist() == [0, 0, 1]
 
 
-def test_columns_keep_their_own_types():
+def test_columns_keep_their_types():
     when = pd.date_range("2020-01-01", periods=9)
     rows = pd.DataFrame({"city": pd.Categorical(list("abcabcabc")), "day": when, "flag": [True, False, True] * 3})
 
@@ -278,7 +278,7 @@ def test_columns_keep_their_own_types():
         result.with_values({"day": "soon"})
 
 
-def test_a_whole_number_may_become_another():
+def test_an_integer_may_be_changed_to_any_number():
     table = read_table(pd.DataFrame({"n": np.array([3], np.uint8)}))
     for value in (7, 300, -1, 2.5, np.float32(0.25), 2**63):
         assert table.with_values({"n": value}).tensor.tolist() == [[float(value)]]
@@ -286,7 +286,7 @@ def test_a_whole_number_may_become_another():
         table.with_values({"n": 10**400})
 
 
-def test_an_undone_value_is_of_its_own_type_again():
+def test_undoing_an_edit_restores_the_columns_type():
     rows = pd.DataFrame({"zip": np.array([101, 102, 103], np.int16), "flag": [True, False, True]})
     table = read_table(rows.iloc[[0]], rows)
     edited = table.with_values({"zip": 101.5})
@@ -314,13 +314,13 @@ def test_a_row_without_types_takes_those_of_the_background():
         )
 
 
-def test_a_transform_that_gives_another_number_of_numbers_is_refused():
+def test_a_transform_whose_result_varies_in_size_is_refused():
     rows = pd.DataFrame({"job": ["baker", "judge", "pilot"], "n": [1.0, 2.0, 3.0]})
     with pytest.raises(ValueError, match="it returns 4 numbers per row for background, but 2 for the inputs"):
         read_table(rows.iloc[[0]], rows, transform=lambda table: pd.get_dummies(table).to_numpy(float))
 
 
-def test_names_may_come_from_either_side(people):
+def test_column_names_may_come_from_the_row_or_the_background(people):
     numbers = people[["age", "income"]].astype(float)
     assert read_table(numbers.iloc[0].to_numpy(), numbers).names == ["age", "income"]
     plain = pd.DataFrame(numbers.to_numpy())
@@ -333,7 +333,7 @@ def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         (lambda p: {"row": p.iloc[0], "background": p}, ValueError, "'job' holds .*transform="),
         (lambda p: {"background": p[["age"]]}, ValueError, "the same columns as the inputs, got rows without income"),
@@ -360,17 +360,17 @@ def _changed(frame: pd.DataFrame, **columns) -> pd.DataFrame:
         (lambda p: {"transform": lambda rows: rows.to_numpy() * np.nan}, ValueError, "NaN"),
     ],
 )
-def test_what_does_not_fit_is_said(people, change, error, said):
+def test_invalid_rows_backgrounds_and_transforms_are_refused(people, change, error, message):
     numbers = people[["age", "income"]]
     arguments = {"row": numbers.iloc[0], "background": numbers} | change(people)
     if set(arguments["row"].columns if isinstance(arguments["row"], pd.DataFrame) else []) == set(people):
         arguments["background"] = people
     value = arguments["background"]
-    if isinstance(value, pd.DataFrame) and "job" in value and "holds" not in said:
+    if isinstance(value, pd.DataFrame) and "job" in value and "holds" not in message:
         arguments["background"] = value.drop(columns=["job", "owns"])
     if isinstance(arguments["row"], np.ndarray):
         arguments["background"] = None
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         read_table(arguments.pop("row"), arguments.pop("background"), **arguments)
 
 
@@ -381,7 +381,7 @@ def test_a_transform_that_mixes_columns_is_refused(people):
         read_table(numbers.iloc[0], numbers, transform=mixing)
 
 
-# ---- rows and transforms of which one has names
+# ---- rows or transforms without column names
 
 
 FITTED = ["age", "height", "weight"]
@@ -407,8 +407,8 @@ def transforms(bodies):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("which", ["scaler", "its bound method", "ColumnTransformer", "pipeline"])
-def test_rows_without_names_behind_a_transform_fitted_with_names(bodies, which):
-    """w (x - mean) / std, by the names that the transform was fitted with."""
+def test_rows_without_names_and_a_transform_fitted_with_names(bodies, which):
+    """The values are w (x - mean) / std, under the names that the transform was fitted with."""
     transform = transforms(bodies)[which]
     row = bodies.iloc[3].to_numpy().copy()
     expected = WEIGHTS.numpy() * (row - bodies.mean().to_numpy()) / bodies.std(ddof=0).to_numpy()
@@ -425,24 +425,24 @@ def test_rows_without_names_behind_a_transform_fitted_with_names(bodies, which):
 
 
 @pytest.mark.filterwarnings("error")
-def test_columns_go_to_the_transform_by_name(bodies):
+def test_columns_are_passed_to_the_transform_by_name(bodies):
     row = bodies.iloc[[3]]
     for name, transform in transforms(bodies).items():
         expected = read_table(row, transform=transform).tensor
-        turned = row[["weight", "age", "height"]]
-        result = read_table(turned, bodies, transform=transform)
+        reordered = row[["weight", "age", "height"]]
+        result = read_table(reordered, bodies, transform=transform)
         assert torch.equal(result.tensor, expected), name
         assert result.columns.of.tolist() == [1, 2, 0]
-        more = read_table(turned.assign(shoe=43.0), transform=transform)
+        more = read_table(reordered.assign(shoe=43.0), transform=transform)
         assert torch.equal(more.tensor, expected)
         assert more.columns.of.tolist() == [1, 2, 0]
         assert any("Not used by the transform" in note and "shoe" in note for note in more.notes)
-        called = read_table(turned.to_numpy(), feature_names=list(turned), transform=transform)
+        called = read_table(reordered.to_numpy(), feature_names=list(reordered), transform=transform)
         assert torch.equal(called.tensor, expected)
 
 
 @pytest.mark.filterwarnings("error")
-def test_names_for_people_stand_for_the_transforms_own_by_position(bodies):
+def test_feature_names_replace_the_transforms_names_by_position(bodies):
     scaler = StandardScaler().fit(bodies)
     names = ["Age in years", "height", "kg"]
     result = read_table(bodies.iloc[3].to_numpy(), bodies.to_numpy(), feature_names=names, transform=scaler)
@@ -452,14 +452,14 @@ def test_names_for_people_stand_for_the_transforms_own_by_position(bodies):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("bound", [False, True])
-def test_rows_with_names_behind_a_transform_fitted_without(bodies, bound):
+def test_rows_with_names_and_a_transform_fitted_without_names(bodies, bound):
     scaler = StandardScaler().fit(bodies.to_numpy())
     result = read_table(bodies.iloc[3], bodies, transform=scaler.transform if bound else scaler)
     assert result.tensor.numpy() == pytest.approx(scaler.transform(bodies.iloc[[3]].to_numpy()))
     assert result.names == FITTED
 
 
-def test_words_in_a_row_without_names(people, encoder):
+def test_strings_in_a_row_without_names(people, encoder):
     row = people.iloc[3]
     for value in (row.to_list(), row.to_numpy(), [row.to_list()]):
         result = read_table(value, people, transform=encoder)
@@ -476,13 +476,13 @@ def test_words_in_a_row_without_names(people, encoder):
         (lambda b: b.iloc[0].to_numpy(), ["kg", "age", "height"], "named kg, age, height, in a different order"),
     ],
 )
-def test_other_columns_than_the_transforms_are_said(bodies, value, names, message):
+def test_columns_that_differ_from_the_transforms_are_refused(bodies, value, names, message):
     for transform in transforms(bodies).values():
         with pytest.raises(ValueError, match=f"^inputs: .*{message}"):
             read_table(value(bodies), feature_names=names, transform=transform)
 
 
-def test_another_number_of_columns_than_an_unnamed_transform_has_is_said(bodies):
+def test_a_wrong_number_of_columns_for_a_transform_without_names_is_refused(bodies):
     scaler = StandardScaler().fit(bodies.to_numpy())
     with pytest.raises(ValueError, match=r"^inputs: the transform was fitted on 3 columns, but these rows have 2"):
         read_table(bodies[["age", "weight"]].iloc[0], transform=scaler)
@@ -495,8 +495,8 @@ def test_a_pipeline_with_its_predictor_is_refused_for_rows_without_names_too(bod
 
 
 @pytest.mark.parametrize("transform", [None, "by position"])
-def test_columns_go_in_the_backgrounds_order_where_nothing_else_tells_it(transform):
-    """Names in another order than the training data's: the model knows that order and no names."""
+def test_columns_are_reordered_to_match_the_background(transform):
+    """The model needs the order of its training data, which the background has, and knows no names."""
     generator = np.random.default_rng(0)
     background = pd.DataFrame(generator.normal(size=(20, 3)) * [1, 10, 100], columns=list("abc"))
     scaler = None if transform is None else StandardScaler().fit(background.to_numpy())
@@ -511,7 +511,7 @@ def test_columns_go_in_the_backgrounds_order_where_nothing_else_tells_it(transfo
 
 
 def tagged(*tags):
-    """A column of numbers, and one of several words a row."""
+    """Return a table with a column of numbers and a column with several words per row."""
     return pd.DataFrame({"a": np.linspace(0.0, 1.0, len(tags)), "tags": pd.Series(tags, dtype=object)})
 
 
@@ -520,7 +520,7 @@ def count_tags(frame):
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_a_column_of_lists_is_refused_by_its_name_and_one_of_tuples_is_taken(background):
+def test_a_column_of_lists_is_refused_by_name_and_one_of_tuples_is_accepted(background):
     lists, tuples = (tagged(kind("xy"), kind("y")) for kind in (list, tuple))
     with pytest.raises(ValueError, match=r"^(inputs|background): 'tags' holds .*'list'.*df\['tags'\]\.map\(tuple\)"):
         read_table(tuples if background else lists, lists if background else None, transform=count_tags)
@@ -537,13 +537,13 @@ def test_a_column_of_lists_is_refused_by_its_name_and_one_of_tuples_is_taken(bac
         (np.ones(2), pd.DataFrame([[1.0, 2.0]], columns=pd.Index([["a"], "b"], dtype=object))),
     ],
 )
-def test_names_that_are_lists_are_refused(rows, background):
+def test_column_names_that_are_lists_are_refused(rows, background):
     with pytest.raises(TypeError, match=r"^(inputs|background): expected strings or numbers as column names"):
         read_table(rows, background)
 
 
 @pytest.mark.parametrize(("shape", "net"), [((2,), torch.nn.Linear(2, 1)), ((3, 8, 8), torch.nn.Conv2d(3, 1, 8))])
-def test_masked_values_are_refused_and_a_mask_of_none_is_none(shape, net):
+def test_masked_arrays_are_refused_unless_nothing_is_masked(shape, net):
     value = np.ma.masked_array(np.ones(shape, np.float32), np.zeros(shape, bool))
     model = torch.nn.Sequential(net, torch.nn.Flatten())
     sw.attribute(model, value, method="gradient")

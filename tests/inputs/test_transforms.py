@@ -1,4 +1,4 @@
-"""The caller's own transform: what the model sees, and the image of it recovered from two probes."""
+"""Transform functions: the tensor that the model gets, and the displayed image, which is recovered from two probes."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def cropped(image):
     return image.crop((5, 3, 29, 27))
 
 
-# Each with the image that the model really sees, before its numbers are scaled.
+# Transforms, each with the image that the model sees, before the pixels are scaled.
 STYLES = {
     "scaled": (to_tensor, lambda p: p),
     "normalized": (lambda p: (to_tensor(p) - MEAN) / STD, lambda p: p),
@@ -66,7 +66,7 @@ def test_the_image_on_screen_is_what_the_model_sees(style):
 
 
 @each("style", STYLES)
-def test_black_and_white_are_what_the_transform_makes_of_them(style):
+def test_black_and_white_are_the_transformed_uniform_images(style):
     transform, _ = STYLES[style]
     result = prepare(Image.fromarray(IMAGE), transform)
     for color in ("black", "white"):
@@ -129,7 +129,7 @@ def padded(value):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
+def test_padding_is_shown_in_the_color_of_its_value(value):
     result = prepare(Image.fromarray(IMAGE), padded(value))
     inside = result.images[0, 2:, 4:-6]
     assert np.abs(inside.astype(int) - IMAGE).max() <= 1
@@ -139,7 +139,7 @@ def test_padding_is_shown_as_the_color_that_it_is_to_the_model(value):
 
 
 def test_padding_of_each_image_by_its_own_size():
-    """Black pixels are padded like the image they stand for, each in its own way."""
+    """The black and white baselines of an image are padded as the image is."""
 
     def letterbox(array):
         h, w = array.shape[:2]
@@ -157,7 +157,7 @@ def test_padding_of_each_image_by_its_own_size():
         assert far(together.values[i : i + 1], alone.values) < 1e-11
 
 
-# ---- transforms that the probes can't see through
+# ---- transforms that two probes don't identify
 
 
 def standardized(image):
@@ -178,7 +178,7 @@ def stretched(image):
 
 
 @pytest.mark.parametrize("transform", [standardized, careful])
-def test_each_image_by_itself_is_noted_and_shown_stretched(transform):
+def test_normalizing_each_image_separately_is_noted_and_shown_stretched(transform):
     result = prepare(Image.fromarray(IMAGE), transform)
     (note,) = result.notes
     assert "normalize each image separately" in note
@@ -194,12 +194,12 @@ def test_stretching_each_image_is_noted():
 
 
 @each("curve", [torch.square, torch.sqrt, lambda t: t + (6.3 * t).sin(), lambda t: (t - MEAN).exp() * STD])
-def test_a_curve_is_noted_as_not_exact(curve):
+def test_a_nonlinear_transform_is_noted(curve):
     (note,) = prepare(Image.fromarray(IMAGE), lambda p: curve(to_tensor(p))).notes
     assert "not linear in the pixels" in note
 
 
-def test_a_result_that_is_no_image_has_none():
+def test_a_result_that_is_no_image_is_not_displayed():
     result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p).mean((1, 2)))
     assert result.tensor.shape == (1, 3)
     assert result.kind.pixels is None
@@ -213,7 +213,7 @@ def test_a_result_that_is_no_image_has_none():
     "vary", [lambda t, k: t + 0.01 * k, lambda t, k: t[:, :, k % 2 :], lambda t, k: t.flip(-1) if k % 2 else t]
 )
 def test_transforms_that_vary_are_refused(vary):
-    """A jitter, a random crop, a random flip: another result at every call."""
+    """Jitter, a random crop, a random flip: each call gives another result."""
     calls = itertools.count()
     with pytest.raises(
         ValueError, match=r"transform: it returns a different result each time.*deterministic.*validation"
@@ -221,7 +221,7 @@ def test_transforms_that_vary_are_refused(vary):
         prepare(Image.fromarray(IMAGE), lambda p: vary(to_tensor(p), next(calls)))
 
 
-def test_a_transform_that_raises_is_told_with_its_input():
+def test_an_exception_in_a_transform_is_reported_with_its_input():
     def transform(image):
         raise KeyError("pixel_values")
 
@@ -241,12 +241,12 @@ def test_a_transform_must_return_a_tensor(result):
 
 
 @pytest.mark.parametrize("fill", [float("nan"), float("inf")])
-def test_a_transform_that_returns_no_numbers(fill):
+def test_a_transform_that_returns_nan_or_infinity_is_refused(fill):
     with pytest.raises(ValueError, match=r"inputs: .* numbers are NaN or infinite.*check the transform"):
         prepare(Image.fromarray(IMAGE), lambda p: torch.full((3, 4, 4), fill))
 
 
-def test_a_transform_that_returns_nothing():
+def test_a_transform_that_returns_an_empty_tensor_is_refused():
     with pytest.raises(ValueError, match=r"inputs: they are empty"):
         prepare(IMAGE, lambda p: torch.zeros(3, 0, 4))
     with pytest.raises(ValueError, match=r"inputs: they are empty"):
@@ -267,7 +267,7 @@ def test_a_transform_that_works_in_place_gets_copies():
         np.testing.assert_array_equal(result.images[0], IMAGE)
 
 
-def test_a_transform_with_parameters_that_learn_is_cut_off():
+def test_the_result_of_a_transform_with_parameters_is_detached():
     scale = torch.nn.Parameter(torch.tensor(2.0))
     result = prepare(Image.fromarray(IMAGE), lambda p: to_tensor(p) * scale)
     assert not result.tensor.requires_grad
@@ -299,7 +299,7 @@ def as_it_is(image):
     ("mode", "form"),
     [
         *itertools.product(MODES, ["image", "list"]),
-        *((mode, "path") for mode in ("RGBA", "P", "1", "I;16", "LA")),  # the modes that PNG has
+        *((mode, "path") for mode in ("RGBA", "P", "1", "I;16", "LA")),  # the modes that PNG supports
     ],
 )
 def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
@@ -320,7 +320,7 @@ def test_the_transform_gets_the_image_in_its_own_mode(tmp_path, mode, form):
 
 @each("kind", ["I;16", "I"])
 @each(("top", "white"), [(4095, 4095), (4000, 4095), (65535, 65535), (200, 255), (256, 511)])
-def test_deep_grays_have_the_white_of_their_bits(kind, top, white):
+def test_deep_grays_have_the_white_of_their_bit_depth(kind, top, white):
     numbers = np.linspace(0, top, 54).reshape(6, 9).round()
     image = Image.fromarray(numbers.astype(np.uint16 if kind == "I;16" else np.int32))
     assert image.mode == kind
@@ -356,7 +356,7 @@ def test_black_and_white_of_an_image_with_alpha(transform):
 
 
 @pytest.mark.parametrize("mode", ["P", "CMYK", "1"])
-def test_black_and_white_where_the_transform_converts(mode):
+def test_black_and_white_if_the_transform_converts_the_mode(mode):
     result = prepare(MODES[mode], lambda p: (to_tensor(p.convert("RGB")) - MEAN) / STD)
     assert far(result.kind.pixels.black, (-MEAN / STD).expand(3, 40, 60)) < 1e-6
     assert far(result.kind.pixels.white, ((1 - MEAN) / STD).expand(3, 40, 60)) < 1e-6
@@ -364,21 +364,21 @@ def test_black_and_white_where_the_transform_converts(mode):
     assert np.abs(result.images[0].astype(int) - shown).max() <= 1
 
 
-def test_black_and_white_pixels_have_no_gray():
+def test_white_of_a_one_bit_image():
     result = prepare(MODES["1"], as_it_is)
     assert result.notes == ()
     assert torch.equal(result.kind.pixels.white, torch.ones(1, 40, 60))
 
 
-def test_a_transform_of_another_mode_is_told_to_convert():
+def test_a_failure_due_to_the_mode_is_reported_with_the_conversion():
     def rgb_only(image):
-        return (to_tensor(image) - MEAN) / STD  # as Normalize: 4 channels don't fit 3 means
+        return (to_tensor(image) - MEAN) / STD  # like Normalize, fails for 4 channels and 3 means
 
     with pytest.raises(ValueError, match=r"transform: it raised .* RGBA image .*for example image\.convert\('RGB'\)"):
         prepare(RGBA, rgb_only)
 
 
-def test_the_score_is_that_of_the_callers_own_transform():
+def test_the_score_is_computed_with_the_callers_transform():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(40 * 60, 3))
 

@@ -1,4 +1,4 @@
-"""What a model returns: classes or numbers, as people choose targets in it and read predictions."""
+"""Classification and regression: targets, labels and predictions."""
 
 import pytest
 import torch
@@ -48,11 +48,11 @@ def test_classes_are_shown_by_probability_and_numbers_in_order():
         (Classification("logit", ("x", "y, z")), ("y, z", "custom target", "output[1, 2]")),
     ],
 )
-def test_targets_have_names(task, labels):
+def test_labels_of_targets(task, labels):
     assert (task.label(1), task.label(lambda out: out), task.label((1, 2))) == labels
 
 
-def test_the_default_is_the_likeliest_class_or_the_only_number():
+def test_the_default_target_is_the_likeliest_class_or_the_only_number():
     scores = torch.stack([LOGITS, -LOGITS])
     assert Classification("logit").default(scores).tolist() == [1, 0]
     assert Regression("value").default(scores[:, :1]).tolist() == [0, 0]
@@ -61,7 +61,7 @@ def test_the_default_is_the_likeliest_class_or_the_only_number():
 
 
 @pytest.mark.parametrize("z", [-1.5, 1.5])
-def test_one_number_stands_for_two_named_classes(z):
+def test_a_single_output_stands_for_two_named_classes(z):
     scores = torch.tensor([[z]])
     for kind, scale in ((Classification, "logit"), (Regression, "value")):
         task = kind(scale, ("no", "yes"), binary=True, outputs=1)
@@ -73,7 +73,7 @@ def test_one_number_stands_for_two_named_classes(z):
     assert not Classification("logit", ("no", "yes"), binary=True, outputs=2).paired
 
 
-def test_a_problem_tells_its_task():
+def test_the_task_of_a_problem():
     model = torch.nn.Linear(4, 3).double()
     problem = Problem(model, torch.rand(1, 4).double(), class_names=["a", "b", "c"])
     assert problem.task().outputs is None, "before the model was run"

@@ -35,7 +35,7 @@ looks = st.fixed_dictionaries(
 
 
 @given(scenes, looks)
-def test_no_opacity_gives_the_image_back(scene, look):
+def test_zero_opacity_gives_the_image(scene, look):
     image, q = scene
     np.testing.assert_array_equal(blend(image, q, lut=lut("hot"), **{**look, "opacity": 0.0}), image)
 
@@ -69,7 +69,7 @@ def test_more_opacity_is_never_closer_to_the_image(scene, look):
 
 
 @given(scenes, looks)
-def test_below_the_threshold_is_the_image(scene, look):
+def test_pixels_below_the_threshold_show_the_image(scene, look):
     image, q = scene
     limits = render.clip_limits(q.codes, q.signed, look["clip"])
     weak = render.magnitude(strength(q.codes, q.signed, limits), q.signed) < look["threshold"]
@@ -78,7 +78,7 @@ def test_below_the_threshold_is_the_image(scene, look):
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_a_map_of_zeros_leaves_the_image_where_value_rules(signed):
+def test_a_map_of_zeros_leaves_the_image_unchanged_if_blended_by_value(signed):
     image, _ = scene(3, signed)
     zeros = quantize(np.zeros(image.shape[:2]), signed=signed)
     np.testing.assert_array_equal(blend(image, zeros, lut=lut("bwr"), **LOOK), image)
@@ -91,7 +91,7 @@ def test_scaling_the_map_changes_nothing():
     np.testing.assert_array_equal(*(blend(image, q, lut=lut("bwr"), **LOOK) for q in (one, other)))
 
 
-def test_the_formula_by_hand():
+def test_two_pixels_computed_by_hand():
     image = np.array([[[100, 0, 255], [10, 20, 30]]], np.uint8)
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     q = quantize([[0.5, 1.0]], signed=False)  # codes 32767 and 65534, t = 0.5 and 1
@@ -126,7 +126,7 @@ def test_clip_limits_are_those_of_the_map_not_of_its_enlargement():
         ({"image": np.zeros((9, 11, 3))}, "image"),
     ],
 )
-def test_wrong_arguments_are_named(change, message):
+def test_errors_name_the_invalid_argument(change, message):
     image, q = scene(5, False)
     arguments = {"image": image, "lut": lut("hot"), **LOOK, **change}
     with pytest.raises(ValueError, match=message):
@@ -147,7 +147,7 @@ def test_the_file_holds_the_overlay_at_an_integer_scale(scene, look):
     np.testing.assert_array_equal(shown, overlay.repeat(30, axis=0).repeat(30, axis=1))
 
 
-def test_the_file_is_large_enough_to_see_and_refuses_no_scale(tmp_path):
+def test_the_file_is_at_least_480_pixels_wide_and_a_scale_of_zero_is_an_error(tmp_path):
     image, q = scene(6, True)
     render.overlay_png(tmp_path / "map.png", image, q, lut=lut("bwr"), **LOOK)
     assert Image.open(tmp_path / "map.png").width >= 480

@@ -48,7 +48,7 @@ def test_percentiles_out_of_order_or_range_are_refused(clip):
         clip_limits(np.zeros(4, np.uint16), False, clip)
 
 
-def test_no_pixels_have_no_percentile():
+def test_limits_need_at_least_one_pixel():
     with pytest.raises(ValueError, match="at least one pixel"):
         clip_limits(np.zeros(0, np.uint16), False, (0, 99))
 
@@ -83,6 +83,6 @@ def test_strength_is_linear_between_its_limits():
     assert strength(codes, True, (100, 200)).tolist() == [0, 0, 0.25, 0.5, 0.5, 0.5, 0.75, 1]
 
 
-def test_limits_that_meet_leave_full_strength_above_them():
+def test_values_above_equal_limits_have_full_strength():
     assert strength([6, 7, 8], False, (7, 7)).tolist() == [0, 0, 1]
     assert strength(ZERO + np.array([-8, -7, 0, 7, 8]), True, (7, 7)).tolist() == [0, 0.5, 0.5, 0.5, 1]

@@ -1,4 +1,4 @@
-"""Codes packed for storing: they come back exactly."""
+"""Packing of codes for storage: it is lossless."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from saliency_widgets.render import pack_codes, unpack_codes
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from([1, 40, 65535]))
-def test_codes_come_back_exactly(height, width, seed, high):
+def test_packing_is_lossless(height, width, seed, high):
     codes = np.random.default_rng(seed).integers(0, high, (height, width)).astype(np.uint16)
-    how, packed = pack_codes(codes)
+    packing, packed = pack_codes(codes)
     assert len(packed) == codes.nbytes
-    assert np.array_equal(unpack_codes(how, packed, codes.shape), codes)
+    assert np.array_equal(unpack_codes(packing, packed, codes.shape), codes)
 
 
 def test_a_smooth_map_is_packed_by_its_steps_and_a_noisy_one_is_not():
@@ -26,6 +26,6 @@ def test_a_smooth_map_is_packed_by_its_steps_and_a_noisy_one_is_not():
     assert np.array_equal(unpack_codes(*pack_codes(smooth), smooth.shape), smooth)
 
 
-def test_another_way_of_packing_is_an_error():
+def test_an_unknown_packing_is_an_error():
     with pytest.raises(ValueError, match="packing: expected 'planes' or 'steps', got 'raw'"):
         unpack_codes("raw", b"12", (1, 1))

@@ -44,19 +44,19 @@ def test_zero_is_exact_in_a_signed_map(values):
 
 
 @given(maps())
-def test_order_is_kept(values):
+def test_order_is_preserved(values):
     codes = quantize(values, signed=True).codes.ravel().astype(int)
     assert (np.diff(codes[np.argsort(values.ravel(), kind="stable")]) >= 0).all()
 
 
 @given(maps())
-def test_a_second_round_changes_nothing(values):
+def test_quantizing_again_changes_nothing(values):
     q = quantize(values, signed=True)
     again = quantize(dequantize(q), signed=True)
     np.testing.assert_array_equal(again.codes, q.codes)
 
 
-def test_the_ends_have_the_end_codes():
+def test_the_ends_of_the_range_have_the_extreme_codes():
     assert quantize([[0, 1, 2]], signed=False).codes.tolist() == [[0, ZERO, LEVELS]]
     assert quantize([[-2, 0, 2]], signed=True).codes.tolist() == [[0, ZERO, LEVELS]]
 
@@ -77,25 +77,25 @@ def test_shares_add_up_to_one(values):
     assert shares(q).sum() == pytest.approx(1 if q.high > 0 else 0)
 
 
-def test_shares_are_of_the_magnitude():
+def test_shares_are_those_of_the_magnitudes():
     np.testing.assert_allclose(shares(quantize([[-3.0, 1.0]], signed=True)), [[0.75, 0.25]], atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused_with_its_place(bad):
+def test_the_error_of_a_value_that_is_not_finite_names_row_and_column(bad):
     values = np.ones((3, 4))
     values[2, 1] = bad
     with pytest.raises(ValueError, match="row 2, column 1"):
         quantize(values, signed=True)
 
 
-def test_a_negative_unsigned_map_is_told_the_way_out():
+def test_the_error_of_a_negative_unsigned_map_suggests_signed():
     with pytest.raises(ValueError, match="signed=True"):
         quantize([[1.0, -1.0]], signed=False)
 
 
 @each("shape", [(3,), (3, 4, 5), (1, 1, 4, 4), (0, 4)])
-def test_only_one_map_at_a_time(shape):
+def test_arrays_that_are_not_one_map_are_refused(shape):
     with pytest.raises(ValueError, match="shape"):
         quantize(np.zeros(shape), signed=False)
 

@@ -1,4 +1,4 @@
-"""Color tables, the color bar, numbers as text, and the statement of the display settings."""
+"""Color tables, the color bar, numbers as text, and the declarations of the display settings."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from saliency_widgets.render import LEVELS, ZERO, Quantized, bar_colors, bar_end
 
 
 @each("name", [*render.SEQUENTIAL, *render.DIVERGING])
-def test_every_offered_color_map_is_a_table_that_nobody_can_change(name):
+def test_every_color_map_is_a_read_only_table(name):
     table = render.lut(name)
     assert table.shape == (256, 3)
     assert table.dtype == np.uint8
@@ -23,7 +23,7 @@ def test_every_offered_color_map_is_a_table_that_nobody_can_change(name):
         table[0] = 0
 
 
-def test_known_colors():
+def test_colors_at_the_ends_of_color_maps():
     assert render.lut("gray")[[0, 128, 255]].tolist() == [[0] * 3, [128] * 3, [255] * 3]
     assert render.lut("bwr")[0].tolist() == [0, 0, 255]
     assert render.lut("bwr")[255].tolist() == [255, 0, 0]
@@ -35,7 +35,7 @@ def test_sequential_maps_grow_lighter(name):
     assert (np.diff(np.convolve(lightness, np.ones(8) / 8, "valid")) > -0.1).all()
 
 
-def test_a_misspelt_color_map_is_told_what_was_meant():
+def test_the_error_of_a_misspelled_color_map_suggests_the_right_one():
     with pytest.raises(ValueError, match="viridis"):
         render.lut("virids")
 
@@ -60,12 +60,12 @@ limits = st.tuples(st.integers(0, ZERO), st.integers(0, ZERO)).map(lambda pair: 
 def test_the_bar_runs_from_the_weakest_to_the_strongest_color(limits, signed):
     table = render.lut("coolwarm" if signed else "inferno")
     row = bar_colors(signed, limits, lut=table)
-    if min(limits) < ZERO or not signed:  # above the highest magnitude there is nothing
+    if min(limits) < ZERO or not signed:  # otherwise no value lies above the limits
         np.testing.assert_array_equal(row[[0, -1], :3], table[[0, 255]])
     assert (row[:, 3] == 255).all()
 
 
-def test_the_bar_is_open_where_the_threshold_hides_the_map():
+def test_the_bar_is_transparent_below_the_threshold():
     row = bar_colors(False, (0, LEVELS), lut=render.lut("hot"), threshold=0.5, width=101)
     assert (row[:50, 3] == 0).all()
     assert (row[50:, 3] == 255).all()
@@ -74,7 +74,7 @@ def test_the_bar_is_open_where_the_threshold_hides_the_map():
 
 
 @given(limits, st.floats(1e-6, 1e6), st.booleans(), st.sampled_from([3, 5]))
-def test_labels_are_evenly_spaced_and_say_the_values_at_the_limits(limits, high, signed, count):
+def test_labels_are_evenly_spaced_from_limit_to_limit(limits, high, signed, count):
     q = Quantized(np.zeros((1, 1), np.uint16), -high if signed else 0.0, high, signed)
     ticks = bar_ticks(q, limits, count)
     start, end = (q.low + c / LEVELS * (q.high - q.low) for c in bar_ends(signed, limits))

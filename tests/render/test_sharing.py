@@ -1,4 +1,4 @@
-"""One scale for several maps: known by sorting; and differences."""
+"""A common color scale for several maps, compared with sorted values, and differences of maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def maps(*scales: float, signed: bool = False, size: tuple[int, int] = (6, 7)) -
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_one_map_alone_has_the_limits_of_its_own_percentiles(signed):
+def test_the_limits_of_one_map_are_those_of_its_own_percentiles(signed):
     (one,) = maps(3.0, signed=signed)
     for clip in ((0, 99), (5, 50), (0, 100)):
         ends = render.shared_ends([one], clip)
@@ -56,7 +56,7 @@ def test_a_difference_is_the_difference_of_the_values():
     assert not render.dequantize(render.difference(a, a)).any()
 
 
-def test_what_does_not_fit_is_said():
+def test_incompatible_maps_are_errors():
     a, b = maps(1.0), maps(1.0, size=(3, 3))
     with pytest.raises(ValueError, match="6 x 7 and the other 3 x 3"):
         render.difference(a[0], b[0])

@@ -1,4 +1,4 @@
-"""Models whose backward pass is special: the map of the plain model, or the true cause why there is none."""
+"""Models with an unusual backward pass: the map is that of the plain model, or an error names the actual cause."""
 
 import copy
 import threading
@@ -74,7 +74,7 @@ def test_a_reentrant_checkpoint_changes_no_bit(how, method):
     assert torch.equal(*results)
 
 
-def test_it_is_what_backward_by_hand_gives():
+def test_the_gradient_through_a_reentrant_checkpoint_equals_that_of_backward():
     leaf = X.clone().requires_grad_(True)
     Blocks(reentrant)(leaf)[:, 1].sum().backward()
     assert far(sw.attribute(Blocks(reentrant), X, target=1, method="gradient").values, leaf.grad) < 1e-12
@@ -82,7 +82,7 @@ def test_it_is_what_backward_by_hand_gives():
 
 @each("layer", [None, "first", "first.0", "second"])
 @each("how", CHECKPOINTED, ids=lambda how: how.__name__)
-def test_layers_inside_a_reentrant_checkpoint_are_seen(how, layer):
+def test_layers_inside_a_reentrant_checkpoint_can_be_explained(how, layer):
     result, expected = (
         sw.attribute(Blocks(run), X, target=1, method="grad_cam", layer=layer) for run in (how, plainly)
     )
@@ -96,12 +96,12 @@ def test_dropout_inside_a_reentrant_checkpoint_is_drawn_once():
     assert torch.equal(*(sw.attribute(model, X, target=1, method="gradient").values for model in (first, second)))
 
 
-def test_the_checkup_finds_nothing_in_a_checkpoint():
+def test_the_check_up_reports_nothing_for_a_checkpoint():
     assert list(sw.checkup(Blocks(reentrant), X)) == []
 
 
-class Asks(nn.Module):
-    """Waits inside its forward until another thread has used a checkpoint."""
+class UsesAnotherThread(nn.Module):
+    """In its forward, lets another thread use a checkpoint and waits for it."""
 
     def __init__(self):
         super().__init__()
@@ -123,9 +123,9 @@ class Asks(nn.Module):
 SEEN: list[str] = []
 
 
-def test_other_threads_checkpoint_as_ever_and_torch_is_as_it_was():
+def test_checkpoints_of_other_threads_are_not_affected_and_torch_is_restored():
     SEEN.clear()
-    sw.attribute(Asks(), rows(), target=0, method="gradient")
+    sw.attribute(UsesAnotherThread(), rows(), target=0, method="gradient")
     assert set(SEEN) == {"CheckpointFunctionBackward"}
     assert "apply" not in vars(CheckpointFunction)
     with pytest.raises(ValueError, match="layer"):
@@ -133,11 +133,11 @@ def test_other_threads_checkpoint_as_ever_and_torch_is_as_it_was():
     assert "apply" not in vars(CheckpointFunction)
 
 
-# ---- what needs .backward(), weights with gradients, or gradients on
+# ---- code that needs .backward(), gradients of weights, or gradients to be enabled
 
 
 class AccumulatingCheckpoint(torch.autograd.Function):
-    """As other libraries have it: runs again inside its backward, and takes ``.backward()`` only."""
+    """A checkpoint as in other libraries: runs again in its backward, and only allows ``.backward()``."""
 
     @staticmethod
     def forward(ctx, run, x):
@@ -158,7 +158,7 @@ class AccumulatingCheckpoint(torch.autograd.Function):
 
 
 class ParameterCheckpoint(torch.autograd.Function):
-    """The other common form: asks autograd for the gradients of its parameters too, which must need one."""
+    """Another common checkpoint: also computes the gradients of its parameters, which must require them."""
 
     @staticmethod
     def forward(ctx, run, x, *weights):
@@ -186,7 +186,7 @@ def with_parameters(self, x):
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
 @each("how", [accumulating, with_parameters], ids=lambda how: how.__name__)
-def test_checkpoints_of_other_libraries(how, method):
+def test_checkpoints_of_other_libraries_give_the_plain_models_map(how, method):
     model = Blocks(how)
     result, expected = (sw.attribute(one, X, target=1, method=method) for one in (model, Blocks(plainly)))
     assert result.layer == expected.layer
@@ -195,7 +195,7 @@ def test_checkpoints_of_other_libraries(how, method):
 
 
 class Differentiates(nn.Module):
-    """Its forward asks autograd for gradients: of the inputs, of the weights, or by ``.backward()``."""
+    """Computes gradients in forward: of the inputs, of the weights, or by ``.backward()``."""
 
     def __init__(self, how):
         super().__init__()
@@ -206,7 +206,7 @@ class Differentiates(nn.Module):
         if self.how == "inputs":  # a force is the gradient of an energy
             energy = self.net(x).pow(2).sum()
             return torch.autograd.grad(energy, x, create_graph=True)[0]
-        if self.how == "weights":  # one step of learning inside
+        if self.how == "weights":  # one optimization step
             loss = self.net(x).pow(2).sum()
             steps = torch.autograd.grad(loss, list(self.net.parameters()), create_graph=True)
             named = zip(self.net.named_parameters(), steps, strict=True)
@@ -216,14 +216,14 @@ class Differentiates(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["inputs", "weights", "backward"])
-def test_a_forward_that_differentiates(how):
+def test_a_forward_that_computes_gradients_is_differentiated(how):
     model, x = Differentiates(how), rows(0, 1, 4)
     leaf = x.clone().requires_grad_(True)
     (expected,) = torch.autograd.grad(copy.deepcopy(model)(leaf)[:, 1].sum(), leaf)
     assert far(sw.attribute(model, x, target=1, method="gradient").values, expected) < 1e-12
-    target = lambda output: output[:, 1]  # noqa: E731 - nothing ran before its gradient
+    target = lambda output: output[:, 1]  # noqa: E731 - with a function, no pass runs before the gradient
     assert far(sw.attribute(model, x, target=target, method="gradient").values, expected) < 1e-12
-    assert not any("no map at all" in finding.what for finding in sw.checkup(model, x, target=target))
+    assert not any("No map can be computed" in finding.what for finding in sw.checkup(model, x, target=target))
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -231,7 +231,7 @@ def test_a_forward_that_differentiates(how):
 
 
 class Ensemble(nn.Module):
-    """torch's own recipe: the members' weights stacked, run by a skeleton that holds none."""
+    """The recipe in torch's documentation: stacked weights of the members, run by a module without weights."""
 
     def __init__(self, position):
         super().__init__()
@@ -260,7 +260,7 @@ def test_a_vmapped_ensemble_is_the_mean_of_its_members(position):
         result = sw.attribute(model, x, target=1, method=method, **FIXED[method]).values
         assert far(result, torch.stack(each).mean(0)) < 1e-12
     with torch.no_grad():
-        model.members[1][0].weight.data.mul_(2)  # noticed, as any change is
+        model.members[1][0].weight.data.mul_(2)  # the change must be noticed
     each = [sw.attribute(member, x, target=1, method="gradient").values for member in model.members]
     assert far(sw.attribute(model, x, target=1, method="gradient").values, torch.stack(each).mean(0)) < 1e-12
     with pytest.raises(ValueError, match=r"can't reach the ReLUs inside torch\.func"):
@@ -270,7 +270,7 @@ def test_a_vmapped_ensemble_is_the_mean_of_its_members(position):
 FIXED = {"gradient": {}, "integrated_gradients": {"n_steps": 8, "quadrature": "trapezoid"}}
 
 
-# ---- what has no way back
+# ---- backward passes that fail
 
 
 class Formula(nn.Module):
@@ -308,7 +308,7 @@ class Failing(torch.autograd.Function):
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "captum.Saliency"])
 @each(
-    ("formula", "said"),
+    ("formula", "message"),
     [
         (sigmoid_written_to, r"forward pass runs, but its backward pass.*output of Sigmoid, of shape .*clone\(\)"),
         (unbound_written_to, r"with gradients enabled.*Unbind.*clone\(\)"),
@@ -316,19 +316,19 @@ class Failing(torch.autograd.Function):
     ],
     ids=["saved", "view", "function"],
 )
-def test_what_fails_on_the_way_back_says_so(formula, said, method):
+def test_the_error_of_a_failing_backward_pass_names_its_cause(formula, message, method):
     model, x = Formula(formula), rows()
     with torch.no_grad():
         assert model(x).shape == (2, 3)
-    with pytest.raises(ValueError, match=said) as raised:
+    with pytest.raises(ValueError, match=message) as raised:
         sw.attribute(model, x, target=1, method=method)
     assert "transform=" not in str(raised.value)
-    (finding,) = [one for one in sw.checkup(model, x, target=1) if "no map at all" in one.what]
+    (finding,) = [one for one in sw.checkup(model, x, target=1) if "No map can be computed" in one.what]
     assert "transform=" not in finding.what
 
 
 @pytest.mark.parametrize("kind", [KeyError, ValueError, TypeError, NotImplementedError])
-def test_an_autograd_function_may_raise_anything(monkeypatch, kind):
+def test_any_exception_of_an_autograd_function_is_reported(monkeypatch, kind):
     monkeypatch.setattr(Failing, "error", kind("boom"))
     with pytest.raises(ValueError, match=rf"backward pass.*{kind.__name__} in the autograd function 'Failing'"):
         sw.attribute(Formula(Failing.apply), rows(), target=1, method="gradient")
@@ -368,7 +368,7 @@ def test_a_fixed_batch_size_is_named_and_chunk_size_1_works(make, method, batch)
     assert any("batch size is fixed" in finding.what for finding in sw.checkup(model, x, target=1))
 
 
-def test_inputs_that_are_fewer_than_an_exported_batch():
+def test_passes_smaller_than_an_exported_batch_are_errors():
     with pytest.raises(ValueError, match=r"exported for a batch size of 2, and this pass has 1.*one sample at a time"):
         sw.attribute(exported(conv_net(), X), X[:1], target=1, method="gradient")
     with pytest.raises(ValueError, match=r"this pass has 1.*Captum's methods and checks run .* need a model that"):
@@ -377,7 +377,7 @@ def test_inputs_that_are_fewer_than_an_exported_batch():
         sw.attribute(exported(conv_net(), X), X, target=1, method="grad_cam")
 
 
-def test_an_exported_program_with_any_number_of_rows():
+def test_an_exported_program_with_a_dynamic_batch_size():
     count = torch.export.Dim("count")
     model = torch.export.export(conv_net(), (X,), dynamic_shapes=({0: count},)).module()
     result, expected = (sw.attribute(one, X, target=1, method="smoothgrad") for one in (model, conv_net()))
@@ -389,20 +389,20 @@ def test_an_exported_program_with_any_number_of_rows():
     assert {"guided_backprop", "grad_cam"} <= {*finding.methods}
 
 
-def test_a_row_that_fails_is_no_batch_size():
-    """Of a larger pass that fails for one of its rows, the batch size isn't to blame."""
+def test_an_error_of_one_row_is_not_taken_for_a_fixed_batch_size():
+    """A pass of several rows fails because of one row, not because of their number."""
 
-    class Refuses(Formula):
+    class FailsForZeros(Formula):
         def forward(self, x):
             if not bool(x.any(1).all()):
                 raise ZeroDivisionError("a row of zeros")
             return super().forward(x)
 
     with pytest.raises(ValueError, match="ZeroDivisionError in its forward"):
-        sw.attribute(Refuses(torch.tanh), rows(), target=1, method="integrated_gradients", baseline="zero")
+        sw.attribute(FailsForZeros(torch.tanh), rows(), target=1, method="integrated_gradients", baseline="zero")
 
 
-# ---- numbers that aren't finite elsewhere than at the inputs
+# ---- scores that are not finite at baselines, noisy copies and fills
 
 
 def positive(*shape):
@@ -411,7 +411,7 @@ def positive(*shape):
 
 @each("quadrature", ["adaptive", "trapezoid", "midpoint"])
 @each(
-    ("baseline", "said"),
+    ("baseline", "message"),
     [
         (None, r"the baseline 'zero'"),
         ("zero", r"the baseline 'zero'"),
@@ -419,10 +419,10 @@ def positive(*shape):
         (lambda x: 0 * x, "the baseline that the function returns"),
     ],
 )
-def test_a_baseline_at_which_the_score_is_not_finite_is_named(baseline, said, quadrature):
+def test_a_baseline_at_which_the_score_is_not_finite_is_named(baseline, message, quadrature):
     model = Logarithms()
     for settings in ({"baseline": baseline, "quadrature": quadrature},):
-        with pytest.raises(ValueError, match=rf"^baseline: the model's score is NaN or infinite at {said}.*another"):
+        with pytest.raises(ValueError, match=rf"^baseline: the model's score is NaN or infinite at {message}.*another"):
             sw.attribute(model, positive(), target=1, method="integrated_gradients", **settings)
     sw.attribute(model, positive(), target=1, method="integrated_gradients", baseline=torch.ones(4))
 
@@ -436,13 +436,13 @@ class Logarithms(nn.Module):
         return self.layer(a.log() if b is None else a + b.log())
 
 
-def test_the_input_whose_baseline_it_is():
+def test_the_error_names_the_input_whose_baseline_gives_no_finite_score():
     inputs = {"a": positive(), "b": positive()}
     with pytest.raises(ValueError, match=r"^baseline: .* at the baseline of the input 'b', though not for the inputs"):
         sw.attribute(Logarithms(), inputs, target=1, method="integrated_gradients")
 
 
-def test_the_row_of_the_background_and_the_one_of_a_stack():
+def test_the_error_names_the_row_of_the_background_or_baselines():
     background = positive(6, 4)
     background[2, 1] = 0
     with pytest.raises(ValueError, match=r"^baselines: .* at row 2 of the background"):
@@ -451,7 +451,7 @@ def test_the_row_of_the_background_and_the_one_of_a_stack():
         sw.attribute(Logarithms(), positive(1, 4), target=1, baselines=background, method="expected_gradients")
 
 
-def test_a_gradient_that_is_infinite_at_the_baseline():
+def test_a_gradient_that_is_infinite_at_the_baseline_is_an_error():
     with pytest.raises(ValueError, match=r"^baseline: the model's gradient is NaN or infinite at the baseline 'zero'"):
         sw.attribute(Roots(), positive(), target=1, method="integrated_gradients", baseline="zero")
 
@@ -461,7 +461,7 @@ class Roots(Logarithms):
         return self.layer(a.sqrt())
 
 
-def test_noise_that_leaves_the_domain_and_inputs_that_do():
+def test_the_error_names_noise_or_inputs_outside_the_models_domain():
     with pytest.raises(ValueError, match=r"^noise_level: .* for noisy copies of the inputs.*Lower noise_level"):
         sw.attribute(Logarithms(), positive(), target=1, method="smoothgrad", noise_level=1.0)
     for method in ("gradient", "smoothgrad", "integrated_gradients"):
@@ -471,7 +471,7 @@ def test_noise_that_leaves_the_domain_and_inputs_that_do():
         sw.attribute(Logarithms(), positive(), target=1, method="captum.FeatureAblation")
 
 
-def test_a_fill_at_which_the_score_is_not_finite():
+def test_a_fill_at_which_the_score_is_not_finite_is_named():
     class Bright(nn.Module):
         def forward(self, x):
             return x.log().mean((2, 3))
@@ -486,7 +486,7 @@ def test_a_fill_at_which_the_score_is_not_finite():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_quantized_models_say_so_and_float_parts_of_that_name_do_not():
+def test_quantized_models_are_refused_but_not_float_modules_of_the_quantized_package():
     if torch.backends.quantized.engine == "none":
         pytest.skip("this torch does not quantize")
     model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 3)), {nn.Linear})
@@ -495,12 +495,12 @@ def test_quantized_models_say_so_and_float_parts_of_that_name_do_not():
         with pytest.raises(ValueError, match=r"^model: it is quantized .* float model from before quantization"):
             sw.attribute(one, x, target=1, method="gradient")
     result = sw.attribute(model, x, target=1, method="captum.FeatureAblation", chunk_size=1).values
-    score = lambda rows: torch.cat([model(row[None])[:, 1] for row in rows])  # noqa: E731 - scales are of each batch
-    taken = torch.stack([score(x) - score(x * (torch.arange(4) != k)) for k in range(4)], 1)
-    assert far(result, taken.detach()) < 1e-5
+    score = lambda rows: torch.cat([model(row[None])[:, 1] for row in rows])  # noqa: E731 - row by row, because quantization scales depend on the batch
+    expected = torch.stack([score(x) - score(x * (torch.arange(4) != k)) for k in range(4)], 1)
+    assert far(result, expected.detach()) < 1e-5
 
     class Adds(nn.Module):
-        """Ready to be quantized, and not quantized."""
+        """Prepared for quantization, but not quantized."""
 
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""The process is the caller's: no setting of it changes, unless the caller asks for it."""
+"""Computing changes no setting of the caller's process; only ``tune_allocator`` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_widgets.runtime import allocator
 
 
 def run(code: str) -> str:
-    """The output of an interpreter of its own."""
+    """Run code in a new interpreter and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", textwrap.dedent(code)],
         capture_output=True, text=True, timeout=300, check=False,
@@ -37,7 +37,7 @@ def work():
     explorer.close()
 """
 
-# With glibc's own settings a block of 31 MiB is mapped by itself, which mallinfo tells; tuned, it comes from the heap.
+# By default, glibc maps a block of 31 MiB separately, which mallinfo reports; after tuning, it is taken from the heap.
 MAPPED = """
 import ctypes
 libc = ctypes.CDLL(None)
@@ -52,25 +52,25 @@ print(libc.mallinfo2().hblkhd - before >= 31 * 2**20)
 
 
 @pytest.mark.skipif(not hasattr(allocator._glibc(), "mallinfo2"), reason="needs glibc 2.33 or newer")
-def test_the_allocator_is_the_callers_until_he_tunes_it() -> None:
+def test_the_allocator_is_changed_only_by_tune_allocator() -> None:
     assert run(WORK + "work()" + MAPPED).split() == ["True"]
     assert run("import saliency_widgets as sw\nprint(sw.tune_allocator())" + MAPPED).split() == ["True", "False"]
 
 
 class Library:
-    """A C library that writes down what is set in it."""
+    """A C library that records the options that are set."""
 
-    def __init__(self, answer: int = 1) -> None:
-        self.answer = answer
+    def __init__(self, status: int = 1) -> None:
+        self.status = status
         self.settings: list[int] = []
 
     def mallopt(self, option: int, _value: int) -> int:
-        """As glibc's: 1 on success."""
+        """Like glibc's, which returns 1 on success."""
         self.settings.append(option)
-        return self.answer
+        return self.status
 
     def malloc_trim(self, _pad: int) -> int:
-        """As glibc's."""
+        """Like glibc's."""
         return 0
 
 
@@ -88,8 +88,8 @@ def test_computing_sets_nothing_in_the_c_library(monkeypatch: pytest.MonkeyPatch
     assert sorted(library.settings) == [-8, -3, -2, -1]  # arenas, mmap threshold, top pad, trim threshold
 
 
-@pytest.mark.parametrize("library", [None, Library(answer=0)], ids=["another C library", "one that refuses"])
-def test_tuning_says_when_it_could_not_be_done(library: Library | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", [None, Library(status=0)], ids=["another C library", "a C library that refuses"])
+def test_tune_allocator_returns_false_if_it_fails(library: Library | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_glibc", lambda: library)
     assert sw.tune_allocator() is False
 
@@ -121,7 +121,7 @@ def test_no_other_setting_of_the_process_is_changed() -> None:
                 "numpy": (numpy.geterr(), numpy.get_printoptions()), "pandas": pandas.get_option("mode.copy_on_write"),
                 "matplotlib": "matplotlib" in sys.modules,
             }
-        sw.Explorer, sw.evaluate  # what importing does is another matter
+        sw.Explorer, sw.evaluate  # imported before, because imports may change settings
         before = state()
         work()
         after = state()

@@ -1,4 +1,4 @@
-"""Where activations lie on the image: by the values of pixels that carry their own position, and by moving patches."""
+"""Positions of activations on the image, checked with pixels that hold their position and by changing patches."""
 
 import math
 
@@ -16,7 +16,7 @@ from saliency_widgets.runtime.layers.selection import spatial_layers
 
 
 def numbered(height, width, channels=1):
-    """An image whose pixels hold their own number."""
+    """Return an image whose pixel values are the pixels' indices."""
     return torch.arange(float(height * width)).view(1, 1, height, width).repeat(1, channels, 1, 1)
 
 
@@ -54,13 +54,13 @@ MOVES = {
     "in place": lambda t: t.clone().mul_(1).add_(0),
     "written in parts": lambda t: written_in_parts(t),
     "written at rows": lambda t: written_at(t, torch.arange(t.shape[-2]).flip(0)),
-    "copied over": lambda t: t.clone().copy_(t.flip(-1)),
+    "copied into": lambda t: t.clone().copy_(t.flip(-1)),
     "gathered": lambda t: t.gather(-1, torch.arange(t.shape[-1]).flip(0).expand(t.shape)),
 }
 
 
 @given(st.lists(st.sampled_from(list(MOVES)), max_size=5))
-def test_what_only_moves_pixels_keeps_each_with_its_position(moves):
+def test_operations_that_move_pixels_move_their_positions_alike(moves):
     def chain(x):
         for move in moves:
             x = MOVES[move](x)
@@ -81,73 +81,73 @@ CUTS = {
     ).mT.unflatten(2, (4, 6)),
     "pooling": lambda x: F.avg_pool2d(x, 6),
     "a mean over patches": lambda x: x.unflatten(2, (4, 6)).unflatten(4, (6, 6)).mean((3, 5)),
-    "pixels beside channels": lambda x: F.conv2d(F.pixel_unshuffle(x, 6), torch.ones(2, 108, 1, 1).double()),
-    "a convolution behind padding": lambda x: F.conv2d(
+    "pixel_unshuffle": lambda x: F.conv2d(F.pixel_unshuffle(x, 6), torch.ones(2, 108, 1, 1).double()),
+    "a convolution after padding": lambda x: F.conv2d(
         F.pad(x, (3, 3, 3, 3)), torch.ones(5, 3, 7, 7).double(), stride=6
     )[..., :4, :6],
     "resized": lambda x: F.interpolate(x, size=(4, 6), mode="bilinear"),
-    "twice as fine, then pooled": lambda x: F.max_pool2d(F.interpolate(x, scale_factor=2), 12),
+    "upsampled, then pooled": lambda x: F.max_pool2d(F.interpolate(x, scale_factor=2), 12),
 }
 
 
 @each("cut", CUTS)
-def test_each_way_to_cut_patches_gives_their_centers(cut):
+def test_patches_have_the_positions_of_their_centers(cut):
     _, positions, coordinates = traced(X, CUTS[cut])
     rows, columns = 6 * torch.arange(4) + 3.0, 6 * torch.arange(6) + 3.0
     expected = torch.complex(*torch.meshgrid(rows, columns, indexing="ij"))
-    # Padding, and windows that overlap, move the centers by less than a cell.
+    # Padding and overlapping windows move the centers by less than a cell.
     assert float((positions.reshape(1, -1, 4, 6)[0, 0] - expected).abs().max()) < (3 if "padding" in cut else 0.1)
     assert coordinates.layout(positions.reshape(1, -1, 4, 6)).grid == (4, 6)
 
 
-LOST = {
-    "a mean over all": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 6),
-    "pooled to one, and resized": lambda x: F.interpolate(F.adaptive_avg_pool2d(x, 1), size=(4, 6)),
+NO_GRID = {
+    "a global mean": lambda x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 6),
+    "pooled to one cell, and resized": lambda x: F.interpolate(F.adaptive_avg_pool2d(x, 1), size=(4, 6)),
     "pixels sorted": lambda x: x.sort(-1).values,
     "mixed by a matrix": lambda x: (x.flatten(2) @ torch.ones(864, 24).double()).unflatten(2, (4, 6)),
-    "queries that look at it": lambda x: F.scaled_dot_product_attention(
+    "queries that attend to it": lambda x: F.scaled_dot_product_attention(
         torch.ones(1, 24, 3).double(), x.flatten(2).mT, x.flatten(2).mT
     ).mT.unflatten(2, (4, 6)),
     "columns cut out of the middle": lambda x: torch.cat([x[..., :12], x[..., 24:]], 3),
     "the first rows": lambda x: F.avg_pool2d(x[..., :4, :], 4),
-    "every corner": lambda x: F.avg_pool2d(x, 6)[..., ::3, ::5],
+    "the corners": lambda x: F.avg_pool2d(x, 6)[..., ::3, ::5],
     "an attention matrix": lambda x: (x.flatten(2).mT @ x.flatten(2)).softmax(-1)[:, None],
-    "its spectrum": lambda x: torch.fft.fft2(x).real,
-    "a corner of it": lambda x: x[..., :12, :18],
+    "a spectrum": lambda x: torch.fft.fft2(x).real,
+    "one corner": lambda x: x[..., :12, :18],
     "channels": lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None].expand(-1, -1, -1, 4),
 }
 
 
-@each("lose", LOST)
-def test_what_does_not_cover_the_image_is_no_grid(lose):
-    _, positions, coordinates = traced(X, LOST[lose])
+@each("operation", NO_GRID)
+def test_an_output_that_does_not_cover_the_image_has_no_grid(operation):
+    _, positions, coordinates = traced(X, NO_GRID[operation])
     assert positions is None or coordinates.layout(positions) is None
 
 
-TURNED = {
+TRANSFORMS = {
     "mirrored": lambda x: F.conv2d(x.flip(3), KERNEL, stride=6),
     "upside down": lambda x: F.conv2d(x.rot90(2, (2, 3)), KERNEL, stride=6),
     "transposed": lambda x: F.conv2d(x.transpose(2, 3), KERNEL, stride=6),
     "wrapped around": lambda x: F.conv2d(F.pad(x, (2, 3, 3, 2), mode="circular"), KERNEL, stride=6)[..., :4, :6],
     "reflected": lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), KERNEL, stride=6),
     "repeated": lambda x: F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), KERNEL, stride=6)[..., ::2, ::2],
-    "folded back": lambda x: F.conv2d(F.fold(F.unfold(x, 6, stride=6), (24, 36), 6, stride=6), KERNEL, stride=6),
+    "folded": lambda x: F.conv2d(F.fold(F.unfold(x, 6, stride=6), (24, 36), 6, stride=6), KERNEL, stride=6),
 }
 
 
-@each("turn", TURNED)
-def test_a_turned_image_is_read_as_it_was_shown(turn):
-    """Of one bright patch, the bright cell of the map is the patch's."""
+@each("transform", TRANSFORMS)
+def test_a_transformed_image_is_mapped_back_to_the_original(transform):
+    """The brightest cell of the map is that of the only bright patch."""
     x = torch.zeros(1, 3, 24, 36).double()
     x[..., 6:12, 24:30] = 1
-    result, positions, coordinates = traced(x, TURNED[turn])
+    result, positions, coordinates = traced(x, TRANSFORMS[transform])
     cells = coordinates.layout(positions).read(result)[0].sum(0)
     assert cells.shape == (4, 6)
     assert divmod(int(cells.argmax()), 6) == (1, 4)
 
 
-def test_an_image_on_a_larger_canvas_is_cut_out_again():
-    """Padded to a square: the cells outside of the image are no part of the map."""
+def test_padding_around_an_image_is_cropped():
+    """The image is padded to a square: the cells in the padding are not part of the map."""
     x = torch.zeros(1, 3, 24, 48).double()
     x[..., 18:24, :] = 1
     result, positions, coordinates = traced(x, lambda x: F.conv2d(F.pad(x, (0, 0, 12, 12)), KERNEL, stride=6))
@@ -157,7 +157,7 @@ def test_an_image_on_a_larger_canvas_is_cut_out_again():
     assert not bool(cells[:3].any())
 
 
-def test_what_is_written_later_is_no_part_of_what_was_seen():
+def test_positions_that_were_read_do_not_change_with_later_writes():
     x = numbered(4, 8)
     with Coordinates().begin(x) as coordinates:
         t = x.clone()
@@ -170,8 +170,8 @@ def test_what_is_written_later_is_no_part_of_what_was_seen():
     assert torch.equal(restored.imag - 0.5, x % 8)
 
 
-def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
-    """As in DeepLab's pyramid: convolutions at several rates, and the mean of all, concatenated and mixed."""
+def test_a_branch_with_global_pooling_does_not_affect_other_branches():
+    """As in DeepLab: convolutions at several rates and a global mean, concatenated and mixed by a convolution."""
 
     def pyramid(x):
         branches = [F.conv2d(x, torch.ones(2, 3, 3, 3).double(), padding=rate, dilation=rate) for rate in (1, 2)]
@@ -183,7 +183,7 @@ def test_a_branch_that_sees_the_whole_image_does_not_blur_the_others():
     assert (layout.grid, layout.image) == ((24, 36), True)
 
 
-def test_tokens_are_read_in_any_order_among_any_others():
+def test_tokens_of_patches_are_read_in_any_order_among_other_tokens():
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
 
     def tokens(x):
@@ -197,17 +197,17 @@ def test_tokens_are_read_in_any_order_among_any_others():
     assert torch.equal(layout.read(result), F.unfold(X, 6, stride=6).unflatten(2, (4, 6)))
 
 
-# ---- models, and what the layers themselves say when a patch moves
+# ---- models, compared with how their layers change with a patch
 
 
 class Encoder(nn.Module):
-    """A transformer of patches with tokens before and behind them, of which it reads one."""
+    """A transformer of patches, with additional tokens before and after them."""
 
-    def __init__(self, before, behind, *, sequence_first=False, width=16):
+    def __init__(self, before, after, *, sequence_first=False, width=16):
         super().__init__()
         torch.manual_seed(0)
         self.cut = nn.Conv2d(3, width, 8, stride=8)
-        self.before, self.behind = (nn.Parameter(torch.randn(1, n, width)) for n in (before, behind))
+        self.before, self.after = (nn.Parameter(torch.randn(1, n, width)) for n in (before, after))
         self.blocks = nn.Sequential(
             *[
                 nn.TransformerEncoderLayer(width, 2, 2 * width, batch_first=not sequence_first, norm_first=True)
@@ -219,8 +219,8 @@ class Encoder(nn.Module):
 
     def tokens(self, x):
         patches = self.cut(x).flatten(2).mT
-        around = [part.expand(len(x), -1, -1) for part in (self.before, self.behind)]
-        tokens = torch.cat([around[0], patches, around[1]], 1)
+        others = [part.expand(len(x), -1, -1) for part in (self.before, self.after)]
+        tokens = torch.cat([others[0], patches, others[1]], 1)
         return tokens.transpose(0, 1) if self.sequence_first else tokens
 
     def forward(self, x):
@@ -229,22 +229,22 @@ class Encoder(nn.Module):
 
 
 @each("sequence_first", [False, True])
-@each(("before", "behind"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
-def test_the_cell_that_answers_is_the_patch_that_moves(before, behind, sequence_first):
-    model, x = Encoder(before, behind, sequence_first=sequence_first), images(0, 2, 3, 24, 40)
+@each(("before", "after"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 9), (12, 12)])
+def test_changing_a_patch_changes_its_cell_most(before, after, sequence_first):
+    model, x = Encoder(before, after, sequence_first=sequence_first), images(0, 2, 3, 24, 40)
     layers = spatial_layers(runner(model, x).passes)
     assert [layers[path].shape for path in ("blocks.0", "blocks.1", "blocks.2", "blocks")] == [(16, 3, 5)] * 4
-    at_rest = output_of(model, "blocks.1", x[:1])
+    unchanged = output_of(model, "blocks.1", x[:1])
     for row, column in ((0, 0), (0, 4), (1, 2), (2, 1), (2, 4)):
-        moved = x[:1].clone()
-        moved[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1
-        change = layers["blocks.1"].layout.read(output_of(model, "blocks.1", moved) - at_rest)
+        changed = x[:1].clone()
+        changed[..., 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 1
+        change = layers["blocks.1"].layout.read(output_of(model, "blocks.1", changed) - unchanged)
         assert int(change[0].norm(dim=0).argmax()) == 5 * row + column
 
 
-@pytest.mark.parametrize(("before", "behind"), [(2, 0), (5, 0), (1, 9)])
-def test_the_default_map_is_the_blocks_by_hand(before, behind):
-    model, x = Encoder(before, behind), images(0, 2, 3, 24, 40)
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (5, 0), (1, 9)])
+def test_the_map_of_blocks_of_tokens_equals_the_formula(before, after):
+    model, x = Encoder(before, after), images(0, 2, 3, 24, 40)
     for layer, count in (("blocks.1", 2), ("blocks", 3)):
         tokens = model.blocks[:count](model.tokens(x)).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(model.head(model.blocks[count:](tokens).mean(1))[:, 1].sum(), tokens)
@@ -257,8 +257,8 @@ def test_the_default_map_is_the_blocks_by_hand(before, behind):
     )
 
 
-def test_a_fixed_pooling_grid_is_not_taken_for_channels_behind_a_grid():
-    """Of an image of 24 x 36, 4 channels on 6 x 6 have the shape of a grid of 4 x 6 with 6 channels."""
+def test_a_fixed_pooling_grid_is_not_taken_for_a_grid_with_channels_last():
+    """For an image of 24 x 36 pixels, 4 channels of 6 x 6 cells have the shape of a 4 x 6 grid with 6 channels."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(144, 3)).double()
     result = sw.attribute(model, X, method="grad_cam", target=1)
@@ -268,7 +268,7 @@ def test_a_fixed_pooling_grid_is_not_taken_for_channels_behind_a_grid():
     assert far(result.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()) < 1e-13
 
 
-def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
+def test_channels_last_are_recognized_in_a_grid_of_the_same_size():
     class ChannelsLast(nn.Module):
         def __init__(self):
             super().__init__()
@@ -296,7 +296,7 @@ def test_a_square_grid_with_as_many_channels_is_read_by_where_it_lies():
 
 
 class Windows(nn.Module):
-    """Attention inside shifted windows, as in Swin transformers, with channels behind the grid."""
+    """Attention inside shifted windows, as in Swin transformers, with the channels last."""
 
     def __init__(self):
         super().__init__()
@@ -316,23 +316,23 @@ class Windows(nn.Module):
         return self.head(self.mlp(self.blocks[0](x)).mean((1, 2)))
 
 
-def test_shifted_windows_come_back_to_where_they_were():
+def test_shifted_windows_are_mapped_back_to_the_grid():
     model, x = Windows(), images(0, 2, 3, 32, 32)
     layers = spatial_layers(runner(model, x).passes)
     assert layers["blocks.0"].shape == (8, 8, 8)
     assert "window" not in layers
     with pytest.raises(ValueError, match=r"layer: 'window' has an output of shape .*reshape="):
         sw.attribute(model, x, method="grad_cam", target=1, layer="window")
-    at_rest = output_of(model, "blocks.0", x[:1])
+    unchanged = output_of(model, "blocks.0", x[:1])
     for row, column in ((0, 0), (3, 4), (7, 7)):
-        moved = x[:1].clone()
-        moved[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
-        change = layers["blocks.0"].layout.read(output_of(model, "blocks.0", moved) - at_rest)
+        changed = x[:1].clone()
+        changed[..., 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 1
+        change = layers["blocks.0"].layout.read(output_of(model, "blocks.0", changed) - unchanged)
         assert int(change[0].norm(dim=0).argmax()) == 8 * row + column
 
 
 class Sorted(nn.Module):
-    """Tokens in the order of a score of their own."""
+    """Sorts its tokens by a score that depends on the image."""
 
     def __init__(self):
         super().__init__()
@@ -353,7 +353,7 @@ class Sorted(nn.Module):
         return self.head(tokens.square().mean(1))
 
 
-def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
+def test_tokens_in_a_different_order_per_image_need_one_image_at_a_time():
     model, x = Sorted(), images(0, 2, 3, 32, 32)
     with pytest.raises(ValueError, match=r"layer: the tokens of 'blocks.1' are in a different order for each image"):
         sw.attribute(model, x, method="grad_cam", target=1)
@@ -367,7 +367,7 @@ def test_tokens_in_an_order_of_their_own_are_read_one_image_at_a_time():
 
 
 class Single(nn.Module):
-    """Attention of one head, whose matrix passes a module."""
+    """Single-head attention, whose weights go through a module."""
 
     def __init__(self):
         super().__init__()
@@ -379,7 +379,7 @@ class Single(nn.Module):
 
 
 class Attributes(nn.Module):
-    """Blocks that stand in no list, and a branch behind them that the score does not read."""
+    """Blocks that are attributes, not list items, and later blocks that the score does not depend on."""
 
     def __init__(self, unread=0):
         super().__init__()
@@ -398,14 +398,14 @@ class Attributes(nn.Module):
 
 
 @pytest.mark.parametrize("unread", [0, 6])
-def test_the_last_block_that_is_read_wherever_it_stands(unread):
+def test_the_default_layer_is_the_last_block_that_the_score_depends_on(unread):
     model, x = Attributes(unread), images(0, 1, 3, 32, 32)
     assert sw.attribute(model, x, method="grad_cam", target=1).layer == "block2"
     with pytest.raises(ValueError, match=r"layer: 'block2.drop' has .*nearest suitable layer is 'block2'"):
         sw.attribute(model, x, method="grad_cam", target=1, layer="block2.drop")
 
 
-def test_a_head_inside_vmap_hides_itself_and_nothing_else():
+def test_a_head_inside_vmap_hides_no_other_layer():
     class Ensemble(nn.Module):
         def __init__(self):
             super().__init__()
@@ -419,7 +419,7 @@ def test_a_head_inside_vmap_hides_itself_and_nothing_else():
     assert sw.attribute(Ensemble(), X, method="grad_cam", target=1).layer == "conv"
 
 
-def test_where_later_convolutions_lie_nowhere_a_note_says_so():
+def test_a_note_says_that_later_convolutions_have_no_position():
     class Spectral(nn.Module):
         def __init__(self):
             super().__init__()
@@ -436,7 +436,7 @@ def test_where_later_convolutions_lie_nowhere_a_note_says_so():
 
 
 class Decoder(nn.Module):
-    """A detector: learned queries look at the encoder's tokens; 16 of them, as many as there are patches."""
+    """A detector: learned queries attend to the encoder's tokens; by default as many queries as patches."""
 
     def __init__(self, queries=16):
         super().__init__()
@@ -471,8 +471,8 @@ def test_the_queries_of_a_decoder_have_no_position(queries):
             sw.attribute(model, x, method="grad_cam", target=1, layer=layer, reshape="tokens")
 
 
-def test_a_model_that_never_sees_the_image_whole_is_refused():
-    class Glimpse(nn.Module):
+def test_a_model_that_reads_only_a_crop_has_no_default_layer():
+    class Crop(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv, self.head = nn.Conv2d(3, 4, 3).double(), nn.Linear(4, 3).double()
@@ -481,14 +481,14 @@ def test_a_model_that_never_sees_the_image_whole_is_refused():
             return self.head(self.conv(x[..., :12, :12]).mean((2, 3)))
 
     with pytest.raises(ValueError, match="layer: no layer of this model has a spatial output"):
-        sw.attribute(Glimpse(), images(0, 1, 3, 32, 32), method="grad_cam", target=1)
+        sw.attribute(Crop(), images(0, 1, 3, 32, 32), method="grad_cam", target=1)
     shown = sw.attribute(
-        Glimpse(), images(0, 1, 3, 32, 32), method="grad_cam", target=1, layer="conv", reshape="channels first"
+        Crop(), images(0, 1, 3, 32, 32), method="grad_cam", target=1, layer="conv", reshape="channels first"
     )
     assert shown.values.shape == (1, 1, 10, 10)
 
 
-def test_of_an_input_that_is_no_image_the_first_convolution_defines_the_grid():
+def test_the_first_convolution_defines_the_grid_of_an_input_that_is_not_an_image():
     class Spectrogram(nn.Module):
         def __init__(self):
             super().__init__()
@@ -503,7 +503,7 @@ def test_of_an_input_that_is_no_image_the_first_convolution_defines_the_grid():
     assert (result.layer, result.values.shape[2:]) == ("pool", (4, 6))
 
 
-def test_the_caller_s_mode_and_model_are_left_alone_when_a_pass_fails():
+def test_no_dispatch_mode_stays_active_when_a_pass_fails():
     class Fails(nn.Module):
         def forward(self, x):
             raise RuntimeError("no")

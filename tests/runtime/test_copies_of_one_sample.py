@@ -1,4 +1,4 @@
-"""Copies of one sample that share a pass: each counts as if it were alone, whatever the model does with a batch."""
+"""Copies of one sample that share a pass: results are those of separate passes, even if the model mixes rows."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ METHODS = {
 
 
 class Attention(nn.Module):
-    """An encoder whose author forgot ``batch_first=True``: its attention runs along the batch."""
+    """An encoder without ``batch_first=True``, by mistake: its attention runs along the batch."""
 
     def __init__(self, batch_first=False):
         super().__init__()
@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A network whose steps are the rows: only later ones see earlier ones."""
+    """A network that takes the rows for time steps: later rows depend on earlier ones."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Softmax(nn.Module):
 
 
 class Alone(nn.Module):
-    """A model that is run on one row after the other."""
+    """Runs a model on one row at a time."""
 
     def __init__(self, model):
         super().__init__()
@@ -72,60 +72,60 @@ class Alone(nn.Module):
 MIXING = {"attention": Attention, "recurrent": Recurrent, "softmax": Softmax}
 
 
-def made(kind):
+def make_model(kind):
     torch.manual_seed(0)
     return kind().double().eval()
 
 
 @pytest.mark.parametrize("method", METHODS)
 @each("kind", MIXING)
-def test_a_map_is_that_of_the_rows_one_by_one(kind, method):
-    model = made(MIXING[kind])
+def test_a_map_equals_that_of_rows_one_by_one(kind, method):
+    model = make_model(MIXING[kind])
     result = sw.attribute(model, X, method=method, target=1, **METHODS[method])
-    right = sw.attribute(Alone(model), X, method=method, target=1, **METHODS[method])
-    assert far(result.values, right.values) < 1e-12
+    expected = sw.attribute(Alone(model), X, method=method, target=1, **METHODS[method])
+    assert far(result.values, expected.values) < 1e-12
     assert sum("copies of the input run one at a time" in note for note in result.notes) == 1
-    assert not any("run one at a time" in note for note in right.notes)
+    assert not any("run one at a time" in note for note in expected.notes)
     if result.delta is not None:
-        assert float((result.delta - right.delta).abs()) < 1e-12
+        assert float((result.delta - expected.delta).abs()) < 1e-12
 
 
-def test_so_is_a_table_of_checks():
+def test_an_evaluation_equals_that_of_rows_one_by_one():
     row = X.flatten(1)
 
     class Flat(nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = made(Attention)
+            self.model = make_model(Attention)
 
         def forward(self, x):
             return self.model(x.view(-1, 5, 8))
 
     model = Flat().eval()
     requested = {"methods": ["gradient", "smoothgrad"], "target": 1, "fill": "mean", "progress": False}
-    result, right = (sw.evaluate(m, row, **requested, params={"n_samples": 4}) for m in (model, Alone(model)))
-    same = [name for name in result.columns if not name.startswith("randomized")]  # whose weights go by their names
+    result, expected = (sw.evaluate(m, row, **requested, params={"n_samples": 4}) for m in (model, Alone(model)))
+    same = [name for name in result.columns if not name.startswith("randomized")]  # depends on the weights' names
     assert result.loc["gradient", ["deletion", "insertion", "noises", "settled"]].notna().all()
-    assert float((result - right)[same].abs().max().max()) < 1e-9
+    assert float((result - expected)[same].abs().max().max()) < 1e-9
 
 
 @pytest.mark.parametrize("method", ["captum.DeepLift", "captum.GradientShap"])
 def test_captum_methods_that_need_rows_in_one_pass_are_refused(method):
     with pytest.raises(ValueError, match=r"runs the input together with variants of it.*batch_first"):
-        sw.attribute(made(Attention), X, method=method, target=1)
-    assert sw.attribute(Alone(made(Attention)), X, method="captum.Saliency", target=1).values.any()
+        sw.attribute(make_model(Attention), X, method=method, target=1)
+    assert sw.attribute(Alone(make_model(Attention)), X, method="captum.Saliency", target=1).values.any()
 
 
-def test_copies_share_passes_where_they_may():
+def test_copies_share_passes_if_the_model_does_not_mix_rows():
     sizes = []
 
-    class Spied(Attention):
+    class RecordsSizes(Attention):
         def forward(self, x):
             sizes.append(len(x))
             return super().forward(x)
 
     torch.manual_seed(0)
-    model = Spied(batch_first=True).double().eval()
+    model = RecordsSizes(batch_first=True).double().eval()
     result = sw.attribute(
         model, X, method="integrated_gradients", target=1, n_steps=16, quadrature="midpoint", chunk_size=8
     )
@@ -134,39 +134,39 @@ def test_copies_share_passes_where_they_may():
 
 
 @pytest.mark.parametrize("training", [nn.Dropout(0.5), nn.RReLU()])
-def test_random_draws_mix_nothing(training):
+def test_random_layers_are_not_taken_for_mixing_rows(training):
     model = nn.Sequential(nn.Flatten(), nn.Linear(40, 6), training, nn.Linear(6, 3)).double().train()
     result = sw.attribute(model, X, method="smoothgrad", target=1, n_samples=5)
     assert not any("run one at a time" in note for note in result.notes)
 
 
-ONE_FOR_ALL = {
-    "an output without a dimension": (lambda out: out[:, 1].sum(), None),
-    "a function to one number": (lambda out: out, lambda out: out[0, 1]),
+SCALARS = {
+    "an output that is a scalar": (lambda out: out[:, 1].sum(), None),
+    "a target that returns a scalar": (lambda out: out, lambda out: out[0, 1]),
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
-@each("what", ONE_FOR_ALL)
-def test_one_number_for_a_whole_batch_is_taken_row_by_row(what, method):
-    after, target = ONE_FOR_ALL[what]
+@each("case", SCALARS)
+def test_a_score_that_is_one_number_for_a_batch_is_computed_row_by_row(case, method):
+    reduce, target = SCALARS[case]
 
     class Reduced(nn.Module):
         def __init__(self):
             super().__init__()
-            self.model = made(lambda: Attention(batch_first=True))
+            self.model = make_model(lambda: Attention(batch_first=True))
 
         def forward(self, x):
-            return after(self.model(x))
+            return reduce(self.model(x))
 
     result = sw.attribute(Reduced().eval(), X, method=method, target=target, **METHODS[method])
-    right = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
-    assert far(result.values, right.values) < 1e-12
+    expected = sw.attribute(Reduced().eval().model, X, method=method, target=1, **METHODS[method])
+    assert far(result.values, expected.values) < 1e-12
     assert sum("returns one number for a whole batch" in note for note in result.notes) == 1
 
 
-def test_a_look_that_was_cancelled_is_made_again():
-    model, sharing = made(Attention), Sharing()
+def test_a_cancelled_check_for_mixing_is_repeated():
+    model, sharing = make_model(Attention), Sharing()
 
     def stop():
         raise Cancelled
@@ -179,37 +179,37 @@ def test_a_look_that_was_cancelled_is_made_again():
     assert "change the score" in sharing.apart
 
 
-class Slipping(nn.Module):
-    """Gives one number for a whole batch, as long as it slips."""
+class Reducing(nn.Module):
+    """Returns one number for a whole batch while ``reduces`` is set."""
 
     def __init__(self):
         super().__init__()
-        self.layer, self.slips = nn.Linear(8, 3), False
+        self.layer, self.reduces = nn.Linear(8, 3), False
 
     def forward(self, x):
         scores = self.layer(x.mean(1))
-        return scores.sum() if self.slips and len(x) > 1 else scores
+        return scores.sum() if self.reduces and len(x) > 1 else scores
 
 
-def of(problem):
+def smoothgrad_of(problem):
     *_, result = compute(problem, Request.of("smoothgrad", {"n_samples": 9}, target=1))
     return result
 
 
-def test_a_model_that_has_changed_is_looked_at_anew():
-    model = made(Slipping)
+def test_a_changed_model_is_checked_again():
+    model = make_model(Reducing)
     problem = Problem(model, X)
-    model.slips = True
-    assert any("returns one number for a whole batch" in note for note in of(problem).notes)
-    model.slips = False
-    result, right = of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
-    assert torch.equal(result.values, right.values)
-    assert result.notes == right.notes
+    model.reduces = True
+    assert any("returns one number for a whole batch" in note for note in smoothgrad_of(problem).notes)
+    model.reduces = False
+    result, expected = smoothgrad_of(problem), sw.attribute(model, X, method="smoothgrad", n_samples=9, target=1)
+    assert torch.equal(result.values, expected.values)
+    assert result.notes == expected.notes
 
 
-def test_each_function_is_looked_at():
-    problem = Problem(made(Slipping), X)
-    one, each = Score("logit", lambda out: out.sum()), Score("logit", lambda out: out[:, 0])
-    problem.runner(one).scores(X.repeat(3, 1, 1))
-    assert problem.runner(one).passes.sharing.apart
-    assert problem.runner(each).passes.sharing.apart is None
+def test_each_target_function_is_checked():
+    problem = Problem(make_model(Reducing), X)
+    scalar, per_row = Score("logit", lambda out: out.sum()), Score("logit", lambda out: out[:, 0])
+    problem.runner(scalar).scores(X.repeat(3, 1, 1))
+    assert problem.runner(scalar).passes.sharing.apart
+    assert problem.runner(per_row).passes.sharing.apart is None

@@ -1,4 +1,4 @@
-"""Gradients in every memory layout that they arrive in, against formulas and differences in float64."""
+"""Gradients of every memory layout, compared with formulas and finite differences in float64."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ EXACT = 1e-9
 
 
 def layouts(tensor):
-    """The same numbers with every order of the dimensions, and with every stride where a dimension has size 1."""
+    """Yield a tensor in several memory layouts: orders of dimensions, strides of dimensions of size 1, and a slice."""
     dims = range(tensor.ndim)
     orders = {
         "contiguous": [*dims],
@@ -27,15 +27,16 @@ def layouts(tensor):
         "positions first": [*dims[2:], 0, 1],
     }
     for name, order in orders.items():
-        usual = tensor.permute(order).contiguous().permute([order.index(d) for d in dims])
-        yield name, usual
+        ordered = tensor.permute(order).contiguous().permute([order.index(d) for d in dims])
+        yield name, ordered
         if 1 in tensor.shape:
-            for odd in (0, tensor.shape[1]):
+            for unused_stride in (0, tensor.shape[1]):
                 strides = [
-                    odd if size == 1 else stride for size, stride in zip(tensor.shape, usual.stride(), strict=True)
+                    unused_stride if size == 1 else stride
+                    for size, stride in zip(tensor.shape, ordered.stride(), strict=True)
                 ]
-                yield f"{name}, {odd}", usual.as_strided(tensor.shape, strides)
-    yield "a part", torch.cat([tensor, tensor], 1)[:, : tensor.shape[1]]
+                yield f"{name}, {unused_stride}", ordered.as_strided(tensor.shape, strides)
+    yield "a slice", torch.cat([tensor, tensor], 1)[:, : tensor.shape[1]]
 
 
 MEAN, VARIANCE = rows(1, 4), rows(2, 4).abs() + 0.5
@@ -47,12 +48,12 @@ def normalized(x, mean, variance):
     return (x - mean) / (variance + 1e-5).sqrt() * WEIGHT.view(shape) + BIAS.view(shape)
 
 
-def by_running(x):
+def by_running_statistics(x):
     shape = (1, -1, *[1] * (x.ndim - 2))
     return normalized(x, MEAN.view(shape), VARIANCE.view(shape))
 
 
-def by_own(*dims):
+def by_input_statistics(*dims):
     def formula(x):
         over = [d for d in dims if d < x.ndim]
         return normalized(x, x.mean(over, keepdim=True), x.var(over, keepdim=True, unbiased=False))
@@ -63,29 +64,32 @@ def by_own(*dims):
 ATEN = torch.ops.aten
 LOCAL = (MEAN.clone(), VARIANCE.clone())
 NORMS = {
-    "eval": (lambda x: F.batch_norm(x, MEAN, VARIANCE, WEIGHT, BIAS), by_running),
-    "training": (lambda x: F.batch_norm(x, *LOCAL, WEIGHT, BIAS, True), by_own(0, 2, 3, 4)),
-    "torch's": (lambda x: torch.batch_norm(x, WEIGHT, BIAS, MEAN, VARIANCE, False, 0.1, 1e-5, False), by_running),
+    "eval": (lambda x: F.batch_norm(x, MEAN, VARIANCE, WEIGHT, BIAS), by_running_statistics),
+    "training": (lambda x: F.batch_norm(x, *LOCAL, WEIGHT, BIAS, True), by_input_statistics(0, 2, 3, 4)),
+    "torch.batch_norm": (
+        lambda x: torch.batch_norm(x, WEIGHT, BIAS, MEAN, VARIANCE, False, 0.1, 1e-5, False),
+        by_running_statistics,
+    ),
     "exported": (
         lambda x: ATEN.batch_norm.default(x, WEIGHT, BIAS, MEAN, VARIANCE, False, 0.1, 1e-5, False),
-        by_running,
+        by_running_statistics,
     ),
     "decomposed": (
         lambda x: ATEN._native_batch_norm_legit_no_training.default(x, WEIGHT, BIAS, MEAN, VARIANCE, 0.1, 1e-5)[0],
-        by_running,
+        by_running_statistics,
     ),
-    "named": (
+    "keyword arguments": (
         lambda x: F.batch_norm(input=x, running_mean=MEAN, running_var=VARIANCE, weight=WEIGHT, bias=BIAS),
-        by_running,
+        by_running_statistics,
     ),
-    "instance": (lambda x: F.instance_norm(x, weight=WEIGHT, bias=BIAS), by_own(2, 3, 4)),
-    "instance, running": (lambda x: F.instance_norm(x, MEAN, VARIANCE, WEIGHT, BIAS, False), by_running),
+    "instance": (lambda x: F.instance_norm(x, weight=WEIGHT, bias=BIAS), by_input_statistics(2, 3, 4)),
+    "instance, running": (lambda x: F.instance_norm(x, MEAN, VARIANCE, WEIGHT, BIAS, False), by_running_statistics),
 }
 
 
 @each("shape", [(1, 4, 3, 5), (2, 4, 1, 5), (2, 4, 3, 1), (2, 4, 3, 5), (1, 4, 2, 3, 5), (1, 4, 6)], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
-def test_a_norm_reads_its_gradient_right_in_every_layout(norm, shape):
+def test_a_norms_gradient_is_right_in_every_layout(norm, shape):
     function, formula = NORMS[norm]
     x, g = rows(5, *shape), rows(6, *shape)
     leaf = x.clone().requires_grad_(True)
@@ -100,18 +104,18 @@ def test_a_norm_reads_its_gradient_right_in_every_layout(norm, shape):
                 assert far(result, truth) < EXACT, (inputs.stride(), name)
 
 
-def test_torch_alone_misreads_it():
-    """If this fails, torch is mended, and :mod:`gradient_layout` may go."""
+def test_torch_alone_gives_a_wrong_gradient():
+    """If this fails, the error in torch is fixed, and :mod:`gradient_layout` can be removed."""
     x = rows(5, 1, 4, 3, 5).requires_grad_(True)
     tokens = NORMS["eval"][0](x).flatten(2).transpose(1, 2)
     (wrong,) = torch.autograd.grad(tokens, x, rows(6, 1, 15, 4))
-    tokens = by_running(x).flatten(2).transpose(1, 2)
+    tokens = by_running_statistics(x).flatten(2).transpose(1, 2)
     (right,) = torch.autograd.grad(tokens, x, rows(6, 1, 15, 4))
     assert far(wrong, right) > 0.5
 
 
-def test_twice_differentiated():
-    """A gradient penalty inside forward: what depends on the gradient is right, too."""
+def test_second_derivatives_are_right():
+    """A gradient penalty differentiates the gradient again."""
     x, g = rows(5, 1, 4, 3, 5), rows(6, 1, 15, 4)
 
     def penalty(norm):
@@ -122,12 +126,12 @@ def test_twice_differentiated():
 
     with undisturbed(nn.Identity()):
         result = penalty(NORMS["eval"][0])
-    assert far(result, penalty(by_running)) < EXACT
+    assert far(result, penalty(by_running_statistics)) < EXACT
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_computed_again_in_the_backward_pass(reentrant):
-    """A checkpoint that runs the forward pass of its part once more, and differentiates that."""
+def test_gradients_inside_a_checkpoint_are_right(reentrant):
+    """A checkpoint runs the norm again in the backward pass, and differentiates that."""
     x, g = rows(5, 1, 4, 3, 5), rows(6, 1, 15, 4)
 
     def derived(norm):
@@ -138,11 +142,11 @@ def test_computed_again_in_the_backward_pass(reentrant):
 
     with undisturbed(nn.Identity()):
         result = derived(NORMS["eval"][0])
-    assert far(result, derived(by_running)) < EXACT
+    assert far(result, derived(by_running_statistics)) < EXACT
 
 
 @pytest.mark.parametrize("transform", ["grad", "vmap", "jacobian"])
-def test_inside_torchs_function_transforms(transform):
+def test_gradients_inside_function_transforms_are_right(transform):
     x, g = rows(5, 1, 4, 3, 5), rows(6, 1, 15, 4)
 
     def derived(norm):
@@ -156,11 +160,11 @@ def test_inside_torchs_function_transforms(transform):
 
     with undisturbed(nn.Identity()):
         result = derived(NORMS["eval"][0])
-    assert far(result, derived(by_running)) < EXACT
+    assert far(result, derived(by_running_statistics)) < EXACT
 
 
 class Stem(nn.Module):
-    """A convolutional stem and a norm, then tokens; the norm by torch, or by its formula."""
+    """A convolution and a norm, then tokens; the norm is torch's, or computed by its formula."""
 
     def __init__(self, norm="batch", by_formula=False):
         super().__init__()
@@ -173,7 +177,7 @@ class Stem(nn.Module):
             self.norm.weight.copy_(WEIGHT), self.norm.bias.copy_(BIAS)
         if norm == "batch":
             self.norm.running_mean.copy_(MEAN), self.norm.running_var.copy_(VARIANCE)
-        self.formula = by_running if norm == "batch" else by_own(2, 3)
+        self.formula = by_running_statistics if norm == "batch" else by_input_statistics(2, 3)
 
     def forward(self, x):
         y = self.conv(x)
@@ -197,7 +201,7 @@ PATHS = {
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("path", PATHS)
-def test_every_path_gives_the_formulas_map(path, norm):
+def test_every_kind_of_pass_gives_the_map_of_the_formula(path, norm):
     if path.startswith("captum"):
         pytest.importorskip("captum")
     settings = {"method": "gradient", **PATHS[path]}
@@ -210,8 +214,8 @@ def test_float32_differs_by_rounding():
     assert far(result.double(), sw.attribute(Stem(by_formula=True), X, target=1, method="gradient").values) < 1e-5
 
 
-def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_layer():
-    """A recorded pass is differentiated again and again, by another class and at another layer."""
+def test_a_session_with_cached_graphs_gives_the_same_map_for_each_target_and_layer():
+    """A cached graph is differentiated several times, for other classes and at another layer."""
     maps = []
     for by_formula in (False, True):
         session = Session(Problem(Stem(by_formula=by_formula), X, fold=False), lambda _: None, cache=Cache())
@@ -224,7 +228,7 @@ def test_a_session_that_keeps_graphs_gives_the_same_map_for_each_target_and_laye
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", ["module", "decomposed"])
-def test_an_exported_program(form):
+def test_an_exported_program_gives_the_map_of_the_formula(form):
     program = torch.export.export(Stem(), (X,))
     model = program.module() if form == "module" else program.run_decompositions().module()
     result = sw.attribute(model, X, target=1, method="gradient").values
@@ -233,24 +237,24 @@ def test_an_exported_program(form):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", [torch.jit.script, lambda model: torch.jit.trace(model, X)], ids=["script", "trace"])
-def test_the_check_up_tells_of_a_scripted_model(form):
-    """Nothing of ours sees what runs inside; the score's own differences tell that the gradient is no slope."""
+def test_the_check_up_reports_the_wrong_gradient_of_a_scripted_model(form):
+    """Scripted code can't be intercepted, but the gradient differs from finite differences of the score."""
 
     class Scriptable(Stem):
         def forward(self, x):
             y = self.norm(self.conv(x))
             return self.head((y.flatten(2).transpose(1, 2) ** 3).mean(1))
 
-    said = [
+    findings = [
         finding for finding in sw.checkup(form(Scriptable()), X, target=1) if "backward pass is wrong" in finding.what
     ]
-    assert len(said) == 1
-    assert said[0].severity == "wrong"
-    assert "before torch.jit" in said[0].remedy
+    assert len(findings) == 1
+    assert findings[0].severity == "wrong"
+    assert "before torch.jit" in findings[0].remedy
     assert not [finding for finding in sw.checkup(Scriptable(), X, target=1) if "backward" in finding.what]
 
 
-# ---- every operator that vision and sequence models are made of
+# ---- operators of vision and sequence models
 
 
 def conv(function, *shape, **settings):
@@ -337,20 +341,20 @@ OPERATORS = {
 
 @each("batch", [1, 2])
 @each("operator", OPERATORS)
-def test_an_operators_gradient_is_the_limit_of_differences(operator, batch):
-    """Whatever layout inputs and gradients are in; what arrives expanded is a mean's gradient."""
+def test_an_operators_gradient_equals_finite_differences(operator, batch):
+    """In every layout of inputs and incoming gradients, including the expanded gradients of means and sums."""
     function, h = OPERATORS[operator], 1e-6
     x, step = rows(9, batch, 4, 6, 5), rows(10, batch, 4, 6, 5)
     ahead, behind = function(x + h * step), function(x - h * step)
     slope = (ahead - behind) / (2 * h)
     g = rows(11, *slope.shape)
-    arriving = [*layouts(g)] if g.ndim > 2 else [("contiguous", g)]
-    arriving += [("a mean's", g.flatten()[:1].expand(g.numel()).view(g.shape)), ("a sum's", g[..., :1].expand(g.shape))]
+    incoming = [*layouts(g)] if g.ndim > 2 else [("contiguous", g)]
+    incoming += [("a mean's", g.flatten()[:1].expand(g.numel()).view(g.shape)), ("a sum's", g[..., :1].expand(g.shape))]
     for _, inputs in layouts(x):
         with undisturbed(nn.Identity()):
             leaf = inputs.detach().requires_grad_(True)
             output = function(leaf)
-            for name, gradient in arriving:
+            for name, gradient in incoming:
                 (result,) = torch.autograd.grad(output, leaf, gradient, retain_graph=True)
                 expected, size = (slope * gradient).sum(), (slope * gradient).abs().sum()
                 assert abs((result * step).sum() - expected) < 1e-7 * size, (inputs.stride(), name)

@@ -1,4 +1,4 @@
-"""Whatever happens, nobody notices that a map was computed: not the model, not torch, not NumPy, on no thread."""
+"""Computing a map changes no state of the model, torch, NumPy or Python: on any thread, and also if it fails."""
 
 import contextlib
 import itertools
@@ -31,35 +31,35 @@ METHODS = sw.methods()
 SIZES = {"n_steps": 4, "n_samples": 4, "chunk_size": 4}
 
 
-class Plan:
-    """What is to happen in a model from its second pass on, beside it: what runs is a stand-in."""
+class ErrorPlan:
+    """An error to raise at a position in a model, from its second pass on or in its backward pass."""
 
     def __init__(self):
         self.error, self.at = None, None
         self.passes = 0
 
     def __copy__(self):
-        """Shared, as all passes count."""
+        """Return itself: passes run a copy of the model, and all of them count."""
         return self
 
-    def at_place(self, position):
+    def reached(self, position):
         if position == 0:
             self.passes += 1
         if position == self.at and (self.passes >= 2 or self.at == "backward"):
             raise self.error
 
 
-class Fuse(nn.Module):
+class ErrorPoint(nn.Module):
     def __init__(self, plan, position):
         super().__init__()
         self.plan, self.position = plan, position
 
     def forward(self, x):
-        self.plan.at_place(self.position)
+        self.plan.reached(self.position)
         return x
 
 
-class Fragile(torch.autograd.Function):
+class IdentityWithErrorPoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, plan):
         ctx.plan = plan
@@ -67,18 +67,18 @@ class Fragile(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        ctx.plan.at_place("backward")
+        ctx.plan.reached("backward")
         return g, None
 
 
-class Glass(nn.Module):
-    """All that a forward can write to, draw from or be bound to."""
+class ModelWithSideEffects(nn.Module):
+    """A model whose forward writes to all kinds of state, draws random numbers and calls bound methods."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.plan = Plan()
-        self.fuses = nn.ModuleList(Fuse(self.plan, position) for position in range(3))
+        self.plan = ErrorPlan()
+        self.error_points = nn.ModuleList(ErrorPoint(self.plan, position) for position in range(3))
         self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
         self.conv2 = nn.Conv2d(6, 5, 3, stride=2, padding=1, bias=False)
         self.drop, self.head = nn.Dropout2d(0.2), nn.Linear(5, 4)
@@ -86,16 +86,16 @@ class Glass(nn.Module):
         self.register_buffer("late", None)
         self.count, self.seen, self.by_name, self.shapes = 0, [], {"sums": [], "last": None}, set()
         self.stored = None
-        self.activate = self.count_and_activate  # bound to this very module
-        self.ways = {"relu": [self.count_and_activate]}
-        self.fuses[0].owner = [self]  # and a way back up
+        self.activate = self.count_and_activate  # bound to this module
+        self.functions = {"relu": [self.count_and_activate]}
+        self.error_points[0].owner = [self]  # a reference from a child to its parent
 
     def count_and_activate(self, x):
         self.count += 1
         return F.relu(x)
 
     def noise(self, x):
-        """Draws in eval mode too, in many ways."""
+        """Add random numbers from many functions, also in eval mode."""
         drawn = (
             torch.rand(x.shape, dtype=x.dtype)
             + torch.rand_like(x)
@@ -114,19 +114,19 @@ class Glass(nn.Module):
         self.runs += 1
         self.late = x.detach()
         self.stored = x.detach()
-        self.fuses[0].owner[0].count += 1
-        x = self.ways["relu"][0](self.norm(self.conv(self.fuses[0](self.noise(x)))))
-        x = self.fuses[2](self.activate(self.conv2(self.fuses[1](self.drop(x))))).mean((2, 3))
-        return self.head(Fragile.apply(x, self.plan) if x.requires_grad else x)
+        self.error_points[0].owner[0].count += 1
+        x = self.functions["relu"][0](self.norm(self.conv(self.error_points[0](self.noise(x)))))
+        x = self.error_points[2](self.activate(self.conv2(self.error_points[1](self.drop(x))))).mean((2, 3))
+        return self.head(IdentityWithErrorPoint.apply(x, self.plan) if x.requires_grad else x)
 
 
-def glass(training=False, dtype=torch.float64):
-    model = Glass().to(dtype).train(training)
+def make_model(training=False, dtype=torch.float64):
+    model = ModelWithSideEffects().to(dtype).train(training)
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(2, 3, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
     with torch.no_grad():
         model.norm.running_mean.uniform_(-0.1, 0.1, generator=generator)
-    model.conv(x).sum().backward()  # gradients that somebody is collecting
+    model.conv(x).sum().backward()  # gradients that the caller accumulates
     model.conv2.requires_grad_(False)
     model.norm.weight.requires_grad_(False)
     hook, parameter = (lambda *_: None), model.conv.weight
@@ -144,21 +144,21 @@ def glass(training=False, dtype=torch.float64):
     return model, x
 
 
-# ---- what must be as it was
+# ---- state that must not change
 
 
-def frozen(value):
-    """An image of a value, comparable with ==."""
+def snapshot(value):
+    """Return a snapshot of a value and of the identity of its parts, comparable with ==."""
     if isinstance(value, torch.Tensor):
         return id(value), value.detach().contiguous().view(-1).numpy().tobytes()
     if isinstance(value, dict):
-        return id(value), [(key, frozen(item)) for key, item in value.items()]
+        return id(value), [(key, snapshot(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple, set)):
-        return id(value), [frozen(item) for item in value]
+        return id(value), [snapshot(item) for item in value]
     return value if isinstance(value, (bool, int, float, str, type(None))) else id(value)
 
 
-def frozen_numpy():
+def numpy_random_state():
     return [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()]  # noqa: NPY002
 
 
@@ -169,15 +169,15 @@ def hooks_of(parameter):
     ]
 
 
-def everything(model):
-    """More than toys.state_of looks at: Python attributes, other random numbers, modes and defaults."""
+def full_state(model):
+    """Return the state in ``toys.state_of``, and Python attributes, other random states, modes and defaults."""
     return state_of(model) | {
-        "attributes": {path: frozen(vars(module)) for path, module in model.named_modules()},
+        "attributes": {path: snapshot(vars(module)) for path, module in model.named_modules()},
         "hooks of parameters": {name: hooks_of(p) for name, p in model.named_parameters()},
         "CUDA's random state": [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()]
         if torch.cuda.is_available()
         else None,
-        "NumPy's random state": frozen_numpy(),
+        "NumPy's random state": numpy_random_state(),
         "Python's random state": random.getstate(),
         "autocast": [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")],
         "autocast's cache": torch.is_autocast_cache_enabled(),
@@ -194,34 +194,34 @@ def everything(model):
 
 
 @contextlib.contextmanager
-def as_found(model, x):
-    before, inputs = everything(model), x.clone()
+def unchanged(model, x):
+    before, inputs = full_state(model), x.clone()
     yield
-    after = everything(model)
+    after = full_state(model)
     for part, result in before.items():
         assert after[part] == result, part
     assert torch.equal(x, inputs)
     assert x.grad is None
 
 
-def test_what_is_looked_at_would_show_a_plain_call():
-    """Calling the model itself changes much of it: the comparison is not blind."""
-    model, x = glass(training=True)
-    before = everything(model)
+def test_the_comparison_detects_a_call_of_the_model_itself():
+    """Calling the model itself changes much of the compared state: the comparison can fail."""
+    model, x = make_model(training=True)
+    before = full_state(model)
     model(x).sum().backward()
-    after = everything(model)
+    after = full_state(model)
     changed = {part for part in before if before[part] != after[part]}
     assert changed >= {"parameters", "buffers", "attributes", "random state"}
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        assert everything(model)["autocast"] != before["autocast"]
-        assert everything(model)["gradients"] != before["gradients"]
+        assert full_state(model)["autocast"] != before["autocast"]
+        assert full_state(model)["gradients"] != before["gradients"]
     random.random()
     np.random.rand()  # noqa: NPY002
-    assert everything(model)["Python's random state"] != before["Python's random state"]
-    assert everything(model)["NumPy's random state"] != before["NumPy's random state"]
+    assert full_state(model)["Python's random state"] != before["Python's random state"]
+    assert full_state(model)["NumPy's random state"] != before["NumPy's random state"]
 
 
-# ---- whatever happens
+# ---- success, errors, cancellation and interrupts
 
 
 def settings_of(method):
@@ -232,12 +232,12 @@ def explain(method, model, x, **more):
     return sw.attribute(model, x, method=method, **{"target": [1, 3], **settings_of(method), **more})
 
 
-def on_main(work):
+def on_main_thread(work):
     work()
 
 
-def on_a_worker(work):
-    """Elsewhere, and what is raised there is raised here."""
+def on_another_thread(work):
+    """Run a function on another thread, and re-raise its exception on this one."""
     raised = []
 
     def run():
@@ -258,7 +258,7 @@ FAILURES = {
     "middle layer fails": (1, KeyError("no more"), ValueError),
     "last layer fails": (2, RuntimeError("no more"), ValueError),
     "backward fails": ("backward", RuntimeError("no more"), ValueError),
-    "cancelled inside": (1, Cancelled(), Cancelled),
+    "cancelled in forward": (1, Cancelled(), Cancelled),
     "cancelled in backward": ("backward", Cancelled(), Cancelled),
     "interrupted": (1, KeyboardInterrupt(), KeyboardInterrupt),
     "interrupted in backward": ("backward", KeyboardInterrupt(), KeyboardInterrupt),
@@ -267,41 +267,43 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("thread", [on_main, on_a_worker])
+@pytest.mark.parametrize("thread", [on_main_thread, on_another_thread])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("method", METHODS)
-def test_success(method, training, thread):
-    model, x = glass(training)
+def test_computing_a_map_changes_nothing(method, training, thread):
+    model, x = make_model(training)
 
     def work():
-        with as_found(model, x):
+        with unchanged(model, x):
             result = explain(method, model, x)
         assert bool(result.values.any())
 
     thread(work)
 
 
-# Isolation doesn't know the method: one that takes gradients and one that cuts at a layer stand for all in products.
+# Isolation does not depend on the method: only a gradient method and a layer method are tested in all combinations.
 TYPICAL = ("gradient", "grad_cam")
 
 
 @pytest.mark.parametrize(
     ("method", "failure", "training", "thread"),
     [
-        *itertools.product(TYPICAL, FAILURES, [False, True], [on_main, on_a_worker]),
-        *itertools.product(sorted({*METHODS} - {*TYPICAL}), ["last layer fails", "interrupted"], [True], [on_a_worker]),
+        *itertools.product(TYPICAL, FAILURES, [False, True], [on_main_thread, on_another_thread]),
+        *itertools.product(
+            sorted({*METHODS} - {*TYPICAL}), ["last layer fails", "interrupted"], [True], [on_another_thread]
+        ),
     ],
 )
-def test_failure(method, failure, training, thread):
+def test_a_failing_pass_changes_nothing(method, failure, training, thread):
     at, error, result = FAILURES[failure]
-    model, x = glass(training)
+    model, x = make_model(training)
     if result is torch.OutOfMemoryError:
         x = x[:1]
     model.plan.at, model.plan.error = at, error
     target = [1, 3][: len(x)]
 
     def work():
-        with as_found(model, x), pytest.raises(result) as caught:
+        with unchanged(model, x), pytest.raises(result) as caught:
             explain(method, model, x, target=target, chunk_size=1) if "chunk_size" in settings_of(method) else explain(
                 method, model, x, target=target
             )
@@ -315,21 +317,21 @@ def test_failure(method, failure, training, thread):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_threads_see_the_same_numbers(method):
-    """What the model draws comes from a generator of ours: neither thread nor global state matter."""
-    model, x = glass(training=True)
+def test_the_random_numbers_of_a_model_depend_on_neither_thread_nor_global_seed(method):
+    """Its random numbers come from a private generator."""
+    model, x = make_model(training=True)
     expected = explain(method, model, x).values
     torch.manual_seed(1234)
     result = []
-    on_a_worker(lambda: result.append(explain(method, model, x).values))
+    on_another_thread(lambda: result.append(explain(method, model, x).values))
     assert torch.equal(result[0], expected)
 
 
-# ---- attributes that are written to
+# ---- attributes that forward writes to
 
 
 class Writes(nn.Module):
-    """Writes to an attribute of its own, in whatever way its kind allows."""
+    """Writes to one of its attributes in forward."""
 
     def __init__(self, stored, write):
         super().__init__()
@@ -349,40 +351,40 @@ WRITTEN = {
     "Counter": lambda: (Counter(), lambda stored: stored.update("a")),
     "defaultdict": lambda: (defaultdict(list), lambda stored: stored["a"].append(1)),
     "OrderedDict": lambda: (OrderedDict(a=1), lambda stored: stored.update(b=2)),
-    "tensor that is no buffer": lambda: (torch.zeros(3), lambda stored: stored.add_(1)),
+    "tensor that is not a buffer": lambda: (torch.zeros(3), lambda stored: stored.add_(1)),
     "list of tensors": lambda: ([torch.zeros(3)], lambda stored: stored[0].add_(1)),
     "dict of tensors": lambda: ({"key": torch.zeros(2, 3)}, lambda stored: stored["key"][0].fill_(1)),
     "array": lambda: (np.zeros(3), lambda stored: np.add(stored, 1, out=stored)),
 }
 
 
-def written_down(value):
+def as_lists(value):
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return value.tolist()
     if isinstance(value, dict):
-        return [(key, written_down(item)) for key, item in value.items()]
-    return [written_down(item) for item in value] if isinstance(value, (list, tuple, set, deque)) else value
+        return [(key, as_lists(item)) for key, item in value.items()]
+    return [as_lists(item) for item in value] if isinstance(value, (list, tuple, set, deque)) else value
 
 
 @each("kind", WRITTEN)
-def test_what_forward_writes_to_is_not_the_callers(kind):
+def test_forward_writes_to_a_copy_of_the_callers_attribute(kind):
     stored, write = WRITTEN[kind]()
     model = Writes(stored, write)
-    before = written_down(stored)
+    before = as_lists(stored)
     sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
     assert model.stored is stored
-    assert written_down(stored) == before
+    assert as_lists(stored) == before
     model(torch.rand(2, 4))
-    assert written_down(stored) != before
+    assert as_lists(stored) != before
 
 
 class Bound(nn.Module):
-    """Counts, through one of its own methods that is kept somewhere."""
+    """Counts its passes in a method that forward calls through a stored reference."""
 
-    def __init__(self, keep):
+    def __init__(self, store):
         super().__init__()
         self.net, self.child, self.count = nn.Linear(4, 3), nn.Identity(), 0
-        self.step = keep(self)
+        self.step = store(self)
 
     def counted(self, x):
         self.count += 1
@@ -393,21 +395,21 @@ class Bound(nn.Module):
         return self.net((step[0] if isinstance(step, list) else step)(x))
 
 
-def give_to_child(model):
+def store_in_child(model):
     model.child.callback = model.counted
 
 
 BOUND = {
     "method": lambda model: model.counted,
     "method in a list": lambda model: [model.counted],
-    "method that a child calls": give_to_child,
+    "method stored in a child": store_in_child,
     "partial": lambda model: partial(model.counted),
     "partial with its module": lambda model: partial(Bound.counted, model),
 }
 
 
 @each("kind", BOUND)
-def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
+def test_a_stored_method_writes_to_a_copy_of_the_model(kind):
     model = Bound(BOUND[kind])
     sw.attribute(model, torch.rand(2, 4), method="gradient", target=0)
     assert model.count == 0
@@ -415,18 +417,18 @@ def test_a_method_that_is_kept_writes_to_nothing_of_the_callers(kind):
     assert model.count == 1
 
 
-def test_a_hook_that_is_a_method_writes_to_nothing_of_the_callers():
+def test_a_hook_that_is_a_method_writes_to_a_copy_of_the_model():
     class Hooked(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.seen, self.turns = nn.Linear(4, 3), [], 0
-            self.net.register_forward_hook(self.see)
-            self.net.register_full_backward_hook(self.see)
+            self.net, self.seen, self.calls = nn.Linear(4, 3), [], 0
+            self.net.register_forward_hook(self.record)
+            self.net.register_full_backward_hook(self.record)
             self.net.register_forward_pre_hook(lambda *_: None)
 
-        def see(self, _module, _value, output):
+        def record(self, _module, _value, output):
             self.seen.append(output)
-            self.turns += 1
+            self.calls += 1
 
         def forward(self, x):
             return self.net(x)
@@ -434,13 +436,13 @@ def test_a_hook_that_is_a_method_writes_to_nothing_of_the_callers():
     model, x = Hooked(), torch.rand(2, 4)
     sw.attribute(model, x, method="integrated_gradients", target=0, n_steps=3)
     assert model.seen == []
-    assert model.turns == 0
+    assert model.calls == 0
     model(x)
-    assert model.turns == 1
+    assert model.calls == 1
 
 
 class Draws(nn.Module):
-    """Draws on its way, in one of the ways there are."""
+    """Draws random numbers in forward."""
 
     def __init__(self, draw):
         super().__init__()
@@ -480,27 +482,27 @@ DRAWS = {
     "torch.multinomial": lambda _m, x: x * torch.multinomial(x.detach().exp(), 1),
     "Tensor.new_empty": lambda _m, x: x * x.new_empty(8).normal_(),
     "nn.init": lambda _m, x: x * nn.init.xavier_normal_(torch.empty(1, 8)),
-    "a module made inside": lambda _m, x: nn.Linear(8, 8)(x),
+    "a module created in forward": lambda _m, x: nn.Linear(8, 8)(x),
     "a normal distribution": lambda _m, x: resampled(x),
     "a beta distribution": lambda _m, x: x * torch.distributions.Beta(torch.full((8,), 2.0), 3.0).rsample(),
     "a categorical distribution": lambda _m, x: (
         x + torch.distributions.Categorical(logits=x.detach()).sample()[:, None]
     ),
-    "into a tensor": lambda _m, x: x * torch.randn(8, out=torch.empty(8)),
+    "out=": lambda _m, x: x * torch.randn(8, out=torch.empty(8)),
     "a permutation": lambda _m, x: x[:, torch.randperm(8)],
 }
 
 
-@each("thread", [on_main, on_a_worker])
+@each("thread", [on_main_thread, on_another_thread])
 @each("kind", DRAWS)
-def test_what_a_model_draws_neither_reads_nor_moves_torchs_random_state(kind, thread):
+def test_random_draws_of_a_model_neither_depend_on_nor_change_torchs_random_state(kind, thread):
     model, x = Draws(DRAWS[kind]), torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
     result = []
 
     def work():
         for seed in (1, 2):
             torch.manual_seed(seed)
-            with as_found(model, x):
+            with unchanged(model, x):
                 result.append(sw.attribute(model, x, method="gradient", target=[0, 2]).values)
 
     thread(work)
@@ -509,10 +511,10 @@ def test_what_a_model_draws_neither_reads_nor_moves_torchs_random_state(kind, th
         torch.manual_seed(1)
         one = model(x)
         torch.manual_seed(2)
-        assert not torch.equal(model(x), one), "it draws nothing"
+        assert not torch.equal(model(x), one), "the model drew no random numbers"
 
 
-def test_generators_of_the_models_own_are_as_found():
+def test_generators_that_a_model_holds_are_not_advanced():
     class Keeps(nn.Module):
         def __init__(self):
             super().__init__()
@@ -532,7 +534,7 @@ def test_generators_of_the_models_own_are_as_found():
 
 
 class Cache:
-    """Keeps what it was shown, as language models keep keys and values."""
+    """Concatenates its inputs, as language models do with keys and values."""
 
     k = None
 
@@ -565,26 +567,26 @@ class Slotted:
 
 
 class Log(list):
-    """A list with a number of its own."""
+    """A list with an attribute."""
 
     def __init__(self):
         super().__init__([0])
-        self.turns = 0
+        self.calls = 0
 
     def update(self, k):
-        self.turns += 1
+        self.calls += 1
         self.append(len(k))
-        return k.sum(1) * self.turns * len(self)
+        return k.sum(1) * self.calls * len(self)
 
 
 class Memory(dict):
     def update(self, k):
-        self["turns"] = self.get("turns", 0) + 1
-        return k.sum(1) * self["turns"]
+        self["calls"] = self.get("calls", 0) + 1
+        return k.sum(1) * self["calls"]
 
 
 class Outer:
-    """Holds such an object, and is held by it."""
+    """Holds a cache, and a reference to itself in a dict."""
 
     def __init__(self):
         self.inner, self.by_name = Cache(), {"me": [self]}
@@ -593,8 +595,8 @@ class Outer:
         return self.by_name["me"][0].inner.update(k)
 
 
-class Forwards:
-    """Naive, as people write it: before it has its attributes, it asks itself for them without end."""
+class Proxy:
+    """A naive proxy: before ``cache`` is set, ``__getattr__`` recurses without end."""
 
     def __init__(self):
         self.cache = Cache()
@@ -603,16 +605,16 @@ class Forwards:
         return getattr(self.cache, name)
 
 
-def space_update(space, k):
-    space.turns += 1
-    space.log.append(k.detach())
-    return k.sum(1) * space.turns * len(space.log)
+def update_namespace(namespace, k):
+    namespace.calls += 1
+    namespace.log.append(k.detach())
+    return k.sum(1) * namespace.calls * len(namespace.log)
 
 
-def in_a_space():
-    space = types.SimpleNamespace(turns=0, log=[])
-    space.update = partial(space_update, space)
-    return space
+def namespace_with_state():
+    namespace = types.SimpleNamespace(calls=0, log=[])
+    namespace.update = partial(update_namespace, namespace)
+    return namespace
 
 
 class Keeps(nn.Module):
@@ -629,16 +631,16 @@ OBJECTS = {
     "cache": Cache,
     "dataclass": Meter,
     "slots": Slotted,
-    "list of its own": Log,
-    "dict of its own": Memory,
+    "list subclass": Log,
+    "dict subclass": Memory,
     "nested": Outer,
-    "proxy": Forwards,
-    "namespace": in_a_space,
+    "proxy": Proxy,
+    "namespace": namespace_with_state,
 }
 
 
-def inside(value, depth=0):
-    """What is in an object, comparable with ==."""
+def contents(value, depth=0):
+    """Return the contents of an object, comparable with ==."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
     if depth > 4 or isinstance(value, (int, float, str, type(None), partial)):
@@ -646,22 +648,22 @@ def inside(value, depth=0):
     items = list(value.items()) if isinstance(value, dict) else list(value) if isinstance(value, (list, tuple)) else []
     local = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(type(value), name)
            and name != "never"} | getattr(value, "__dict__", {})  # fmt: skip
-    return [inside(item, depth + 1) for item in [*items, *local.items()]]
+    return [contents(item, depth + 1) for item in [*items, *local.items()]]
 
 
 @each("kind", OBJECTS)
-def test_an_object_that_keeps_state_is_the_passes_own(kind):
+def test_a_pass_uses_a_copy_of_an_object_with_state(kind):
     x = torch.rand(2, 6, generator=torch.Generator().manual_seed(4))
     fresh, model = Keeps(OBJECTS[kind]()), Keeps(OBJECTS[kind]())
     (expected,) = torch.autograd.grad(fresh(leaf := x.clone().requires_grad_())[:, 0].sum(), leaf)
-    before, stored = inside(model.stored), model.stored
+    before, stored = contents(model.stored), model.stored
     for _ in range(2):
         result = sw.attribute(model, x, method="gradient", target=0)
         assert float((result.values - expected).abs().max()) < 1e-6
     assert model.stored is stored
-    assert inside(stored) == before
+    assert contents(stored) == before
     model(x)
-    assert inside(stored) != before
+    assert contents(stored) != before
 
 
 class Locked(Cache):
@@ -669,7 +671,7 @@ class Locked(Cache):
         self.lock = threading.Lock()
 
 
-class Owning(Cache):
+class ManyValues(Cache):
     def __init__(self):
         self.many = [[i] for i in range(100)]
 
@@ -699,14 +701,14 @@ class Missing:
 
 
 MISSING = Missing()
-HANDED_ON = {
+SHARED = {
     "lock": Locked,
-    "many things": Owning,
-    "its own way of being made": Singleton,
-    "something to close": Closes,
-    "shared by its own account": Shared,
-    "not to be copied": Refuses,
-    "known by name": lambda: MISSING,
+    "too many values": ManyValues,
+    "custom __new__": Singleton,
+    "__del__": Closes,
+    "__copy__ that returns itself": Shared,
+    "__copy__ that raises": Refuses,
+    "global of its module": lambda: MISSING,
     "class": lambda: Cache,
     "function": lambda: F.relu,
     "logger": lambda: logging.getLogger("somebody"),
@@ -715,10 +717,10 @@ HANDED_ON = {
 }
 
 
-@each("kind", HANDED_ON)
-def test_what_is_neither_small_nor_plain_is_handed_on_as_it_is(kind):
+@each("kind", SHARED)
+def test_objects_that_are_not_small_and_plain_are_not_copied(kind):
     model = nn.Linear(2, 2)
-    model.stored = stored = HANDED_ON[kind]()
+    model.stored = stored = SHARED[kind]()
     with isolated_copy(model) as local:
         assert local.stored is stored
 
@@ -786,7 +788,7 @@ def by_a_helper(net):
 
 
 def by_global_name(net):
-    """As in a notebook."""
+    """Refer to the model by a global, as in a notebook."""
     expected = {"__name__": "__main__", "original": net.forward, "net": net}
     exec("def doubled(z): return original(z) * 2\nnet.forward = lambda z: [doubled(z) for _ in '1'][0]", expected)
 
@@ -798,12 +800,12 @@ PATCHES = (
 
 
 @each("patch", PATCHES)
-def test_a_forward_that_was_replaced_runs_nothing_of_the_callers(patch):
+def test_a_replaced_forward_runs_on_a_copy_of_the_model(patch):
     net, x = small_net(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4))
     patch(net)
     times = 1 if patch is by_compiling else 2
     for settings in ({"method": "gradient"}, {"method": "grad_cam"}):
-        with as_found(net, x):
+        with unchanged(net, x):
             result = sw.attribute(net, x, target=0, **settings)
         expected = sw.attribute(small_net(), x, target=0, **settings)
         assert float((result.values - times * expected.values).abs().max()) < 1e-5
@@ -820,7 +822,7 @@ class Save:
         self.outputs.append(output)
 
 
-def test_hooks_of_the_callers_write_to_nothing_of_the_callers():
+def test_hooks_write_to_copies_of_the_callers_objects():
     net, x, save, outputs, by_name = small_net(), torch.rand(2, 3, 8, 8), Save(), [], {}
     net[0].register_forward_hook(save)
     net[1].register_forward_hook(lambda _m, _i, output: outputs.append(output))
@@ -832,17 +834,17 @@ def test_hooks_of_the_callers_write_to_nothing_of_the_callers():
     assert (len(save.outputs), len(outputs), sorted(by_name)) == (1, 1, ["gradient", "relu"])
 
 
-def test_functions_that_share_a_variable_share_it_in_a_pass():
+def test_functions_that_share_a_variable_share_its_copy_in_a_pass():
     """A hook writes what the forward of another layer reads."""
-    net, stored, turns = small_net(), {}, 0
+    net, stored, calls = small_net(), {}, 0
 
-    def keep(_module, _inputs, output):
-        nonlocal turns
-        turns += 1
+    def store(_module, _inputs, output):
+        nonlocal calls
+        calls += 1
         stored["mean"] = output.mean()
 
-    net[0].register_forward_hook(keep)
-    net[4].forward = lambda z: z.flatten(1) * stored["mean"] * turns / turns
+    net[0].register_forward_hook(store)
+    net[4].forward = lambda z: z.flatten(1) * stored["mean"] * calls / calls
     x = torch.rand(2, 3, 8, 8)
     fresh = sw.attribute(net, x, target=0, method="gradient").values
     assert stored == {}
@@ -850,7 +852,7 @@ def test_functions_that_share_a_variable_share_it_in_a_pass():
     assert float((fresh - expected).abs().max()) < 1e-5
 
 
-# ---- numbers that are drawn elsewhere
+# ---- random numbers of Python and NumPy
 
 
 class Noisy(nn.Module):
@@ -862,25 +864,25 @@ class Noisy(nn.Module):
         return self.net(x * self.draw())
 
 
-ELSEWHERE = {
-    "random": lambda: random.random,
-    "NumPy": lambda: lambda: float(np.random.rand()),  # noqa: NPY002
-    "a generator of Python's": lambda: random.Random(3),
-    "a generator of NumPy's": lambda: np.random.default_rng(3),
+SOURCES = {
+    "random.random": lambda: random.random,
+    "np.random.rand": lambda: lambda: float(np.random.rand()),  # noqa: NPY002
+    "random.Random": lambda: random.Random(3),
+    "np.random.default_rng": lambda: np.random.default_rng(3),
 }
 
 
-@each("kind", ELSEWHERE)
-def test_numbers_that_python_and_numpy_draw_repeat(kind):
-    made = ELSEWHERE[kind]()
+@each("kind", SOURCES)
+def test_random_numbers_of_python_and_numpy_are_reproducible(kind):
+    made = SOURCES[kind]()
     model, x = Noisy(made if callable(made) else lambda: made.random()), torch.rand(2, 4)
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002
-    with as_found(model, x):
+    with unchanged(model, x):
         first = sw.attribute(model, x, method="gradient", target=0).values
     random.seed(8)
     np.random.seed(8)  # noqa: NPY002
-    with as_found(model, x):
+    with unchanged(model, x):
         assert torch.equal(sw.attribute(model, x, method="gradient", target=0).values, first)
     one = model(x)
     assert not torch.equal(model(x), one)
@@ -896,7 +898,7 @@ class Checkpointed(nn.Module):
         return self.leave(checkpoint(lambda h: self.drop(self.enter(h).tanh()), x, use_reentrant=False))
 
 
-def test_what_is_drawn_again_in_the_backward_pass_is_told():
+def test_random_numbers_inside_a_checkpoint_are_an_error():
     model, x = Checkpointed(0.5), torch.rand(2, 4)
     with pytest.raises(ValueError, match=r"^model: it draws random numbers .*checkpoint.*model\.eval\(\)"):
         sw.attribute(model, x, method="gradient", target=0)
@@ -908,16 +910,16 @@ def test_what_is_drawn_again_in_the_backward_pass_is_told():
     assert float((result.values - expected[0]).abs().max()) < 1e-6
 
 
-def test_a_hook_may_draw_in_the_backward_pass():
+def test_a_hook_may_draw_random_numbers_in_the_backward_pass():
     net, x = small_net().eval(), torch.rand(2, 3, 8, 8)
     net[2].register_full_backward_hook(lambda _m, value, _g: (value[0] * torch.rand_like(value[0]),))
-    with as_found(net, x):
+    with unchanged(net, x):
         first = sw.attribute(net, x, method="gradient", target=0).values
     torch.manual_seed(77)
     assert torch.equal(sw.attribute(net, x, method="gradient", target=0).values, first)
 
 
-# ---- the caller's surroundings
+# ---- the caller's modes and defaults
 
 
 @contextlib.contextmanager
@@ -930,7 +932,7 @@ def default_dtype(dtype):
         torch.set_default_dtype(before)
 
 
-SURROUNDINGS = {
+CONTEXTS = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -938,22 +940,22 @@ SURROUNDINGS = {
     "CUDA's autocast": lambda: torch.autocast("cuda", torch.float16) if torch.cuda.is_available() else torch.no_grad(),
     "float64 by default": lambda: default_dtype(torch.float64),
     "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
-    "anomalies": lambda: torch.autograd.set_detect_anomaly(True),
+    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 @pytest.mark.parametrize(
-    ("method", "around"),
+    ("method", "context"),
     [
-        *itertools.product(TYPICAL, SURROUNDINGS),
+        *itertools.product(TYPICAL, CONTEXTS),
         *itertools.product(sorted({*METHODS} - {*TYPICAL}), ["inference_mode", "autocast"]),
     ],
 )
-def test_the_same_bits_in_all_surroundings(method, around):
+def test_a_map_has_the_same_bits_under_all_modes_and_defaults(method, context):
     model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = explain(method, model, x)
-    with SURROUNDINGS[around](), as_found(model, x):
+    with CONTEXTS[context](), unchanged(model, x):
         result = explain(method, model, x)
     assert result.values.dtype == torch.float32
     assert torch.equal(result.values, expected.values)
@@ -964,23 +966,23 @@ def test_the_same_bits_in_all_surroundings(method, around):
 
 
 @pytest.mark.parametrize(
-    ("baseline", "around"),
+    ("baseline", "context"),
     [
-        *itertools.product(["blur", "noise"], SURROUNDINGS),
+        *itertools.product(["blur", "noise"], CONTEXTS),
         *itertools.product(["black", "white", "mean", "zero"], ["inference_mode", "float64 by default"]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
-def test_the_same_baselines_in_all_surroundings(baseline, around):
+def test_baselines_are_the_same_under_all_modes_and_defaults(baseline, context):
     model, x = plain(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = explain("integrated_gradients", model, x, baseline=baseline)
-    with SURROUNDINGS[around]():
+    with CONTEXTS[context]():
         result = explain("integrated_gradients", model, x, baseline=baseline)
     assert torch.equal(result.values, expected.values)
 
 
 def plain():
-    """A net in float32 without noise of its own, which a caller's autocast would disturb."""
+    """Return a deterministic float32 model, whose result would change under the caller's autocast."""
     torch.manual_seed(5)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
@@ -1015,8 +1017,8 @@ INPUTS = {
         *itertools.product(sorted({*METHODS} - {*TYPICAL}), ["part of a graph", "channels last"]),
     ],
 )
-def test_inputs_of_every_form_are_only_read(method, form):
-    model, x = glass()
+def test_inputs_of_every_form_are_not_changed(method, form):
+    model, x = make_model()
     expected = explain(method, model, x).values
     value = INPUTS[form](x)
     function = value.grad_fn
@@ -1033,11 +1035,11 @@ def test_inputs_of_every_form_are_only_read(method, form):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_two_sessions_at_once_give_what_one_after_the_other_gives(training):
-    model, x = glass(training)
+def test_two_concurrent_sessions_give_the_maps_of_sequential_calls(training):
+    model, x = make_model(training)
     requests = [Request.of(method, settings_of(method), target=[1, 3]) for method in METHODS]
     expected = {request.method: explain(request.method, model, x).values for request in requests}
-    with as_found(model, x):
+    with unchanged(model, x):
         for one, other in zip(requests, requests[1:] + requests[:1], strict=True):
             sessions = [Session(Problem(model, x), lambda _event: None) for _ in range(2)]
             for session, request in zip(sessions, (one, other), strict=True):
@@ -1049,8 +1051,8 @@ def test_two_sessions_at_once_give_what_one_after_the_other_gives(training):
                 session.close()
 
 
-class Tied(nn.Module):
-    """Buffers that lie in one memory: what is written to one is read from the other."""
+class SharedMemory(nn.Module):
+    """Tensors that share memory: forward writes to one and reads the other."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -1076,8 +1078,8 @@ class Tied(nn.Module):
     "kind",
     ["the same buffer in two modules", "a buffer that is a view", "an attribute that is a view", "a buffer in a list"],
 )
-def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
-    model, x = Tied(kind).eval(), images(0, 1, 3, 2, 2)
+def test_tensors_that_share_memory_share_it_in_the_copy(kind):
+    model, x = SharedMemory(kind).eval(), images(0, 1, 3, 2, 2)
     result = sw.attribute(model, x, method="gradient", target=1)
     again = sw.attribute(model, x, method="smoothgrad", target=1, noise_level=0.0, n_samples=4)
     assert torch.equal(model.buf, torch.ones_like(model.buf))
@@ -1089,7 +1091,7 @@ def test_what_lies_in_one_memory_does_so_in_the_stand_in(kind):
     assert torch.allclose(again.values, expected, rtol=1e-13, atol=0)
 
 
-def test_a_part_of_a_buffer_without_numbers_is_no_obstacle():
+def test_a_buffer_that_is_a_view_of_a_fake_tensor_is_allowed():
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double().eval(), images(0, 1, 3, 2, 2)
     expected = sw.attribute(model, x, method="gradient", target=1)
     with FakeTensorMode():
@@ -1098,8 +1100,8 @@ def test_a_part_of_a_buffer_without_numbers_is_no_obstacle():
     assert torch.equal(sw.attribute(model, x, method="gradient", target=1).values, expected.values)
 
 
-class Knowing(nn.Module):
-    """Reaches itself by weak references, and exchanges the data of its weight."""
+class ReferencesItself(nn.Module):
+    """Accesses itself by weak references, and replaces the data of its weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1113,8 +1115,8 @@ class Knowing(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "smoothgrad"])
-def test_weak_references_and_exchanged_data_lead_to_nothing_of_the_callers(method):
-    model, x = Knowing().eval(), images(0, 1, 3, 2, 2)
+def test_weak_references_and_replaced_data_do_not_reach_the_callers_model(method):
+    model, x = ReferencesItself().eval(), images(0, 1, 3, 2, 2)
     sw.attribute(model, x, method=method, target=1)
     sw.checkup(model, x)
     assert model.runs == 0

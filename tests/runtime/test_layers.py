@@ -1,4 +1,4 @@
-"""Grad-CAM's layers: which one is taken, and models that make it hard."""
+"""Layers of class activation maps: the default, named ones, and models in which they are hard to recognize."""
 
 import captum.attr
 import pytest
@@ -17,19 +17,19 @@ def cam(model, x=X, **settings):
     return sw.attribute(model, x, method="grad_cam", **{"target": 1, **settings})
 
 
-def by_hand(activations, model_from_there, target=1):
-    """Channels weighed by the mean of their gradients, straight from the formula."""
+def by_formula(activations, rest, target=1):
+    """Return the sum of the channels, weighted by the mean of their gradients."""
     a = activations.detach().requires_grad_()
-    (g,) = torch.autograd.grad(model_from_there(a)[:, target].sum(), a)
+    (g,) = torch.autograd.grad(rest(a)[:, target].sum(), a)
     return (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True).detach()
 
 
 def listed(model, x=X):
-    """What menus show: layers and their sizes."""
+    """Return the layers that menus show, and their shapes."""
     return {path: layer.shape for path, layer in spatial_layers(runner(model, x).passes).items() if layer.listed}
 
 
-def test_spatial_layers_in_order_with_their_sizes():
+def test_spatial_layers_are_listed_in_order_with_their_shapes():
     assert list(listed(conv_net()).items()) == [
         ("0", (6, 8, 8)),
         ("1", (6, 8, 8)),
@@ -39,7 +39,7 @@ def test_spatial_layers_in_order_with_their_sizes():
     ]
 
 
-def test_of_several_names_for_one_tensor_menus_show_the_outermost():
+def test_menus_show_the_outermost_of_several_layers_with_the_same_output():
     block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
     model = nn.Sequential(nn.Sequential(block), nn.Flatten(), nn.LazyLinear(3)).double()
     model(X)
@@ -47,7 +47,7 @@ def test_of_several_names_for_one_tensor_menus_show_the_outermost():
     assert torch.equal(cam(model, layer="0.0.1").values, cam(model, layer="0").values)
 
 
-def test_who_only_hands_a_tensor_on_is_not_listed_in_place_of_who_made_it():
+def test_layers_that_return_their_input_are_not_listed():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Identity(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 3))
     model.double().eval()
     assert list(listed(model)) == ["0", "1"]
@@ -55,7 +55,7 @@ def test_who_only_hands_a_tensor_on_is_not_listed_in_place_of_who_made_it():
     assert cam(model).layer == "1"
 
 
-def test_the_last_layer_with_an_extent_is_the_default():
+def test_the_default_is_the_last_layer_with_more_than_one_cell():
     model = conv_net()
     model[4] = nn.AdaptiveAvgPool2d(1)
     model[6] = nn.Linear(5, 4).double()
@@ -65,15 +65,15 @@ def test_the_last_layer_with_an_extent_is_the_default():
 
 
 @each("layer", ["0", "1", "2", "3", "4"])
-def test_each_layer_is_by_the_formula(layer):
+def test_the_map_of_each_layer_equals_the_formula(layer):
     model, i = conv_net(), int(layer) + 1
     with torch.no_grad():
         activations = model[:i](X)
-    assert far(cam(model, layer=layer).values, by_hand(activations, model[i:])) < 1e-13
+    assert far(cam(model, layer=layer).values, by_formula(activations, model[i:])) < 1e-13
 
 
-def test_an_operation_in_place_right_behind_the_layer_does_not_change_its_activation():
-    """captum weighs the overwritten activation or fails here; the layer's own output is meant."""
+def test_an_in_place_operation_after_the_layer_does_not_change_its_activation():
+    """Captum uses the overwritten activation or fails here; the map is that of the layer's output."""
 
     class InPlace(nn.Module):
         def __init__(self):
@@ -89,11 +89,11 @@ def test_an_operation_in_place_right_behind_the_layer_does_not_change_its_activa
     model = InPlace()
     with torch.no_grad():
         activations = model.conv(X)
-    expected = by_hand(activations, lambda a: model.head((a + 0.1).relu().mean((2, 3))))
+    expected = by_formula(activations, lambda a: model.head((a + 0.1).relu().mean((2, 3))))
     assert far(cam(model, layer="conv").values, expected) < 1e-13
 
 
-def test_a_shared_layer_counts_with_its_last_run():
+def test_the_last_run_of_a_shared_layer_is_explained():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -107,9 +107,9 @@ def test_a_shared_layer_counts_with_its_last_run():
     model = Shared()
     with torch.no_grad():
         activations = model.conv(model.conv(X).tanh())
-    expected = by_hand(activations, lambda a: model.head(a.tanh().mean((2, 3))))
+    expected = by_formula(activations, lambda a: model.head(a.tanh().mean((2, 3))))
     assert far(cam(model, layer="conv").values, expected) < 1e-13
-    assert far(cam(model, layer="again").values, expected) < 1e-13  # the same layer by its other name
+    assert far(cam(model, layer="again").values, expected) < 1e-13  # the other name of the same layer
 
 
 def test_a_model_without_any_parameter():
@@ -123,7 +123,7 @@ def test_a_model_without_any_parameter():
 
     x = X.float()
     pooled = F.avg_pool2d(x, 2)
-    expected = by_hand(pooled, lambda a: a.square().mean((2, 3)))
+    expected = by_formula(pooled, lambda a: a.square().mean((2, 3)))
     assert far(cam(Plain(), x).values, expected) < 1e-6
     assert (
         far(
@@ -141,7 +141,7 @@ def test_frozen_parameters_make_no_difference():
         assert torch.equal(sw.attribute(frozen, X, method=method, target=1).values, values)
 
 
-def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
+def test_the_users_hooks_run_and_stay_and_write_to_copies():
     model, seen, tally = conv_net(), [], Tally()
 
     def count(*_):
@@ -161,7 +161,7 @@ def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
 
 
 @each(
-    ("layer", "error", "said"),
+    ("layer", "error", "message"),
     [
         (
             "6",
@@ -174,13 +174,13 @@ def test_the_users_own_hooks_run_and_stay_and_their_lists_are_left_alone():
         (nn.ReLU(), TypeError, r"layer: expected a module path"),
     ],
 )
-def test_a_layer_that_does_not_serve(layer, error, said):
-    with pytest.raises(error, match=said):
+def test_an_unsuitable_layer_is_an_error(layer, error, message):
+    with pytest.raises(error, match=message):
         cam(conv_net(), layer=layer)
 
 
-def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
-    class Odd(nn.Module):
+def test_layers_that_do_not_run_return_no_tensor_or_do_not_affect_the_score_are_errors():
+    class UnusualLayers(nn.Module):
         def __init__(self):
             super().__init__()
             self.net = conv_net()
@@ -193,32 +193,32 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_count():
             self.side(x * 2)
             return self.net(x)
 
-    for layer, said in {
+    for layer, message in {
         "spare": r"layer: 'spare' did not run; choose a layer",
         "pair": r"layer: 'pair' returned a dict; choose a layer",
         "side": r"model: the score does not depend on the layer 'side'",
     }.items():
-        with pytest.raises(ValueError, match=said):
-            cam(Odd(), layer=layer)
-    assert cam(Odd()).layer == "net.4"
+        with pytest.raises(ValueError, match=message):
+            cam(UnusualLayers(), layer=layer)
+    assert cam(UnusualLayers()).layer == "net.4"
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "message"),
     [
         ("grad_cam", r"layer: no layer of this model has a spatial output.*'integrated_gradients'"),
         ("guided_grad_cam", r"method: Guided Grad-CAM needs images.*'guided_backprop'"),
     ],
 )
-def test_a_model_without_convolutions(method, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_model_without_convolutions_is_an_error_that_suggests_a_method(method, message):
+    with pytest.raises(ValueError, match=message):
         sw.attribute(mlp(), rows(), method=method, target=0)
 
 
-# ---- which input's layer, and which grid
+# ---- layers of several inputs, and grids of tokens
 
 
-def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
+def test_a_note_says_which_run_of_a_layer_is_explained():
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -236,7 +236,7 @@ def test_of_a_layer_that_runs_several_times_a_note_tells_which_run_is_shown():
 
 
 class Siamese(nn.Module):
-    """One encoder for two images, and another that only the second goes through."""
+    """An encoder for both images, and a convolution of the second image only."""
 
     def __init__(self):
         super().__init__()
@@ -250,7 +250,7 @@ class Siamese(nn.Module):
             self.encoder(left).mean((2, 3)) * self.encoder(right).mean((2, 3)) + self.other(right).mean((2, 3))
         )
 
-    def map_by_hand(self, name, left, right):
+    def map_by_formula(self, name, left, right):
         parts = {"left": self.encoder(left).detach(), "right": self.encoder(right).detach()}
         a = parts[name].requires_grad_()
         (g,) = torch.autograd.grad(
@@ -263,18 +263,18 @@ class Siamese(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["left", "right"])
-def test_of_a_shared_encoder_the_run_of_the_explained_input_counts(name):
+def test_the_run_of_a_shared_encoder_for_the_explained_input_is_used(name):
     model, value = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
-    expected = model.map_by_hand(name, **value)
+    expected = model.map_by_formula(name, **value)
     result = sw.attribute(model, value, explain=name, method="grad_cam", layer="encoder", target=1)
     assert far(result.values, expected) < 1e-13
-    if name == "left":  # the last spatial layer that it goes through, though another ran after that
+    if name == "left":  # the last layer that depends on this input, although another one runs later
         default = sw.attribute(model, value, explain=name, method="grad_cam", target=1)
         assert default.layer == "encoder"
         assert far(default.values, expected) < 1e-13
 
 
-def test_a_layer_of_another_input_is_refused_and_so_are_two_images_at_once():
+def test_a_layer_of_another_input_and_two_images_at_once_are_refused():
     model, value = Siamese(), {"left": images(1, 2, 3, 8, 8), "right": images(2, 2, 3, 8, 8)}
     with pytest.raises(ValueError, match=r"layer: 'other' does not depend on the explained input"):
         sw.attribute(model, value, explain="left", method="grad_cam", layer="other", target=1)
@@ -283,7 +283,7 @@ def test_a_layer_of_another_input_is_refused_and_so_are_two_images_at_once():
 
 
 class Patches(nn.Module):
-    """A transformer of patches that need not divide the image, with a class token, and a text beside it."""
+    """A transformer of patches, which need not cover the image, with class tokens and an optional text input."""
 
     def __init__(self, patch, registers=1):
         super().__init__()
@@ -309,7 +309,7 @@ class Patches(nn.Module):
     ("size", "patch", "registers", "grid"),
     [(30, 7, 1, (4, 4)), (50, 16, 1, (3, 3)), (32, 8, 5, (4, 4)), (33, 8, 2, (4, 4)), ((24, 36), 6, 1, (4, 6))],
 )
-def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
+def test_tokens_are_arranged_in_the_grid_of_patches(size, patch, registers, grid):
     height, width = size if isinstance(size, tuple) else (size, size)
     model, x = Patches(patch, registers), images(0, 2, 3, height, width)
     result = sw.attribute(model, x, method="grad_cam", target=1)
@@ -327,7 +327,7 @@ def test_tokens_lie_as_the_patches_were_cut(size, patch, registers, grid):
 
 
 class Block(nn.Module):
-    """Attention with normalized queries and keys, and modules that see heads and weights, as many write it."""
+    """Attention whose queries, keys and weights pass through modules, as in many implementations."""
 
     def __init__(self, fused):
         super().__init__()
@@ -346,7 +346,7 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_heads_and_attention_weights_are_no_image(fused):
+def test_heads_and_attention_weights_are_not_spatial_layers(fused):
     model = Patches(8)
     model.blocks = nn.ModuleList(Block(fused) for _ in range(3)).double()
     x = images(0, 2, 3, 32, 32)
@@ -360,8 +360,8 @@ def test_heads_and_attention_weights_are_no_image(fused):
         sw.attribute(model, x, method="grad_cam", target=1, layer=inner)
 
 
-def test_keys_that_a_function_convolves_are_no_default():
-    """Attention maps of a segmentation's heads, as in DETR's: the keys are the tokens, convolved without a module."""
+def test_the_output_of_a_convolution_function_is_not_the_default():
+    """As in the attention maps of DETR's segmentation head, a function convolves the tokens to keys."""
 
     class Masks(Patches):
         def forward(self, x):
@@ -376,15 +376,15 @@ def test_keys_that_a_function_convolves_are_no_default():
     assert "conv2d #2" in spatial_layers(runner(model, images(0, 1, 3, 32, 32)).passes)
 
 
-def test_the_scores_of_a_segmentation_are_not_its_last_layer():
+def test_the_output_of_a_segmentation_model_is_not_the_default_layer():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1)).double()
     assert cam(model).layer == "1"
     assert cam(model, layer="2").values.shape == (2, 1, 8, 8)
 
 
-def test_patches_as_rows_of_their_own_are_no_image():
-    class Windows(nn.Module):
+def test_patches_that_are_separate_rows_are_not_spatial_without_reshape():
+    class PatchesAsRows(nn.Module):
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
@@ -395,22 +395,22 @@ def test_patches_as_rows_of_their_own_are_no_image():
             cut = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
             return self.head(self.conv(cut).relu().mean((2, 3))).view(len(x), -1, 4).mean(1)
 
-    def together(out):
+    def assembled(out):
         return out.unflatten(0, (2, 2, 2)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
-    model = Windows()
+    model = PatchesAsRows()
     with pytest.raises(ValueError, match="layer: no layer of this model has a spatial output"):
         cam(model)
     with pytest.raises(ValueError, match=r"layer: 'conv' has an output of shape \(8, 5, 4, 4\).*reshape="):
         cam(model, layer="conv")
-    result = cam(model, layer="conv", reshape=together)
-    a = together(model.conv(X.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)))
-    expected = by_hand(a, lambda whole: model.head(whole.relu().mean((2, 3))))
+    result = cam(model, layer="conv", reshape=assembled)
+    a = assembled(model.conv(X.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)))
+    expected = by_formula(a, lambda whole: model.head(whole.relu().mean((2, 3))))
     assert far(result.values, expected) < 1e-13
 
 
 @each(
-    ("reshape", "said"),
+    ("reshape", "message"),
     [
         (lambda out: out.undefined, "it raised AttributeError"),
         (lambda out: out.long(), "got torch.int64 of shape"),
@@ -420,12 +420,12 @@ def test_patches_as_rows_of_their_own_are_no_image():
         (lambda out: "no", "got a str"),
     ],
 )
-def test_a_function_that_does_not_reshape(reshape, said):
-    with pytest.raises(ValueError, match=rf"reshape: the function must turn the output of '3', of shape .*{said}"):
+def test_an_invalid_result_of_the_reshape_function_is_an_error(reshape, message):
+    with pytest.raises(ValueError, match=rf"reshape: the function must turn the output of '3', of shape .*{message}"):
         cam(conv_net(), layer="3", reshape=reshape)
 
 
-def test_the_tokens_of_a_text_are_no_image():
+def test_tokens_of_a_text_are_not_spatial():
     model = Patches(8)
     settings = {"x": images(0, 1, 3, 32, 32), "text": rows(0, 1, 20, 8)}
     assert sw.attribute(model, settings, explain="x", method="grad_cam", target=1).layer == "blocks.1"
@@ -433,7 +433,7 @@ def test_the_tokens_of_a_text_are_no_image():
         sw.attribute(model, settings, explain="x", method="grad_cam", target=1, layer="texts.1")
 
 
-def test_channels_before_tokens_are_read_as_they_lie():
+def test_channels_before_tokens_are_recognized():
     class Transposed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -444,7 +444,7 @@ def test_channels_before_tokens_are_read_as_they_lie():
 
         def forward(self, x):
             tokens = self.seen(self.cut(x).flatten(2).transpose(1, 2))
-            return self.head(self.mix(tokens.transpose(1, 2)).mean(2))  # (B, 22, 16): channels before places
+            return self.head(self.mix(tokens.transpose(1, 2)).mean(2))  # (B, 22, 16): channels before tokens
 
     model = Transposed()
     by_function = cam(model, layer="mix", reshape=lambda out: out.unflatten(2, (4, 4)))

@@ -1,6 +1,6 @@
-"""Which layer class activation maps take in Hugging Face's image models, and whether each cell is its patch's.
+"""The default layer of class activation maps in Hugging Face's image models, and the patch that each cell belongs to.
 
-`make layers` prints the same for all of its architectures, and for timm's.
+``make layers`` prints the same for all architectures of Hugging Face and timm.
 """
 
 import pytest
@@ -29,7 +29,7 @@ DETECTOR = {
     "use_pretrained_backbone": False,
     "backbone": None,
 }
-# Model, its configuration, the size of the image, the layer that the score reads last, the grid, tokens before it.
+# Class, configuration, image size, ending of the default layer's path, grid, number of tokens before the patches.
 MODELS = {
     "ViT": ("ViTForImageClassification", SMALL, (32, 32), "1", (4, 4), 1),
     "DeiT, distilled": ("DeiTForImageClassificationWithTeacher", SMALL, (32, 32), "1", (4, 4), 2),
@@ -73,7 +73,7 @@ def transformers():
     return library
 
 
-def made(transformers, name):
+def make_model(transformers, name):
     kind, settings, size, *_ = MODELS[name]
     torch.manual_seed(0)
     if name == "DETR":
@@ -92,22 +92,22 @@ def made(transformers, name):
     kind = getattr(transformers, kind)
     model = kind(kind.config_class(**settings)).double().eval()
     with torch.no_grad():
-        for parameter in model.parameters():  # its own are so small that nothing would be seen
+        for parameter in model.parameters():  # the initial weights are so small that no change would be visible
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.2)
     return model, torch.randn(1, 3, *size, dtype=torch.float64)
 
 
 def score(output):
-    """One number of whatever the head gives: for detectors that of one query."""
+    """Return one score per image from any output; for detectors, that of one query."""
     values = output.values() if isinstance(output, dict) else output
     scores = next(value for value in values if isinstance(value, torch.Tensor)).flatten(1)
     return scores[:, min(7, scores.shape[1] - 1)]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transformers, name):
-    model, x = made(transformers, name)
+def test_the_default_layer_is_the_last_block_on_the_grid_that_the_score_depends_on(transformers, name):
+    model, x = make_model(transformers, name)
     _, _, _, ending, grid, before = MODELS[name]
     result = sw.attribute(model, x, method="grad_cam", target=score)
     assert ending is None or result.layer.endswith(f".{ending}")
@@ -127,18 +127,18 @@ def test_the_default_is_the_last_block_that_is_read_on_the_images_grid(transform
     assert far(result.values, (g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)) < 1e-10
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("DETR", "PVT")])  # these mix from the start
-def test_the_cell_that_moves_most_is_that_of_the_patch(transformers, name):
-    model, x = made(transformers, name)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("DETR", "PVT")])  # these mix patches
+def test_changing_a_patch_changes_its_cell_most(transformers, name):
+    model, x = make_model(transformers, name)
     layers = spatial_layers(Problem(model, x).runner(Score("value", score)).passes)
     path = sw.attribute(model, x, method="grad_cam", target=score).layer
     layer, (height, width) = layers[path], x.shape[2:]
     h, w = layer.layout.grid
-    at_rest, hits = output_of(model, path, x), 0
+    unchanged, hits = output_of(model, path, x), 0
     for cell in range(0, h * w, 3):
         row, column = divmod(cell, w)
-        moved = x.clone()
-        moved[..., row * height // h : (row + 1) * height // h, column * width // w : (column + 1) * width // w] += 1
-        change = layer.layout.read(output_of(model, path, moved) - at_rest)[0].norm(dim=0)
+        changed = x.clone()
+        changed[..., row * height // h : (row + 1) * height // h, column * width // w : (column + 1) * width // w] += 1
+        change = layer.layout.read(output_of(model, path, changed) - unchanged)[0].norm(dim=0)
         hits += int(change.argmax()) == cell
-    assert hits / len(range(0, h * w, 3)) > 0.6  # by chance it is 1 / 15 or less
+    assert hits / len(range(0, h * w, 3)) > 0.6  # by chance it would be 1 / 15 or less

@@ -1,4 +1,4 @@
-"""Less exact by choice, and by how much is said."""
+"""The ``precision`` argument: faster, less exact passes, whose measured error is in a note."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from saliency_widgets.runtime.runner import Runner, imprecision
 from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
-def everything() -> tuple:
-    """All that torch says of how it multiplies."""
-    rooms = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
-    old = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    return *(room.fp32_precision for room in rooms), *old, torch.get_float32_matmul_precision()
+def precision_settings() -> tuple:
+    """Return all of torch's settings for the precision of float32 products."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    legacy = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return *(backend.fp32_precision for backend in backends), *legacy, torch.get_float32_matmul_precision()
 
 
 @pytest.fixture
-def as_found():
+def restored_precision():
     result = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(result)
@@ -40,19 +40,19 @@ def _fail(expected: str) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.usefixtures("as_found")
+@pytest.mark.usefixtures("restored_precision")
 @each("before", ["highest", "high", "medium"])
 @each(("kind", "expected"), [("ieee", "ieee"), ("tf32", "tf32")])
-def test_torchs_switches_are_set_for_the_pass_and_put_back(before, kind, expected):
+def test_torchs_precision_is_set_for_the_pass_and_restored(before, kind, expected):
     torch.set_float32_matmul_precision(before)
-    result = everything()
+    result = precision_settings()
     with pytest.raises(ZeroDivisionError), float32_as(kind):
         _fail(expected)
-    assert everything() == result
+    assert precision_settings() == result
 
 
-def test_nothing_is_left_switched_in_a_new_process():
-    """What inherits its switch from another goes on to do so."""
+def test_torchs_precision_settings_still_inherit_after_passes():
+    """A setting that was inherited from ``torch.backends.fp32_precision`` still is after passes of every precision."""
     code = """
 import torch, saliency_widgets as sw
 for precision in ("full", "bfloat16"):
@@ -64,45 +64,45 @@ assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class Noted(nn.Module):
-    """Notes the types that it computes in."""
+class RecordsTypes(nn.Module):
+    """Records the data types of its product and of the product's gradient."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.kinds = nn.Parameter(torch.ones(192, 3)), Shared()
+        self.weight, self.types = nn.Parameter(torch.ones(192, 3)), Shared()
 
     def forward(self, x):
         product = x.flatten(1) @ self.weight
-        self.kinds.append(product.dtype)
+        self.types.append(product.dtype)
         if product.requires_grad:
-            product.register_hook(lambda gradient: self.kinds.append(gradient.dtype))
+            product.register_hook(lambda gradient: self.types.append(gradient.dtype))
         return product.tanh()
 
 
-def test_it_holds_forward_and_backward_and_is_told():
-    model, before = Noted(), everything()
+def test_the_precision_applies_to_forward_and_backward_and_is_in_the_settings():
+    model, before = RecordsTypes(), precision_settings()
     result = sw.attribute(model, images(0, 1, 3, 8, 8).float(), method="gradient", precision="bfloat16")
-    assert model.kinds.count(torch.bfloat16) == 4, "forward and backward, of the map and of its error"
+    assert model.types.count(torch.bfloat16) == 4, "expected forward and backward, of the map and of its error"
     assert result.values.dtype == torch.float32
     assert result.settings["precision"] == "bfloat16"
-    assert everything() == before
+    assert precision_settings() == before
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_the_error_that_is_told_is_that_of_the_gradient():
+def test_a_note_reports_the_measured_error_of_the_gradient():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     exact = sw.attribute(model, x, method="gradient", target=1)
     rough = sw.attribute(model, x, method="gradient", target=1, precision="bfloat16")
-    off = float((rough.values - exact.values).abs().sum() / exact.values.abs().sum())
-    assert 1e-4 < off < 0.2
+    error = float((rough.values - exact.values).abs().sum() / exact.values.abs().sum())
+    assert 1e-4 < error < 0.2
     note = next(note for note in rough.notes if "bfloat16" in note)
-    assert float(re.search(r"([\d.]+)%", note)[1]) == pytest.approx(100 * off, abs=0.06)
+    assert float(re.search(r"([\d.]+)%", note)[1]) == pytest.approx(100 * error, abs=0.06)
     assert not any("bfloat16" in note for note in exact.notes)
-    again = sw.attribute(model, x, **rough.settings)
-    assert torch.equal(again.values, rough.values)
+    repeated = sw.attribute(model, x, **rough.settings)
+    assert torch.equal(repeated.values, rough.values)
 
 
-def test_full_precision_has_nothing_to_tell():
+def test_full_precision_is_exact_and_adds_no_note():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     full = sw.attribute(model, x, target=1, precision="full")
     assert torch.equal(full.values, sw.attribute(model, x, target=1).values)
@@ -111,7 +111,7 @@ def test_full_precision_has_nothing_to_tell():
     assert imprecision(runner) == 0
 
 
-def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
+def test_a_session_gives_the_same_bits_and_measures_the_error_once():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     events: list[Event] = []
     problem = Problem(model, x, precision="bfloat16")
@@ -129,7 +129,7 @@ def test_the_explorers_path_gives_the_same_bits_and_asks_for_the_error_once():
     session.close()
 
 
-def test_the_check_up_says_that_it_is_slow_on_a_cpu():
+def test_the_check_up_reports_that_bfloat16_is_slow_on_a_cpu():
     model, x = conv_net().float(), images(0, 1, 3, 8, 8).float()
     for precision, slow in ((None, False), ("bfloat16", True)):
         result = check_up(Problem(model, x, precision=precision), Request.of("gradient", {}))
@@ -137,7 +137,7 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
 
 
 @each(
-    ("value", "kind", "said"),
+    ("settings", "error", "message"),
     [
         ({"precision": 16}, TypeError, "precision"),
         ({"precision": "half"}, ValueError, "bfloat16"),
@@ -147,6 +147,6 @@ def test_the_check_up_says_that_it_is_slow_on_a_cpu():
         ({"fold": "no"}, TypeError, "fold"),
     ],
 )
-def test_what_cant_be_had_is_an_error_that_says_so(value, kind, said):
-    with pytest.raises(kind, match=said):
-        sw.attribute(conv_net(), images(0, 1, 3, 8, 8), **value)
+def test_unsupported_settings_are_errors(settings, error, message):
+    with pytest.raises(error, match=message):
+        sw.attribute(conv_net(), images(0, 1, 3, 8, 8), **settings)

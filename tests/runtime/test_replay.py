@@ -1,4 +1,4 @@
-"""When passes are recorded, and when a recording is used. The CUDA graphs themselves need a device: see benchmarks/."""
+"""When passes are recorded and recordings used. Real CUDA graphs need a GPU: see benchmarks/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_widgets.runtime.runner import Runner
 
 
 class Recorder:
-    """Stands for CUDA graphs: computes what it was given, and counts."""
+    """Replaces CUDA graphs: runs the pass, and counts recordings and their uses."""
 
     made, used = 0, 0
 
@@ -33,13 +33,13 @@ class Recorder:
             return torch.autograd.grad(scores.sum(), leaf)[0], scores.detach()
 
 
-class Wrong(Recorder):
+class WrongGradients(Recorder):
     def __call__(self, rows, score):
         gradients, scores = super().__call__(rows, score)
         return gradients * 1.1, scores
 
 
-class Refuses(Recorder):
+class FailsToRecord(Recorder):
     def __init__(self, run, rows) -> None:
         super().__init__(run, rows)
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -53,8 +53,8 @@ def runner():
     return Runner(Passes(conv_net(), images(0, 1, 3, 8, 8), Score("logit", torch.tensor([1]))), replays=replays)
 
 
-def times(runner: Runner, count: int, rows: int = 4) -> None:
-    """Asks for so many gradients, each of which must be that of the pass itself."""
+def compute_gradients(runner: Runner, count: int, rows: int = 4) -> None:
+    """Compute ``count`` gradients and assert that each equals that of a pass without recordings."""
     for k in range(count):
         x = images(k, rows, 3, 8, 8)
         result = runner.gradient(x)
@@ -62,22 +62,22 @@ def times(runner: Runner, count: int, rows: int = 4) -> None:
         assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
-def test_a_shape_is_recorded_when_it_comes_for_the_third_time_and_used_from_then_on(runner):
-    times(runner, 2)
+def test_a_shape_is_recorded_in_its_third_pass_and_the_recording_used_from_then_on(runner):
+    compute_gradients(runner, 2)
     assert Recorder.made == 0
-    times(runner, 4)
+    compute_gradients(runner, 4)
     assert (Recorder.made, Recorder.used) == (1, 1 + 3)
 
 
-def test_each_shape_has_its_own_and_few_are_kept(runner):
+def test_each_shape_has_its_own_recording_and_only_four_are_made(runner):
     for rows in range(1, 8):
-        times(runner, 4, rows)
+        compute_gradients(runner, 4, rows)
     assert Recorder.made == 4
 
 
-def test_another_class_uses_the_same(runner):
-    times(runner, 4)
-    times(
+def test_another_class_uses_the_same_recording(runner):
+    compute_gradients(runner, 4)
+    compute_gradients(
         replace(
             runner, passes=replace(runner.passes, score=Score("probability", torch.tensor([0]), torch.tensor([2])))
         ),
@@ -86,28 +86,28 @@ def test_another_class_uses_the_same(runner):
     assert (Recorder.made, Recorder.used) == (1, 1 + 1 + 2)
 
 
-@pytest.mark.parametrize("kind", [Wrong, Refuses])
-def test_what_gives_something_else_or_cant_be_recorded_is_not_used(runner, kind):
+@pytest.mark.parametrize("kind", [WrongGradients, FailsToRecord])
+def test_a_recording_that_fails_or_gives_other_gradients_is_not_used(runner, kind):
     runner.replays.record = kind
-    times(runner, 6)
+    compute_gradients(runner, 6)
     assert Recorder.made == 1
     assert Recorder.used <= 1
 
 
-def test_who_looks_into_the_pass_gets_the_pass(runner):
-    times(runner, 4)
+def test_passes_with_backward_rules_hooks_or_in_training_mode_use_no_recording(runner):
+    compute_gradients(runner, 4)
     used = Recorder.used
     with ReLURule("guided"):
         runner.gradient(images(0, 4, 3, 8, 8))
     runner.passes.model[1].register_forward_hook(lambda *_: None)
-    times(runner, 2)
+    compute_gradients(runner, 2)
     runner.passes.model.train()
-    times(runner, 1)
+    compute_gradients(runner, 1)
     assert Recorder.used == used
 
 
-def test_numbers_that_are_not_finite_are_an_error_here_too(runner):
-    times(runner, 4)
+def test_gradients_of_a_recording_that_are_not_finite_are_an_error(runner):
+    compute_gradients(runner, 4)
     with torch.no_grad():
         runner.passes.model[6].weight[1, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):

@@ -1,4 +1,4 @@
-"""Folded BatchNorms and channels laid out last: the same numbers, on private copies, and only where that is so."""
+"""Folded BatchNorms and the channels-last layout: used on copies only, and only if the results are the same."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from saliency_widgets.runtime.reuse.survey import survey
 from saliency_widgets.session import Problem, Request
 
 
-def learnt(norm: nn.Module, seed: int = 0) -> nn.Module:
-    """A BatchNorm as training leaves it."""
+def trained(norm: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a BatchNorm statistics and weights as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor, low, high in ((norm.running_mean, -0.5, 0.5), (norm.running_var, 0.3, 2.0)):
@@ -29,13 +29,13 @@ def learnt(norm: nn.Module, seed: int = 0) -> nn.Module:
 
 
 class Net(nn.Module):
-    """A convolution and a BatchNorm, run by a function of them and the input."""
+    """A convolution and a BatchNorm; ``run`` applies them to the input."""
 
     def __init__(self, run, norm: nn.Module | None = None, bias: bool = True) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=bias)
-        self.norm = learnt(nn.BatchNorm2d(4)) if norm is None else norm
+        self.norm = trained(nn.BatchNorm2d(4)) if norm is None else norm
         self.head = nn.Linear(4, 3)
         self.run = run
 
@@ -56,8 +56,8 @@ def tuned(model: nn.Module, x: torch.Tensor = X) -> Tuned | None:
 
 @each("bias", [True, False])
 @each("affine", [True, False])
-def test_folded_weights_are_those_of_torchs_own_fusion_in_float64(bias, affine):
-    model = Net(plain_run, learnt(nn.BatchNorm2d(4, affine=affine)), bias).double().eval()
+def test_folded_weights_equal_those_of_torchs_fusion(bias, affine):
+    model = Net(plain_run, trained(nn.BatchNorm2d(4, affine=affine)), bias).double().eval()
     result = tuned(model)
     assert result.folded == ("norm",)
     if affine:
@@ -66,27 +66,27 @@ def test_folded_weights_are_those_of_torchs_own_fusion_in_float64(bias, affine):
         assert torch.allclose(result.biases["conv"], expected.bias, rtol=1e-13, atol=1e-14)
     before = state_of(model)
     for method in sw.methods():
-        folded, written = (sw.attribute(model, X, method=method, target=1, fold=fold) for fold in (True, False))
-        size = float(written.values.abs().max())
-        assert torch.allclose(folded.values, written.values, rtol=0, atol=1e-12 * size), method
+        folded, unfolded = (sw.attribute(model, X, method=method, target=1, fold=fold) for fold in (True, False))
+        size = float(unfolded.values.abs().max())
+        assert torch.allclose(folded.values, unfolded.values, rtol=0, atol=1e-12 * size), method
     assert state_of(model) == before
     assert "fold" not in folded.settings
-    assert written.settings["fold"] is False
+    assert unfolded.settings["fold"] is False
 
 
-KEPT_APART = {
-    "read twice": lambda net, x: net.norm(net.conv(x)) + net.conv(x),
+NOT_FOLDED = {
+    "the convolution runs twice": lambda net, x: net.norm(net.conv(x)) + net.conv(x),
     "the convolution's result is used again": lambda net, x: (lambda y: net.norm(y) + y)(net.conv(x)),
-    "its weight is used again": lambda net, x: net.norm(net.conv(x)) + net.conv.weight.sum(),
-    "something between": lambda net, x: net.norm(F.relu(net.conv(x))),
+    "the convolution's weight is used again": lambda net, x: net.norm(net.conv(x)) + net.conv.weight.sum(),
+    "an activation between them": lambda net, x: net.norm(F.relu(net.conv(x))),
     "a BatchNorm that runs twice": lambda net, x: net.norm(net.norm(net.conv(x))),
-    "changed in place before": lambda net, x: net.norm(net.conv(x).mul_(2)),
+    "changed in place between them": lambda net, x: net.norm(net.conv(x).mul_(2)),
 }
 
 
-@each("why", KEPT_APART)
-def test_what_is_used_elsewhere_is_not_folded(why):
-    model = Net(KEPT_APART[why]).double().eval()
+@each("case", NOT_FOLDED)
+def test_a_convolution_and_a_norm_with_other_uses_are_not_folded(case):
+    model = Net(NOT_FOLDED[case]).double().eval()
     result = tuned(model)
     assert result is None or not result.folded
     expected = sw.attribute(model, X, method="gradient", target=1, fold=False).values
@@ -102,16 +102,18 @@ class NormAct(nn.BatchNorm2d):
     "change",
     {
         "training": lambda m: m.norm.train(),
-        "an activation inside": lambda m: setattr(m, "norm", learnt(NormAct(4)).double().eval()),
-        "no statistics": lambda m: setattr(m, "norm", nn.BatchNorm2d(4, track_running_stats=False).double().eval()),
+        "an activation inside": lambda m: setattr(m, "norm", trained(NormAct(4)).double().eval()),
+        "no running statistics": lambda m: setattr(
+            m, "norm", nn.BatchNorm2d(4, track_running_stats=False).double().eval()
+        ),
         "a hook": lambda m: m.conv.register_forward_hook(lambda *_: None),
         "a hook on the gradient": lambda m: m.norm.register_full_backward_hook(lambda *_: None),
-        "another forward": lambda m: m.norm.__dict__.update(forward=lambda x: x * 2),
-        "a weight that is computed": lambda m: nn.utils.parametrizations.weight_norm(m.conv),
+        "a replaced forward": lambda m: m.norm.__dict__.update(forward=lambda x: x * 2),
+        "a parametrized weight": lambda m: nn.utils.parametrizations.weight_norm(m.conv),
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_is_no_plain_pair_is_not_folded(change):
+def test_layers_with_hooks_or_modifications_are_not_folded(change):
     model = Net(plain_run).double().eval()
     change[1](model)
     result = tuned(model)
@@ -120,7 +122,7 @@ def test_what_is_no_plain_pair_is_not_folded(change):
     assert torch.equal(sw.attribute(model, X, method="gradient", target=1).values, expected)
 
 
-def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
+def test_layers_hidden_by_folding_have_the_activations_of_the_model():
     model = Net(plain_run).double().eval()
     seen = {}
     for name in ("conv", "norm"):
@@ -128,16 +130,16 @@ def test_layers_that_a_fold_hides_show_what_the_model_gives_there():
     model(X)
     for module in (model.conv, model.norm):
         module._forward_hooks.clear()
-    bound = Problem(model, X)
-    score, _ = bound.resolve(Request.of("grad_cam", {}))
+    problem = Problem(model, X)
+    score, _ = problem.resolve(Request.of("grad_cam", {}))
     for name, expected in seen.items():
-        activation, _, _, runs = bound.runner(score).passes.layer_gradient(name)
+        activation, _, _, runs = problem.runner(score).passes.layer_gradient(name)
         assert torch.allclose(activation, expected, rtol=0, atol=1e-13), name
         assert runs == 1
-    assert bound.runner(score).passes.tuned.hidden == {"conv"}
+    assert problem.runner(score).passes.tuned.hidden == {"conv"}
 
 
-def test_a_layer_of_two_names_is_hidden_under_both():
+def test_a_layer_with_two_names_is_hidden_under_both():
     model = Net(plain_run).double().eval()
     model.again = nn.Sequential(model.conv, model.norm)
     for name in ("conv", "again.0"):
@@ -146,14 +148,14 @@ def test_a_layer_of_two_names_is_hidden_under_both():
 
 
 class Views(Net):
-    """Code that doesn't take channels laid out last."""
+    """Calls ``view``, which fails in the channels-last layout."""
 
     def forward(self, x):
         y = torch.relu(self.norm(self.conv(x)))
         return self.head(y.view(len(x), -1).unflatten(1, (4, -1)).mean(2))
 
 
-def test_layout_is_dropped_where_the_models_code_fails_with_it():
+def test_channels_last_is_not_used_if_the_model_fails_with_it():
     x = X.float()
     model = Views(plain_run).eval()
     result = tuned(model, x)
@@ -166,19 +168,19 @@ def test_layout_is_dropped_where_the_models_code_fails_with_it():
     assert torch.allclose(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
 
-def test_a_model_that_tells_itself_from_its_folded_copy_is_not_folded():
-    """What gives other scores isn't used, whatever the reason."""
+def test_a_model_whose_scores_change_by_folding_is_not_folded():
+    """Folding gives the convolution a bias, on which this model's scores depend."""
 
-    def suspicious(net, x):
+    def depends_on_bias(net, x):
         return net.norm(net.conv(x)) * (1 if net.conv.bias is None else 2)
 
-    model = Net(suspicious, bias=False).double().eval()
+    model = Net(depends_on_bias, bias=False).double().eval()
     result = tuned(model)
     assert result is None or not result.folded
     assert any("folded" in f.what and "the scores differ" in f.what for f in sw.checkup(model, X))
 
 
-def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained64, cat):
+def test_all_norms_of_the_pretrained_model_are_folded_without_changing_its_map(pretrained64, cat):
     result = tuned(pretrained64, cat)
     assert len(result.folded) == sum(isinstance(m, nn.BatchNorm2d) for m in pretrained64.modules()) == 49
     one, other = (
@@ -187,7 +189,7 @@ def test_the_pretrained_model_is_folded_throughout_and_keeps_its_map(pretrained6
     assert float((one - other).abs().max()) < 1e-9 * float(other.abs().max())
 
 
-def test_a_copy_of_the_weights_is_made_once_and_of_those_that_change_alone():
+def test_only_weights_that_folding_changes_are_copied():
     model = Net(plain_run).double().eval()
     result = tuned(model)
     assert result.weight(model.head.weight).data_ptr() == model.head.weight.data_ptr()

@@ -1,4 +1,4 @@
-"""A model's number: another when anything is, the same when nothing is, and never half of it."""
+"""A model's version number: it changes with the model, and only then; an interrupted reading is discarded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_widgets.runtime.model import version
 from saliency_widgets.runtime.model.version import ModelVersion
 from saliency_widgets.runtime.model.walker import parts
 
-exp = [1.0]  # a global of a notebook that is called like a method
+exp = [1.0]  # a global, as in a notebook, with the name of a tensor method that forward calls
 
 
 class Helper:
@@ -33,12 +33,12 @@ class Slots:
     __slots__ = ("k", "other")
 
 
-class Based(Slots):
-    """Has a ``__dict__`` besides."""
+class SlotsAndDict(Slots):
+    """Has a ``__dict__`` in addition to the slots of its base class."""
 
 
-class Named(dict):
-    """With attributes, as many configurations are."""
+class DictWithAttributes(dict):
+    """A dict with attributes, as many configuration objects are."""
 
 
 class Options:
@@ -46,7 +46,7 @@ class Options:
 
 
 class Unreadable(Mapping):
-    """Of a kind that computes what it holds."""
+    """A mapping whose methods raise."""
 
     __slots__ = ()
 
@@ -60,14 +60,14 @@ class Unreadable(Mapping):
         raise RuntimeError
 
 
-class Holding(nn.Module):
+class ModelWithObjects(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = conv_net()
-        self.helper, self.empty, self.based, self.named = Helper(), Slots(), Based(), Named(a=1.0)
-        self.old = np.random.RandomState(0)
+        self.helper, self.empty, self.based, self.named = Helper(), Slots(), SlotsAndDict(), DictWithAttributes(a=1.0)
+        self.numpy_rng = np.random.RandomState(0)
         self.masked = np.ma.MaskedArray(np.ones(3), mask=[False, True, False])
-        self.mine, self.nothing = random.Random(0), None
+        self.python_rng, self.unset = random.Random(0), None
 
     def forward(self, x):
         return self.net(x).exp() * Options.scale
@@ -75,26 +75,26 @@ class Holding(nn.Module):
 
 CHANGES = {
     "a slot that was empty": lambda m: setattr(m.empty, "k", 1.0),
-    "a slot of a base": lambda m: setattr(m.based, "other", 1.0),
+    "a slot of a base class": lambda m: setattr(m.based, "other", 1.0),
     "the code of a helper's class": lambda m: setattr(Helper, "__call__", lambda self, x: x + 1),
     "an attribute of a helper's class": lambda m: setattr(Helper, "scale", 2.0),
     "an attribute of a global class": lambda m: setattr(Options, "scale", 2.0),
-    "an attribute on a dict": lambda m: setattr(m.named, "rate", 2.0),
-    "an item of a dict of a kind of its own": lambda m: m.named.__setitem__("a", 2.0),
-    "NumPy's old generator": lambda m: m.old.rand(),
-    "Python's generator": lambda m: m.mine.random(),
+    "an attribute of a dict subclass": lambda m: setattr(m.named, "rate", 2.0),
+    "an item of a dict subclass": lambda m: m.named.__setitem__("a", 2.0),
+    "NumPy's legacy generator": lambda m: m.numpy_rng.rand(),
+    "Python's generator": lambda m: m.python_rng.random(),
     "the mask of an array": lambda m: m.masked.mask.__setitem__(0, True),
     "an attribute": lambda m: setattr(m, "nothing", 0),
-    "a type": lambda m: setattr(m.helper, "__class__", type("Other", (Helper,), {})),
+    "the class of a helper": lambda m: setattr(m.helper, "__class__", type("Other", (Helper,), {})),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_change_gives_another_number(change, monkeypatch):
+def test_every_change_gives_another_version(change, monkeypatch):
     monkeypatch.setattr(Helper, "scale", 1.0)
     monkeypatch.setattr(Helper, "__call__", Helper.__call__)
     monkeypatch.setattr(Options, "scale", 1.0)
-    model = Holding()
+    model = ModelWithObjects()
     number = ModelVersion(model)
     first = number()
     assert number() == first
@@ -104,7 +104,7 @@ def test_every_change_gives_another_number(change, monkeypatch):
 
 
 def test_a_global_with_the_name_of_a_method_does_not_matter():
-    model = Holding()
+    model = ModelWithObjects()
     number = ModelVersion(model)
     first = number()
     exp.append(1.0)
@@ -112,7 +112,7 @@ def test_a_global_with_the_name_of_a_method_does_not_matter():
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_half_a_reading_is_none(error, monkeypatch):
+def test_an_interrupted_reading_is_discarded(error, monkeypatch):
     model = conv_net()
     number = ModelVersion(model)
 
@@ -131,7 +131,7 @@ def test_half_a_reading_is_none(error, monkeypatch):
     assert number() != first
 
 
-def test_no_code_of_the_callers_runs():
+def test_reading_runs_no_code_of_the_models_objects():
     model = conv_net()
     model[0].odd = Unreadable()
     number = ModelVersion(model)
@@ -148,7 +148,7 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("change", LEVELS)
-def test_attributes_are_seen_two_levels_deep(change):
+def test_attributes_are_read_two_levels_deep(change):
     model = conv_net()
     model.settings, model.helper = {"rate": 1.0, "deep": {"rate": 1.0, "deeper": {"rate": 1.0}}}, Helper()
     model.helpers, model.helper.held = [Helper()], [1.0]
@@ -160,7 +160,7 @@ def test_attributes_are_seen_two_levels_deep(change):
     assert number() != first
 
 
-def test_a_state_that_comes_back_has_its_number():
+def test_a_restored_state_has_its_former_version_until_it_is_renewed():
     model = conv_net()
     number = ModelVersion(model)
     first = number()
@@ -176,8 +176,8 @@ def wide() -> nn.Module:
     return nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512))
 
 
-def test_one_number_deep_inside_is_found_by_hashing_all():
-    """No counter moves, and the sample misses it."""
+def test_verify_detects_the_change_of_one_weight_that_the_sample_misses():
+    """The edit changes no version counter, and the weight is not in the sample of weights."""
     model = wide()
     number = ModelVersion(model)
     first = number()
@@ -189,7 +189,7 @@ def test_one_number_deep_inside_is_found_by_hashing_all():
     assert not number.verify(lambda: None)
 
 
-def test_hashing_all_gives_way_and_goes_on():
+def test_verify_can_be_cancelled_and_continues_where_it_stopped():
     model, done = wide(), []
     number = ModelVersion(model)
 
@@ -206,8 +206,8 @@ def test_hashing_all_gives_way_and_goes_on():
     assert len(done) == 3
 
 
-def test_a_model_that_rests_is_not_read_again():
-    model = Holding()
+def test_an_unchanged_model_is_not_read_again():
+    model = ModelWithObjects()
     number = ModelVersion(model)
     number()
     state = number._state
@@ -215,7 +215,7 @@ def test_a_model_that_rests_is_not_read_again():
     assert number._state is state
 
 
-def test_what_changes_while_all_is_hashed_is_no_surprise():
+def test_verify_does_not_report_a_change_that_the_version_shows():
     model = wide()
     number = ModelVersion(model)
     assert not number.verify(lambda: None)
@@ -224,7 +224,7 @@ def test_what_changes_while_all_is_hashed_is_no_surprise():
     assert not number.verify(lambda: None)
 
 
-def test_what_is_gone_is_read_anew():
+def test_a_weak_proxy_of_another_object_gives_another_version():
     model, one, two = conv_net(), Helper(), Helper()
     model.trainer = weakref.proxy(one)
     number = ModelVersion(model)
@@ -235,7 +235,7 @@ def test_what_is_gone_is_read_anew():
     assert number() == number()
 
 
-def test_what_was_met_far_away_is_looked_into_where_it_is_near():
+def test_an_object_reachable_at_two_depths_is_read_from_the_smaller_one():
     settings = {"a": [1.0]}
 
     def far(held=({"x": settings},)):
@@ -254,7 +254,7 @@ def test_what_was_met_far_away_is_looked_into_where_it_is_near():
     assert number() != first
 
 
-def test_what_counts_passes_by_itself_does_not_matter():
+def test_an_object_that_copies_share_is_not_part_of_the_version():
     model, result = conv_net(), Shared()
 
     class Counter:
@@ -272,7 +272,7 @@ def test_what_counts_passes_by_itself_does_not_matter():
     assert result == []
 
 
-def test_the_order_of_a_dict_of_a_kind_of_its_own():
+def test_the_order_of_an_ordered_dict_is_part_of_the_version():
     model = conv_net()
     model.order = OrderedDict(a=1.0, b=2.0)
     number = ModelVersion(model)
@@ -281,13 +281,13 @@ def test_the_order_of_a_dict_of_a_kind_of_its_own():
     assert number() != first
 
 
-def test_objects_that_know_each_other_are_read_once():
-    """Compared with a chain of as many: what grows with the square would be a hundred times slower."""
+def test_objects_that_refer_to_each_other_are_read_once():
+    """The time is compared with that of a chain of as many objects; quadratic time would be a hundred times that."""
 
-    def linked(count: int, every: bool) -> nn.Module:
-        objects = [Based() for _ in range(count)]
+    def linked(count: int, complete: bool) -> nn.Module:
+        objects = [SlotsAndDict() for _ in range(count)]
         for k, item in enumerate(objects):
-            item.k, item.other = objects if every else float(k), objects[k - 1]
+            item.k, item.other = objects if complete else float(k), objects[k - 1]
         model = conv_net()
         model.objects = objects
         return model
@@ -302,4 +302,4 @@ def test_objects_that_know_each_other_are_read_once():
             times.append(time.process_time() - began)
         return min(times)
 
-    assert seconds(linked(300, every=True)) < 25 * seconds(linked(300, every=False))
+    assert seconds(linked(300, complete=True)) < 25 * seconds(linked(300, complete=False))

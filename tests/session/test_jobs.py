@@ -1,4 +1,4 @@
-"""One worker for many jobs: order, newest of a key, who gives way, and what nobody waits for."""
+"""Jobs of one worker: their order, the newest of each key, interruption, errors and idle work."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from saliency_widgets.attribution.errors import Cancelled
 from saliency_widgets.session.jobs import Jobs
 
-PATIENCE = 30
+TIMEOUT = 30
 
 
 class Worker:
-    """Notes who worked; the first to work waits for `go`."""
+    """Records the order of its jobs, which wait for ``go``."""
 
     def __init__(self) -> None:
         self.order: list[str] = []
@@ -23,7 +23,7 @@ class Worker:
         def work(_check) -> None:
             self.order.append(name)
             self.begun.set()
-            assert self.go.wait(PATIENCE)
+            assert self.go.wait(TIMEOUT)
 
         return work
 
@@ -35,28 +35,28 @@ def jobs():
     made.close()
 
 
-def test_the_preferred_come_first_whenever_they_came(jobs):
+def test_urgent_jobs_run_first_and_then_preferred_ones(jobs):
     worker = Worker()
     jobs.put("a", worker.work("a"))
-    assert worker.begun.wait(PATIENCE)
+    assert worker.begun.wait(TIMEOUT)
     for name in "bcdef":
         jobs.put(name, worker.work(name), urgent=name == "f")
     jobs.prefer("ec")
     worker.go.set()
-    assert jobs.wait(PATIENCE)
+    assert jobs.wait(TIMEOUT)
     assert "".join(worker.order) == "afecbd"
 
 
-def test_of_each_key_only_the_newest_is_done(jobs):
+def test_only_the_newest_job_of_a_key_runs(jobs):
     worker = Worker()
     jobs.put("first", worker.work("first"))
-    assert worker.begun.wait(PATIENCE)
+    assert worker.begun.wait(TIMEOUT)
     for k in range(100):
         jobs.put("a", worker.work(f"a{k}"))
     jobs.put("b", worker.work("b"))
     jobs.drop("b")
     worker.go.set()
-    assert jobs.wait(PATIENCE)
+    assert jobs.wait(TIMEOUT)
     assert worker.order == ["first", "a99"]
 
 
@@ -67,7 +67,7 @@ def test_a_running_job_ends_at_its_check_and_is_not_repeated(how):
     def work(check) -> None:
         begins.append(1)
         begun.set()
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         try:
             check()
         except Cancelled:
@@ -75,60 +75,60 @@ def test_a_running_job_ends_at_its_check_and_is_not_repeated(how):
             raise
 
     jobs.put("a", work)
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT)
     newer = []
     if how == "put":
         jobs.put("a", lambda _check: newer.append(1))
     elif how == "drop":
         jobs.drop("a")
-    else:  # it goes on once they are closed, and not before
+    else:  # the job continues while the executor is being closed, and not before
         executor = jobs._executor
         join, executor.close = executor.close, lambda: (go.set(), join())
         jobs.close()
     go.set()
-    assert jobs.wait(PATIENCE)
+    assert jobs.wait(TIMEOUT)
     assert (begins, ended, newer) == ([1], [1], [1] * (how == "put"))
     jobs.close()
 
 
-def test_a_job_that_gives_way_to_an_urgent_one_starts_again(jobs):
+def test_a_job_that_an_urgent_one_interrupts_starts_again(jobs):
     order, begun, go = [], threading.Event(), threading.Event()
 
     def work(check) -> None:
         order.append("begun")
         begun.set()
-        assert go.wait(PATIENCE)
+        assert go.wait(TIMEOUT)
         check()
         order.append("done")
 
     jobs.put("a", work)
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT)
     jobs.put("b", lambda _check: order.append("urgent"), urgent=True)
     go.set()
-    assert jobs.wait(PATIENCE)
+    assert jobs.wait(TIMEOUT)
     assert order == ["begun", "urgent", "begun", "done"]
 
 
-def test_only_urgent_jobs_go_on_while_other_jobs_are_busy_and_the_rest_as_soon_as_they_end(jobs):
+def test_only_urgent_jobs_run_while_other_jobs_are_busy_and_the_rest_afterwards(jobs):
     worker, done = Worker(), []
     jobs.put("map", worker.work("map"))
-    assert worker.begun.wait(PATIENCE)
+    assert worker.begun.wait(TIMEOUT)
     others = Jobs(busy=jobs.has)
     others.put("a", lambda check: (check(), done.append("a")))
     others.put("b", lambda check: (check(), done.append("b")), urgent=True)
-    assert others.wait(PATIENCE, "b")
+    assert others.wait(TIMEOUT, "b")
     assert done == ["b"]
     assert not others.wait(0.1)
     worker.go.set()
-    assert others.wait(PATIENCE)
+    assert others.wait(TIMEOUT)
     assert done == ["b", "a"]
     others.put("a", lambda check: (check(), done.append("a")))
-    assert others.wait(PATIENCE)
+    assert others.wait(TIMEOUT)
     others.close()
 
 
 @pytest.mark.parametrize("hook", ["reports", "fails"])
-def test_what_one_job_cannot_report_keeps_no_other_waiting(jobs, hook, monkeypatch, capsys):
+def test_a_failing_job_does_not_block_others_even_if_its_report_fails(jobs, hook, monkeypatch, capsys):
     reported = []
 
     def report(failure):
@@ -144,13 +144,13 @@ def test_what_one_job_cannot_report_keeps_no_other_waiting(jobs, hook, monkeypat
     done = []
     for name, work in {"a": lambda _check: done.append("a"), "b": fail, "c": lambda _check: done.append("c")}.items():
         jobs.put(name, work)
-    assert jobs.wait(PATIENCE)
+    assert jobs.wait(TIMEOUT)
     assert done == ["a", "c"]
     assert [str(error) for error in reported] == ["not mine"]
     assert ("not mine" in capsys.readouterr().err) == (hook == "fails")
 
 
-def test_no_put_is_lost_and_one_thread_works(jobs):
+def test_no_job_is_lost_and_one_runs_at_a_time(jobs):
     inside, most, newest, done = 0, 0, 0, 0
 
     def work(_check) -> None:
@@ -164,12 +164,12 @@ def test_no_put_is_lost_and_one_thread_works(jobs):
         newest = k + 1
         jobs.put("a", work)
         if k % 10 == 9:
-            assert jobs.wait(PATIENCE)
+            assert jobs.wait(TIMEOUT)
             assert done == newest
     assert most == 1
 
 
-def test_what_is_done_while_there_is_no_job_gives_way():
+def test_a_job_interrupts_idle_work():
     tried, done = [], threading.Event()
     order = []
 
@@ -180,19 +180,19 @@ def test_what_is_done_while_there_is_no_job_gives_way():
         try:
             check()
         except Cancelled:
-            tried.append("gave way")
+            tried.append("cancelled")
             raise
         done.set()
 
     jobs = Jobs(idle=idle)
     jobs.put("first", lambda _check: order.append("first"))
-    assert done.wait(PATIENCE)
+    assert done.wait(TIMEOUT)
     jobs.close()
     assert order == ["first", "late"]
-    assert tried[:3] == [1, "gave way", 1]
+    assert tried[:3] == [1, "cancelled", 1]
 
 
-def test_inline_jobs_are_done_inside_each_other(jobs):
+def test_inline_jobs_run_nested(jobs):
     order = []
     inline = Jobs("inline", idle=lambda check: (check(), order.append("idle")))
 
@@ -207,7 +207,7 @@ def test_inline_jobs_are_done_inside_each_other(jobs):
     assert order == ["inner", "newer", "idle"]
 
 
-def test_closed_they_do_no_more():
+def test_no_job_runs_after_close():
     jobs, worked = Jobs("inline"), []
     jobs.put("a", lambda _check: worked.append(1))
     jobs.close()

@@ -1,4 +1,4 @@
-"""Whatever was computed before, and whatever was changed since: the answer is that of a fresh computation."""
+"""After any sequence of requests and changes, a session's result equals that of a fresh computation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saliency_widgets.session import Cache, Event, Problem, Request, Session
 
 
 class Net(nn.Module):
-    """Two folded convolutions, a residual sum, an activation in place, and dropout for training mode."""
+    """Two folded convolutions, a residual sum, an in-place activation, and dropout for training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class Net(nn.Module):
 
 
 def then_compare(change: Callable[..., None]) -> Callable[..., None]:
-    """A change behind the explorer's back, and the same question again."""
+    """Compare the result of the current request with a fresh computation before and after a change."""
 
     @wraps(change)
-    def changed(self: Moves, **drawn: Any) -> None:
+    def changed(self: Changes, **drawn: Any) -> None:
         self._compare()
         change(self, **drawn)
         self._compare()
@@ -77,15 +77,15 @@ METHODS = {
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    # Those that are made of many passes have most to keep.
+    # Methods of many passes have the most parts to cache, and are drawn more often.
     method = draw(st.sampled_from([*METHODS, *["smoothgrad", "integrated_gradients"] * 3]))
     params = {name: draw(st.sampled_from(values)) for name, values in METHODS[method].items()}
     score = draw(st.sampled_from(["logit", "logit", "probability"]))
     return Request.of(method, params, target=draw(st.integers(0, 3)), score=score)
 
 
-class Moves(RuleBasedStateMachine):
-    """Moves of a person: settings, the model and the inputs, in any order."""
+class Changes(RuleBasedStateMachine):
+    """Changes of settings, the model and the inputs, in any order."""
 
     requested: Request | None = None
 
@@ -103,14 +103,14 @@ class Moves(RuleBasedStateMachine):
         )
 
     @rule(request=requests())
-    def ask(self, request: Request) -> None:
+    def submit_request(self, request: Request) -> None:
         self.requested = request
         self._compare()
 
     @rule(data=st.data())
     @precondition(lambda self: self.requested is not None)
-    def move_one_control(self, data: st.DataObject) -> None:
-        """What a person does most: everything else stays."""
+    def change_one_setting(self, data: st.DataObject) -> None:
+        """Change one setting of the request, which users do most often."""
         requested = self.requested
         assert requested is not None
         choices = METHODS[requested.method]
@@ -136,7 +136,7 @@ class Moves(RuleBasedStateMachine):
         result = event.attribution
         assert result is not None
         fresh = attribute(self.model, self.inputs, **self.requested.settings)
-        assert torch.equal(result.values, fresh.values), "not the bits of a fresh computation"
+        assert torch.equal(result.values, fresh.values), "not bit-identical to a fresh computation"
         for name in ("delta", "standard_error", "agreement", "map_error", "score"):
             one, other = getattr(result, name), getattr(fresh, name)
             assert (one is None) == (other is None), name
@@ -146,7 +146,7 @@ class Moves(RuleBasedStateMachine):
         plain = attribute(self.model, self.inputs, fold=False, **self.requested.settings)
         assert torch.allclose(result.values, plain.values, rtol=0, atol=1e-9 * float(size) + 1e-15)
 
-    # ---- the model, in the ways in which people change one
+    # ---- changes of the model
 
     @rule(name=st.sampled_from(["stem.0.weight", "conv.bias", "norm.weight", "head.weight"]))
     @then_compare
@@ -157,23 +157,23 @@ class Moves(RuleBasedStateMachine):
     @rule()
     @then_compare
     def fused_optimizer(self) -> None:
-        """It leaves the version counters as they were."""
+        """Fused optimizers don't change version counters."""
         self.model.zero_grad()
-        was = self.model.training
+        training = self.model.training
         self.model.eval()
         self.model(torch.from_numpy(self.inputs)[None]).square().sum().backward()
         torch.optim.AdamW(self.model.parameters(), lr=0.01, fused=True).step()
-        self.model.train(was)
+        self.model.train(training)
 
-    @rule(name=st.sampled_from(["stem.0.weight", "conv.weight", "head.bias"]), turn=st.booleans())
+    @rule(name=st.sampled_from(["stem.0.weight", "conv.weight", "head.bias"]), reverse=st.booleans())
     @then_compare
-    def data_replaced(self, name: str, turn: bool) -> None:
+    def data_replaced(self, name: str, reverse: bool) -> None:
         weight = self.model.get_parameter(name)
-        weight.data = weight.data.flip(0).clone() if turn else weight.data * 1.1
+        weight.data = weight.data.flip(0).clone() if reverse else weight.data * 1.1
 
     @rule(name=st.sampled_from(["stem.0.weight", "conv.weight", "head.weight"]))
     @then_compare
-    def one_number_written_past_the_counters(self, name: str) -> None:
+    def one_weight_changed_without_version_counters(self, name: str) -> None:
         self.model.get_parameter(name).data.view(-1)[0] += 0.1
 
     @rule()
@@ -200,12 +200,12 @@ class Moves(RuleBasedStateMachine):
         norm.running_mean += 0.1
         self.model.norm = norm
 
-    # ---- the inputs
+    # ---- changes of the inputs
 
-    @rule(turn=st.booleans())
+    @rule(reverse=st.booleans())
     @then_compare
-    def inputs_changed_in_place(self, turn: bool) -> None:
-        if turn:  # the same numbers in another order
+    def inputs_changed_in_place(self, reverse: bool) -> None:
+        if reverse:  # the same values in another order
             self.inputs[:] = self.inputs[:, ::-1].copy()
         else:
             self.inputs[0, 0, 0] = 0.5 * self.inputs[0, 0, 0] + 0.1
@@ -221,13 +221,13 @@ class Moves(RuleBasedStateMachine):
             assert self.cache.info().bytes == 0
 
 
-class ManyMoves(Moves):
-    """The same for longer."""
+class ManyChanges(Changes):
+    """The same with more examples."""
 
 
-for moves, examples in ((Moves, 10), (ManyMoves, 24)):
-    moves.TestCase.settings = settings(
+for machine, examples in ((Changes, 10), (ManyChanges, 24)):
+    machine.TestCase.settings = settings(
         max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )
-TestMoves = pytest.mark.filterwarnings("ignore")(Moves.TestCase)
-TestManyMoves = pytest.mark.soak(pytest.mark.filterwarnings("ignore")(ManyMoves.TestCase))
+TestChanges = pytest.mark.filterwarnings("ignore")(Changes.TestCase)
+TestManyChanges = pytest.mark.soak(pytest.mark.filterwarnings("ignore")(ManyChanges.TestCase))

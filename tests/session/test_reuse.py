@@ -1,4 +1,4 @@
-"""Nothing is computed twice: what each move costs, counted in passes and rows of the model."""
+"""Nothing is computed twice: the cost of each request, counted in rows of the model's passes."""
 
 from __future__ import annotations
 
@@ -32,101 +32,101 @@ class Rows(nn.Module):
 
 
 @pytest.fixture
-def requested():
-    """Asks one session, and tells how many rows the model was run on for the answer."""
+def rows_for():
+    """A function that submits a request to a session and returns the number of rows the model was run on."""
     model = Rows(conv_net())
     events: list[Event] = []
     session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache())
     assert session.problem.layers
 
-    def ask(method: str, target: int = 0, **params: object) -> int:
+    def submit(method: str, target: int = 0, **params: object) -> int:
         model.seen = 0
         session.submit(Request.of(method, params, target=target))
         assert events[-1].error is None
         return model.seen
 
-    ask.session, ask.events, ask.model = session, events, model
-    ask("gradient")
-    ask("smoothgrad", n_samples=8)  # which looks, once, whether copies may share a pass
+    submit.session, submit.events, submit.model = session, events, model
+    submit("gradient")
+    submit("smoothgrad", n_samples=8)  # which checks, once, whether copies may share a pass
     session.cache.forget(session.owner)
-    yield ask
+    yield submit
     session.close()
 
 
-def test_another_class_is_a_backward_pass_and_a_seen_one_nothing(requested):
-    assert requested("gradient") == 1
-    assert requested("gradient", 1) == 0
-    assert requested("gradient") == 0
-    assert requested("input_x_gradient", 2) == 0
+def test_another_class_takes_no_forward_pass(rows_for):
+    assert rows_for("gradient") == 1
+    assert rows_for("gradient", 1) == 0
+    assert rows_for("gradient") == 0
+    assert rows_for("input_x_gradient", 2) == 0
 
 
-def checked(requested):
-    result = requested.events[-1].attribution
-    expected = attribute(requested.model, images(0, 1, 3, 8, 8), **result.settings)
+def assert_equals_fresh(rows_for):
+    result = rows_for.events[-1].attribution
+    expected = attribute(rows_for.model, images(0, 1, 3, 8, 8), **result.settings)
     assert torch.equal(result.values, expected.values)
 
 
-def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(requested):
-    assert requested("grad_cam", layer="net.3") == 1
+def test_one_pass_serves_all_classes_of_a_layer_and_a_second_all_layers(rows_for):
+    assert rows_for("grad_cam", layer="net.3") == 1
     for target in (1, 2, 0):
-        assert requested("layer_cam", target, layer="net.3") == 0
-        checked(requested)
-    assert requested("grad_cam", layer="net.1") == 1
+        assert rows_for("layer_cam", target, layer="net.3") == 0
+        assert_equals_fresh(rows_for)
+    assert rows_for("grad_cam", layer="net.1") == 1
     for layer in ("net.0", "net.1", "net.2", "net.3"):
         for target in (0, 1):
-            requested("grad_cam", target, layer=layer)
-            checked(requested)
-            requested.model.seen = 0
-            assert requested("layer_cam", target, layer=layer) == 0
-            checked(requested)
-    assert requested("gradient", 3) == 0
+            rows_for("grad_cam", target, layer=layer)
+            assert_equals_fresh(rows_for)
+            rows_for.model.seen = 0
+            assert rows_for("layer_cam", target, layer=layer) == 0
+            assert_equals_fresh(rows_for)
+    assert rows_for("gradient", 3) == 0
 
 
-def test_after_a_gradient_a_layer_takes_a_pass_and_the_second_serves_all(requested):
-    assert requested("gradient") == 1
+def test_after_a_gradient_two_layers_take_a_pass_each_and_all_others_none(rows_for):
+    assert rows_for("gradient") == 1
     for layer, passes in (("net.0", 1), ("net.1", 1), ("net.2", 0), ("net.3", 0), ("net.0", 0)):
-        assert requested("grad_cam", 1, layer=layer) == passes
-        checked(requested)
+        assert rows_for("grad_cam", 1, layer=layer) == passes
+        assert_equals_fresh(rows_for)
     for target in (1, 2, 3):
-        assert requested("gradient", target) == 0
-        checked(requested)
+        assert rows_for("gradient", target) == 0
+        assert_equals_fresh(rows_for)
 
 
 class Thrice(nn.Module):
-    """One activation after three layers; tells which of them were run with a graph."""
+    """Runs one activation after each of three layers, and records for which runs autograd recorded a graph."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)]).double()
         self.act, self.tally, self.times = nn.Tanh(), Tally(), 3
-        self.tally.graded = []
+        self.tally.with_graph = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers[: self.times]:
             x = self.act(layer(x))
-            self.tally.graded.append(x.requires_grad)
+            self.tally.with_graph.append(x.requires_grad)
         return x.mean((2, 3))
 
 
-def test_between_two_runs_of_a_layer_there_is_no_graph():
+def test_no_graph_is_recorded_before_the_last_run_of_a_layer():
     model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
     events: list[Event] = []
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
     assert session.problem.layers["act"]
     assert len(session.problem.logits) == 1
     for target in (0, 1):
-        model.tally.graded.clear()
+        model.tally.with_graph.clear()
         session.submit(Request.of("grad_cam", {"layer": "act"}, target=target))
-        assert model.tally.graded == ([] if target else [False, False, True])
+        assert model.tally.with_graph == ([] if target else [False, False, True])
         result = events[-1].attribution
         assert any("ran 3 times" in note for note in result.notes)
         assert torch.equal(result.values, attribute(model, x, **result.settings).values)
     session.close()
 
 
-def test_a_layer_that_runs_less_often_for_this_image_is_found_all_the_same():
-    """The layers are those of the first sample; a model may do otherwise with another."""
+def test_a_layer_that_runs_less_often_than_expected_is_explained():
+    """Layers are those of the first sample; for another one, a model may run a layer less often."""
     model, x = Thrice().eval(), images(0, 1, 3, 8, 8)
     problem, stored = Problem(model, x), Cache()
     assert problem.layers["act"]
@@ -158,16 +158,16 @@ def test_a_layer_that_folding_hides_is_recorded_too():
     session.close()
 
 
-@pytest.mark.parametrize("kind", ["plain", "beside itself"])
+@pytest.mark.parametrize("kind", ["plain", "residual"])
 def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
-    """There the layout of a gradient decides in which order sums are taken."""
-    net = conv_net() if kind == "plain" else Around("identity")
+    """In float32, the memory layout of a gradient changes rounding, because it determines the order of sums."""
+    net = conv_net() if kind == "plain" else SharedTensors("identity")
     model, x = net.float(), images(0, 1, 3, 8, 8).float()
     layers = ("1", "3") if kind == "plain" else ("first", "second")
     events: list[Event] = []
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
-    requested = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
-    for method, params in requested:
+    requests = [("gradient", {}), *[("grad_cam", {"layer": layer}) for layer in layers], ("input_x_gradient", {})]
+    for method, params in requests:
         for target in (0, 1):
             session.submit(Request.of(method, params, target=target))
             result = events[-1].attribution
@@ -175,15 +175,15 @@ def test_a_recorded_pass_has_the_bits_of_a_fresh_one_in_float32_too(kind):
     session.close()
 
 
-class Around(nn.Module):
-    """Layers whose output is used around them too, or is the very tensor that they were given."""
+class SharedTensors(nn.Module):
+    """Layers whose input or output is also used elsewhere, or whose output is their input tensor."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         torch.manual_seed(1)
         self.kind, self.first, self.second = kind, nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.drop, self.act, self.head = nn.Dropout(), nn.ReLU(inplace=True), nn.Linear(4, 4)
-        self.keeping = Keeping()
+        self.keeping = KeepsOutput()
         self.double().eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -198,8 +198,8 @@ class Around(nn.Module):
         return self.head(y.mean((2, 3)).tanh())
 
 
-class Keeping(nn.Module):
-    """Returns one tensor of several, and keeps it."""
+class KeepsOutput(nn.Module):
+    """Returns several tensors, and keeps one of them."""
 
     last = None
 
@@ -209,19 +209,19 @@ class Keeping(nn.Module):
 
 
 @each(("kind", "layer"), [("identity", "drop"), ("in place", "act"), ("kept", "keeping"), ("in place", "first")])
-def test_a_layers_gradient_is_that_of_what_it_returned_whatever_goes_around_it(kind, layer):
+def test_a_layers_gradient_is_that_of_its_output_even_if_tensors_are_shared(kind, layer):
     events: list[Event] = []
-    model, x = Around(kind), images(0, 1, 3, 8, 8)
+    model, x = SharedTensors(kind), images(0, 1, 3, 8, 8)
     session = Session(Problem(model, x), events.append, executor="inline", cache=Cache())
-    for method, requested in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
+    for method, params in (("gradient", {}), ("grad_cam", {"layer": layer}), ("layer_cam", {"layer": layer})):
         for target in (0, 1):
-            session.submit(Request.of(method, requested, target=target))
+            session.submit(Request.of(method, params, target=target))
             result = events[-1].attribution
             assert torch.equal(result.values, attribute(model, x, **result.settings).values), (method, target)
     session.close()
 
 
-def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
+def test_a_pass_too_large_for_the_cache_is_not_recorded_for_each_request():
     events: list[Event] = []
     model = Rows(conv_net())
     session = Session(Problem(model, images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache(17_000))
@@ -234,62 +234,62 @@ def test_a_pass_too_large_to_be_kept_is_not_recorded_at_each_move():
     session.close()
 
 
-def test_more_samples_are_the_new_ones_alone(requested):
-    assert requested("smoothgrad", n_samples=20) == 20
-    assert requested("smoothgrad", n_samples=50) == 30
-    assert requested("smoothgrad", n_samples=50, statistic="variance") == 50
-    assert requested("smoothgrad", n_samples=36) == 0
-    assert requested("smoothgrad", n_samples=20, noise_level=0.2) == 20
+def test_more_samples_compute_only_the_new_ones(rows_for):
+    assert rows_for("smoothgrad", n_samples=20) == 20
+    assert rows_for("smoothgrad", n_samples=50) == 30
+    assert rows_for("smoothgrad", n_samples=50, statistic="variance") == 50
+    assert rows_for("smoothgrad", n_samples=36) == 0
+    assert rows_for("smoothgrad", n_samples=20, noise_level=0.2) == 20
 
 
 @pytest.mark.parametrize("quadrature", ["trapezoid", "adaptive"])
-def test_more_steps_are_the_new_nodes_alone(requested, quadrature):
+def test_more_steps_compute_only_the_new_nodes(rows_for, quadrature):
     settings = {"quadrature": quadrature, "tolerance": 0.0}
-    assert [requested("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
+    assert [rows_for("integrated_gradients", n_steps=n, **settings) for n in (16, 32, 64, 32)] == [17, 16, 32, 0]
 
 
-def test_what_is_known_of_one_class_is_not_continued_for_another(requested):
-    requested("integrated_gradients", 0, n_steps=8)
-    assert requested("integrated_gradients", 1, n_steps=8) > 0
-    checked(requested)
-    requested("smoothgrad", 0, n_samples=8)
-    assert requested("smoothgrad", 1, n_samples=16) == 16
-    checked(requested)
+def test_partial_results_of_one_class_are_not_used_for_another(rows_for):
+    rows_for("integrated_gradients", 0, n_steps=8)
+    assert rows_for("integrated_gradients", 1, n_steps=8) > 0
+    assert_equals_fresh(rows_for)
+    rows_for("smoothgrad", 0, n_samples=8)
+    assert rows_for("smoothgrad", 1, n_samples=16) == 16
+    assert_equals_fresh(rows_for)
 
 
-def test_another_tolerance_is_read_off_what_is_known(requested):
-    requested("integrated_gradients", n_steps=64, tolerance=0.0)
-    assert requested("integrated_gradients", n_steps=64, tolerance=0.2) == 0
-    assert requested("integrated_gradients", n_steps=64, tolerance=0.0, baseline="mean") > 0
+def test_another_tolerance_uses_the_computed_nodes(rows_for):
+    rows_for("integrated_gradients", n_steps=64, tolerance=0.0)
+    assert rows_for("integrated_gradients", n_steps=64, tolerance=0.2) == 0
+    assert rows_for("integrated_gradients", n_steps=64, tolerance=0.0, baseline="mean") > 0
 
 
-def test_another_sign_or_channel_rule_runs_nothing(requested):
-    requested("gradient")
-    requested.model.seen = 0
+def test_another_sign_or_channel_rule_takes_no_pass(rows_for):
+    rows_for("gradient")
+    rows_for.model.seen = 0
     for reduction in (Reduction("signed"), Reduction("positive", "sum"), Reduction("absolute")):
-        requested.session.reduce(reduction)
-        assert requested.events[-1].state == "done"
-    assert requested.model.seen == 0
-    assert requested.session.cache.info().hits["frame"] == 1, "the first image again"
+        rows_for.session.reduce(reduction)
+        assert rows_for.events[-1].state == "done"
+    assert rows_for.model.seen == 0
+    assert rows_for.session.cache.info().hits["frame"] == 1, "the first frame was computed again"
 
 
-def test_a_rule_for_the_backward_pass_has_a_pass_of_its_own(requested):
-    requested("gradient")
-    assert requested("guided_backprop") == 1
-    result = requested.events[-1].attribution
-    expected = attribute(requested.model, images(0, 1, 3, 8, 8), **result.settings)
+def test_a_backward_rule_takes_a_separate_pass(rows_for):
+    rows_for("gradient")
+    assert rows_for("guided_backprop") == 1
+    result = rows_for.events[-1].attribution
+    expected = attribute(rows_for.model, images(0, 1, 3, 8, 8), **result.settings)
     assert torch.equal(result.values, expected.values)
 
 
-def test_a_model_with_hooks_of_its_own_has_all_its_passes(requested):
-    requested.model.net[1].register_forward_hook(lambda *_: None)
-    requested.model.seen = 0
-    requested("gradient")
-    requested.session.cache.info()
-    assert requested("gradient", 1) == 1
+def test_no_pass_of_a_model_with_hooks_is_reused(rows_for):
+    rows_for.model.net[1].register_forward_hook(lambda *_: None)
+    rows_for.model.seen = 0
+    rows_for("gradient")
+    rows_for.session.cache.info()
+    assert rows_for("gradient", 1) == 1
 
 
-def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session():
+def test_the_cache_stays_within_its_bound_and_is_emptied_by_close():
     events: list[Event] = []
     cache = Cache(60_000)
     session = Session(Problem(conv_net(), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=cache)
@@ -304,9 +304,9 @@ def test_the_bound_holds_whatever_is_asked_and_all_of_it_goes_with_the_session()
     assert not cache.info().entries
 
 
-def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_was(requested):
-    """Trained in another cell for a moment, and loaded again: its parts must not come back as the old model's."""
-    model, session = requested.model, requested.session
+def test_partial_results_of_a_temporarily_changed_model_are_not_reused(rows_for):
+    """Weights change during a computation and are restored: partial results of the changed model must not be reused."""
+    model, session = rows_for.model, rows_for.session
     weight = model.net[6].weight
     request = Request.of("smoothgrad", {"n_samples": 30}, target=2)
     expected = attribute(model, images(0, 1, 3, 8, 8), **request.settings)
@@ -314,56 +314,56 @@ def test_passes_of_a_model_that_changed_meanwhile_are_not_kept_for_the_one_it_wa
 
     def disturb(event: Event) -> None:
         if event.attribution is not None and event.attribution.done == 1:
-            weight.data.mul_(2)  # past the version counters: it will be what it was, in all that can be seen
+            weight.data.mul_(2)  # bypasses the version counters: once restored, the model has its former version
         deliver(event)
 
     session.submit(request)
-    assert not torch.allclose(requested.events[-1].attribution.values, expected.values)
+    assert not torch.allclose(rows_for.events[-1].attribution.values, expected.values)
     session._deliver = deliver
     weight.data.div_(2)
     session.submit(request)
-    assert torch.equal(requested.events[-1].attribution.values, expected.values)
+    assert torch.equal(rows_for.events[-1].attribution.values, expected.values)
 
 
 class Deep(nn.Module):
-    """Many operations; it tells how many were begun."""
+    """Counts how many of its many layers were started."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.begun = nn.Sequential(*[nn.Linear(6, 6) for _ in range(40)]).double(), Shared()
+        self.body, self.started = nn.Sequential(*[nn.Linear(6, 6) for _ in range(40)]).double(), Shared()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.body:
-            self.begun.append(1)
+            self.started.append(1)
             x = torch.tanh(layer(x))
         return x
 
 
-def test_a_pass_that_nobody_waits_for_ends_inside():
+def test_a_cancelled_pass_ends_before_its_last_layer():
     model = Deep()
     problem = Problem(model, torch.ones(1, 6, dtype=torch.float64))
     score, _ = problem.resolve(Request.of("gradient", {}, target=0))
 
     def check() -> None:
-        if len(model.begun) >= 10:
+        if len(model.started) >= 10:
             raise Cancelled
 
-    model.begun.clear()
+    model.started.clear()
     with pytest.raises(Cancelled):
         problem.runner(score, check).gradient(problem.tensor)
-    assert len(model.begun) < 40
+    assert len(model.started) < 40
 
 
-def test_a_graph_that_is_kept_asks_whoever_uses_it_now(requested):
-    """Not whoever made it, whose question may be over."""
-    requested("gradient")
-    requested.session.stop()
-    assert requested("gradient", 1) == 0
-    assert requested.events[-1].state == "done"
+def test_a_cached_graph_uses_the_check_of_the_current_request(rows_for):
+    """Not that of the request that recorded it, which may have ended."""
+    rows_for("gradient")
+    rows_for.session.stop()
+    assert rows_for("gradient", 1) == 0
+    assert rows_for.events[-1].state == "done"
 
 
 class Heavy(Rows):
-    """Takes its time for each row."""
+    """Takes 0.2 seconds for each row."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         time.sleep(0.2 * len(x))
@@ -376,7 +376,7 @@ def test_passes_of_a_slow_model_are_small_and_the_settings_say_so():
         session = Session(
             Problem(kind(conv_net()), images(0, 1, 3, 8, 8)), events.append, executor="inline", cache=Cache()
         )
-        assert len(session.problem.logits) == 1  # the predictions are on the screen: the model was run
+        assert len(session.problem.logits) == 1  # the prediction's pass measures the time of a row
         session.submit(Request.of("smoothgrad", {"n_samples": 5}, target=0))
         assert events[-1].attribution.settings["chunk_size"] in rows
         session.close()

@@ -1,4 +1,4 @@
-"""The session: newest wins, one computation at a time, nothing stale is delivered."""
+"""The session: the newest request wins, one computation runs at a time, and no outdated result is delivered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from saliency_widgets.session.worker import ThreadExecutor
 
 
 class Counting(nn.Module):
-    """A small network that counts its passes and how many run at once, and can be held at a gate."""
+    """A small network that counts its passes and how many run at once, and can be blocked by a gate."""
 
     passes, alive, most_alive = tallied("passes"), tallied("alive"), tallied("most_alive")
 
@@ -69,14 +69,14 @@ def smooth(n_samples: int = 4, **params: object) -> Request:
 
 
 class Recorder(list):
-    """The events delivered."""
+    """A list of the delivered events."""
 
     def __call__(self, event: Event) -> None:
         self.append(event)
 
 
 @pytest.mark.parametrize("executor", ["inline", "thread"])
-def test_a_request_is_answered_with_running_estimates_and_then_the_answer(problem, executor, monkeypatch):
+def test_a_request_delivers_running_estimates_and_then_the_result(problem, executor, monkeypatch):
     monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events = Recorder()
     session = Session(problem, events, executor=executor)
@@ -94,7 +94,7 @@ def test_a_request_is_answered_with_running_estimates_and_then_the_answer(proble
     assert torch.equal(events[-1].attribution.values, expected.values)
 
 
-def test_indices_grow_and_generations_never_go_back(problem):
+def test_event_indices_increase_and_generations_never_decrease(problem):
     events = Recorder()
     session = Session(problem, events)
     for n in range(2, 40):
@@ -108,7 +108,7 @@ def test_indices_grow_and_generations_never_go_back(problem):
     assert events[-1].attribution.settings["n_samples"] == 39
 
 
-def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(problem, model):
+def test_a_hundred_requests_during_one_pass_cost_that_pass_and_the_last_request(problem, model):
     events = Recorder()
     session = Session(problem, events)
     model.gate.clear()
@@ -121,8 +121,8 @@ def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(prob
     model.gate.set()
     assert session.wait(60)
     session.close()
-    # the pass that was under way ends (it may have been the prediction's, which is run twice: as the model is written,
-    # and as it is computed sooner), then only the last request is computed
+    # The running pass ends (if it is the prediction's, it is run twice: by the model as written and by the tuned one),
+    # then only the last request is computed.
     fresh = Session(Problem(model, problem.tensor[0]), Recorder(), executor="inline")
     spent = model.passes - before
     model.passes = 0
@@ -134,7 +134,7 @@ def test_a_hundred_moves_during_one_pass_cost_that_pass_and_the_last_answer(prob
     assert not [e for e in events if e.generation not in (first, first + 100)]
 
 
-def test_going_back_is_exact_and_costs_no_pass(problem, model):
+def test_a_repeated_request_returns_the_same_result_without_a_pass(problem, model):
     events = Recorder()
     session = Session(problem, events, executor="inline")
     session.submit(smooth(5))
@@ -147,7 +147,7 @@ def test_going_back_is_exact_and_costs_no_pass(problem, model):
     assert events[-1].attribution is first
 
 
-def test_a_changed_model_is_asked_again(problem, model):
+def test_a_request_is_computed_again_if_the_model_changed(problem, model):
     events = Recorder()
     session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
@@ -161,7 +161,7 @@ def test_a_changed_model_is_asked_again(problem, model):
     torch.testing.assert_close(events[-1].attribution.values, before)
 
 
-def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(problem, model):
+def test_stop_keeps_the_last_estimate_and_the_next_request_is_computed(problem, model):
     events = Recorder()
     session = Session(problem, events)
     seen = threading.Event()
@@ -185,7 +185,7 @@ def test_stop_keeps_the_last_estimate_and_the_next_request_is_answered(problem, 
     assert events[-1].attribution.done == 3
 
 
-def test_an_error_is_delivered_and_the_next_request_is_answered(problem, model):
+def test_an_error_is_delivered_and_the_next_request_is_computed(problem, model):
     events = Recorder()
     session = Session(problem, events)
     session.submit(Request.of("grad_cam", {"layer": "body.9"}, target=0))
@@ -198,7 +198,7 @@ def test_an_error_is_delivered_and_the_next_request_is_answered(problem, model):
     assert events[-1].state == "done"
 
 
-def test_another_reduction_redraws_without_a_pass(problem, model):
+def test_another_reduction_delivers_a_new_frame_without_a_pass(problem, model):
     events = Recorder()
     session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
@@ -208,7 +208,7 @@ def test_another_reduction_redraws_without_a_pass(problem, model):
     assert events[-1].frame.signed
     assert events[-1].state == "done"
     count = len(events)
-    session.reduce(Reduction("signed", "sum"))  # nothing new
+    session.reduce(Reduction("signed", "sum"))  # no change, no event
     assert len(events) == count
 
 
@@ -233,7 +233,7 @@ def test_a_reduction_chosen_while_computing_is_used_from_the_next_frame_on(probl
     assert {e.generation for e in events} == {1}
 
 
-def test_a_map_is_drawn_again_while_another_session_computes(problem, model):
+def test_a_reduction_is_delivered_while_another_session_computes(problem, model):
     lanes, events, others = (Jobs(), Jobs()), Recorder(), Recorder()
     session = Session(problem, events, lanes=lanes, key="a")
     other = Session(problem, others, lanes=lanes, key="b")
@@ -254,7 +254,7 @@ def test_a_map_is_drawn_again_while_another_session_computes(problem, model):
         one.close()
 
 
-def test_no_reduction_is_lost_while_maps_are_computed_and_one_thread_delivers(problem, monkeypatch):
+def test_no_reduction_is_lost_while_maps_are_computed_and_one_event_is_delivered_at_a_time(problem, monkeypatch):
     monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     lanes, events, inside = (Jobs(), Jobs()), Recorder(), []
 
@@ -277,7 +277,7 @@ def test_no_reduction_is_lost_while_maps_are_computed_and_one_thread_delivers(pr
         one.close()
 
 
-def test_waiting_covers_a_map_that_is_to_be_drawn_again(problem, monkeypatch):
+def test_wait_includes_a_pending_reduction(problem, monkeypatch):
     events = Recorder()
     session = Session(problem, events)
     session.submit(smooth(2))
@@ -305,7 +305,7 @@ def test_close_ends_the_thread_and_frees_the_cache(problem, model):
     session.close()
 
 
-def test_an_idle_worker_goes_and_comes_back_with_the_next_request(problem, monkeypatch):
+def test_an_idle_worker_thread_ends_and_the_next_request_starts_a_new_one(problem, monkeypatch):
     monkeypatch.setattr(ThreadExecutor, "idle_seconds", 0.01)
     events = Recorder()
     session = Session(problem, events)
@@ -320,7 +320,7 @@ def test_an_idle_worker_goes_and_comes_back_with_the_next_request(problem, monke
     assert [e.attribution.done for e in events if e.state == "done"] == [2, 3, 4]
 
 
-def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_wait(problem, monkeypatch):
+def test_a_failing_delivery_is_reported_and_ends_neither_the_worker_nor_the_wait(problem, monkeypatch):
     reported = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
     events = Recorder()
@@ -339,7 +339,7 @@ def test_a_delivery_that_fails_is_reported_and_ends_neither_the_worker_nor_the_w
     assert events[-1].state == "done"
 
 
-def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
+def test_two_sessions_on_one_model_do_not_affect_each_other(model):
     images = [torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(k)) for k in range(2)]
     requests = [Request.of("grad_cam", {"layer": "body.0"}, target=1), smooth(40, chunk_size=2)]
     alone = [attribute(model, p, **r.settings).values for p, r in zip(images, requests, strict=True)]
@@ -358,14 +358,14 @@ def test_two_sessions_on_one_model_do_not_disturb_each_other(model):
     assert not any(len(m._forward_hooks) for m in model.modules())
 
 
-def test_submit_returns_at_once_whatever_the_worker_does(problem, model):
+def test_submit_does_not_wait_for_the_worker(problem, model):
     session = Session(problem, Recorder())
     model.gate.clear()
     model.entered.clear()
     session.submit(smooth(3))
     assert model.entered.wait(30)
     for k in range(50):
-        session.submit(smooth(4 + k))  # would hang here if it waited for the gate
+        session.submit(smooth(4 + k))  # would block here if it waited for the gate
     assert session.generation == 51
     assert not session.wait(0)
     model.gate.set()
@@ -396,7 +396,7 @@ def test_the_cache_is_bounded_in_bytes_and_drops_the_least_recently_used(problem
     assert cache.get(("a", 1)) is None
 
 
-def test_an_attribution_that_was_written_to_is_not_given_out_again(problem, model):
+def test_a_cached_attribution_that_was_modified_is_not_returned(problem, model):
     events = Recorder()
     session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
@@ -407,7 +407,7 @@ def test_an_attribution_that_was_written_to_is_not_given_out_again(problem, mode
     session.close()
 
 
-def test_weights_that_change_past_the_version_counters_are_noticed(problem, model):
+def test_weight_changes_that_bypass_the_version_counters_are_noticed(problem, model):
     events = Recorder()
     session = Session(problem, events, executor="inline")
     session.submit(smooth(3))
@@ -427,7 +427,7 @@ def test_weights_that_change_past_the_version_counters_are_noticed(problem, mode
     session.close()
 
 
-def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(problem, model):
+def test_training_on_another_thread_and_a_session_do_not_affect_each_other(problem, model):
     model.body.insert(1, nn.BatchNorm2d(4))
     model.body.insert(3, nn.Dropout(0.3))
     alone, other = copy.deepcopy(model.body), model.body
@@ -451,20 +451,20 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(proble
     session = Session(Problem(other, problem.tensor[0]), events)
     stop = threading.Event()
 
-    def ask() -> None:
+    def submit_repeatedly() -> None:
         k = 0
         while not stop.is_set():
             k += 1
             session.submit(smooth(60, chunk_size=2, noise_level=(k % 97) / 100))
             stop.wait(0.01)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    submitting = threading.Thread(target=submit_repeatedly)
+    submitting.start()
     try:
         losses = train(other, 60)
     finally:
         stop.set()
-        asking.join()
+        submitting.join()
     other.eval()
     session.submit(smooth(5))
     assert session.wait(60)
@@ -477,7 +477,7 @@ def test_training_in_another_thread_is_not_disturbed_and_does_not_disturb(proble
     assert torch.equal(events[-1].attribution.values, result.values)
 
 
-def test_python_ends_cleanly_while_a_map_is_computed():
+def test_python_exits_cleanly_while_a_map_is_computed():
     code = """
 import threading, torch
 from torch import nn
@@ -492,7 +492,7 @@ started.wait(60)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_requests_are_equal_only_for_the_same_question():
+def test_request_keys_are_equal_only_for_equal_requests():
     assert smooth(3).key == smooth(3).key
     assert smooth(3).key != smooth(4).key
     assert smooth(3).key != smooth(3, seed=1).key
@@ -505,8 +505,8 @@ def test_requests_are_equal_only_for_the_same_question():
     hash(requested.key)
 
 
-def test_remaining_time_is_judged_by_the_last_chunk(problem, monkeypatch):
-    """Each frame is shown here, so that the paces can be told from what is delivered."""
+def test_remaining_time_is_estimated_from_the_last_chunk(problem, monkeypatch):
+    """Every frame is delivered, so that the time of each chunk can be read from the events."""
     monkeypatch.setattr("saliency_widgets.session.session._FRAME_SECONDS", 0.0)
     events: list[Event] = []
     session = Session(problem, events.append, executor="inline", cache=Cache())
@@ -526,7 +526,7 @@ def test_remaining_time_is_judged_by_the_last_chunk(problem, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sign", ["absolute", "signed", "positive", "squared"])
-def test_a_frame_is_what_render_would_quantize(problem, model, dtype, sign):
+def test_a_frame_equals_the_quantization_of_render(problem, model, dtype, sign):
     from saliency_widgets import render
 
     result = attribute(model.to(dtype), problem.tensor, method="gradient", target=0)
@@ -540,11 +540,11 @@ def test_a_frame_is_what_render_would_quantize(problem, model, dtype, sign):
     assert frame.signed == expected.signed
 
 
-# ---- while nothing is asked
+# ---- idle work
 
 
-def test_what_is_done_while_idle_gives_way_to_a_question():
-    """The idle work is given a check; a question that comes meanwhile ends it, and it is begun again afterwards."""
+def test_a_request_interrupts_idle_work():
+    """A new request cancels idle work at its check; the work starts again afterwards."""
     began, requested, finished, ended = threading.Event(), threading.Event(), threading.Event(), []
 
     def idle(check):
@@ -561,7 +561,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
     first = Request.of("gradient", {}, target=0)
     session.submit(first)
     assert began.wait(20)
-    assert session.wait(20), "nobody waits for what is done while idle"
+    assert session.wait(20), "wait() waits for idle work"
     session.submit(Request.of("gradient", {}, target=1))
     requested.set()
     assert finished.wait(60)
@@ -570,7 +570,7 @@ def test_what_is_done_while_idle_gives_way_to_a_question():
     session.close()
 
 
-def test_closing_ends_what_is_done_while_idle():
+def test_close_ends_idle_work():
     began, over = threading.Event(), threading.Event()
 
     def idle(check):
@@ -589,23 +589,23 @@ def test_closing_ends_what_is_done_while_idle():
     assert over.is_set()
 
 
-# ---- changes that no counter and no sample tells
+# ---- changes that neither version counters nor the sample of weights show
 
 
 def deep_edit(model: nn.Module) -> None:
     model[1].weight.data[3, 110] += 1.0
 
 
-def settled(session: Session, events: list[Event], count: int) -> None:
-    """Wait until so many maps were finished."""
-    until = time.monotonic() + 20
+def wait_until_done(session: Session, events: list[Event], count: int) -> None:
+    """Wait until ``count`` maps are done."""
+    deadline = time.monotonic() + 20
     while sum(event.state == "done" for event in events) < count:
-        assert time.monotonic() < until, [event.state for event in events]
+        assert time.monotonic() < deadline, [event.state for event in events]
         time.sleep(0.01)
     assert session.wait(20)
 
 
-def test_an_edit_deep_inside_is_found_when_idle_and_what_is_shown_computed_again():
+def test_an_unnoticed_edit_is_detected_when_idle_and_the_shown_map_corrected():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 2048).double(), nn.Tanh(), nn.Linear(2048, 4).double())
     x = images(0, 1, 3, 8, 8)
@@ -627,7 +627,7 @@ def test_an_edit_deep_inside_is_found_when_idle_and_what_is_shown_computed_again
     before = events[-1].attribution.values
     deep_edit(model)
     session.submit(request)
-    settled(session, events, 3)  # the first, one from the cache, and the correction
+    wait_until_done(session, events, 3)  # the first, one from the cache, and the correction
     assert [event.corrected for event in events if event.state == "done"] == [False, False, True]
     after = events[-1].attribution.values
     assert torch.equal(after, attribute(model, x, method="gradient", target=0).values)
@@ -636,7 +636,7 @@ def test_an_edit_deep_inside_is_found_when_idle_and_what_is_shown_computed_again
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_change_seen_when_idle_computes_again_unless_the_user_stopped(problem, stopped):
+def test_a_change_detected_when_idle_restarts_the_computation_unless_the_user_stopped_it(problem, stopped):
     events = []
 
     def deliver(event: Event) -> None:
@@ -653,7 +653,7 @@ def test_a_change_seen_when_idle_computes_again_unless_the_user_stopped(problem,
     session.close()
 
 
-def test_an_error_of_the_idle_hash_is_left_to_the_next_request(problem, monkeypatch):
+def test_an_error_of_the_idle_verification_is_not_reported(problem, monkeypatch):
     raised, failed = [], threading.Event()
     monkeypatch.setattr(threading, "excepthook", raised.append)
 
@@ -674,7 +674,7 @@ def test_an_error_of_the_idle_hash_is_left_to_the_next_request(problem, monkeypa
     assert not raised
 
 
-def test_forgetting_computes_what_no_version_sees():
+def test_forget_recomputes_after_a_change_that_is_not_in_the_version():
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -690,14 +690,14 @@ def test_forgetting_computes_what_no_version_sees():
     before = events[-1].attribution.values
     model.held["a"]["b"]["c"] = 2.0
     session.submit(request)
-    assert events[-1].cached, "further than two levels nothing is seen"
+    assert events[-1].cached, "attributes more than two levels deep are not read"
     session.forget()
     session.submit(request)
     assert not events[-1].cached
     assert torch.allclose(events[-1].attribution.values, 2 * before)
 
 
-# ---- what a model may depend on besides its weights
+# ---- what a model can depend on apart from its weights
 
 
 class Holder:
@@ -732,7 +732,7 @@ class Slotted:
 
 
 class Various(nn.Module):
-    """Scaled by things that are no parameters: a list, a tensor, an object, an array, a function."""
+    """Scales its output by values that are not parameters: lists, tensors, objects, arrays, functions."""
 
     factor = 1.0
     shared: ClassVar = {"k": 1.0}
@@ -774,7 +774,7 @@ def _code(x):
 
 CHANGES = {
     "one number of many": lambda m: m.large.data[0, 0].mul_(1 + 1e-6),
-    "a view of NumPy's": lambda m: m.large.numpy().__setitem__((0, 0), 5.0),
+    "a NumPy view": lambda m: m.large.numpy().__setitem__((0, 0), 5.0),
     "a complex number": lambda m: m.wave.data[0].mul_(1j),
     "the conjugate": lambda m: setattr(m.wave, "data", m.wave.data.conj()),
     "a large array": lambda m: m.wide.__setitem__((0, 0), 5.0),
@@ -786,7 +786,7 @@ CHANGES = {
     "which module is active": lambda m: setattr(m, "active", nn.Sequential(m.net, nn.Tanh())),
     "the order of modules": lambda m: m.parts.insert(1, m.parts[0]) or m.parts.__delitem__(-1),
     "an attribute's name": lambda m: setattr(m, "renamed", m.__dict__.pop("unused")),
-    "a weight where there was none": lambda m: setattr(m, "none", nn.Parameter(torch.ones(1))),
+    "a parameter that was None": lambda m: setattr(m, "none", nn.Parameter(torch.ones(1))),
     "an attribute of the class": lambda _m: setattr(Various, "factor", 5.0),
     "a global variable": lambda _m: FACTOR.__setitem__(0, 5.0),
     "the code of a function": lambda m: m.net[6].__dict__.__setitem__("forward", _code),
@@ -804,15 +804,15 @@ CHANGES = {
     "a property": lambda _m: setattr(Various, "rule", property(lambda _self: 5.0)),
     "the end of a long list": lambda m: m.long.__setitem__(-1, 5.0),
     "a set": lambda m: m.choice.add(5.0),
-    "an order": lambda m: m.ordered.move_to_end("a"),
-    "from one dict to the next": lambda m: m.right.__setitem__("k", m.left.pop("k")),
+    "the order of a dict": lambda m: m.ordered.move_to_end("a"),
+    "an item moved to another dict": lambda m: m.right.__setitem__("k", m.left.pop("k")),
     "all attributes at once": lambda m: setattr(m, "__dict__", {**vars(m), "listed": [5.0]}),
     "a sparse buffer": lambda m: setattr(m, "sparse", torch.eye(2).mul(3).to_sparse()),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
+def test_every_change_of_the_model_is_noticed(change, monkeypatch):
     model, x = Various().eval(), images(0, 1, 3, 8, 8)
     monkeypatch.setattr(Various, "factor", 1.0)
     monkeypatch.setattr(Various, "shared", {"k": 1.0})
@@ -825,7 +825,7 @@ def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
     requested = Request.of("gradient", {}, target=0)
     session.submit(requested)
     session.submit(requested)
-    assert result[-1].cached, "NaN in a buffer is the same NaN"
+    assert result[-1].cached, "NaN in a buffer does not equal itself"
     CHANGES[change](model)
     session.submit(requested)
     assert not result[-1].cached
@@ -835,7 +835,7 @@ def test_whatever_changes_the_model_changes_its_version(change, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_what_a_scripted_module_holds_is_noticed():
+def test_a_changed_attribute_of_a_scripted_module_is_noticed():
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -857,8 +857,8 @@ def test_what_a_scripted_module_holds_is_noticed():
     session.close()
 
 
-def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
-    """Ids come back as soon as an object is gone: a map of the first must not be given for the third."""
+def test_a_new_object_with_the_id_of_a_deleted_one_is_noticed():
+    """Ids of deleted objects are reused: a cached map of a deleted object must not be returned for a new one."""
 
     class Acting(nn.Module):
         def __init__(self) -> None:
@@ -881,7 +881,7 @@ def test_an_object_that_takes_the_place_of_another_is_never_taken_for_it():
     session.close()
 
 
-def test_a_model_that_changes_its_type_gets_its_inputs_in_it(problem, model):
+def test_inputs_are_converted_if_the_model_changes_its_type(problem, model):
     result = []
     session = Session(problem, result.append, executor="inline", cache=Cache())
     session.submit(smooth(4))
@@ -892,7 +892,7 @@ def test_a_model_that_changes_its_type_gets_its_inputs_in_it(problem, model):
     session.close()
 
 
-def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits(problem, monkeypatch):
+def test_wait_computes_a_request_whose_submission_was_interrupted(problem, monkeypatch):
     events = Recorder()
     session = Session(problem, events)
     interrupt_once(monkeypatch, ThreadExecutor, "kick")
@@ -904,7 +904,7 @@ def test_what_was_asked_while_the_asker_was_interrupted_is_answered_to_who_waits
 
 
 @pytest.mark.parametrize("executor", ["inline", "thread"])
-def test_the_worker_never_waits_for_itself(problem, executor):
+def test_wait_on_the_workers_own_thread_is_an_error_while_a_request_runs(problem, executor):
     waited = []
 
     def deliver(event: Event) -> None:

@@ -1,1 +1,1 @@
-"""The product attacked at random: `make soak` runs it as long as one likes, `make test-soak` six seconds of each."""
+"""Random attacks on the package: `make soak` runs them for any time, `make test-soak` for six seconds each."""

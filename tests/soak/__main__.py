@@ -1,4 +1,4 @@
-"""The soak: every attack of this folder for a while, each in a process of its own, and its figures as a table."""
+"""Run the attacks of this folder, each in a separate process, and print their results as a table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from soak.running import GRACE, HERE, Run, attacks, run
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
-    """Attack, and print what came of it: 0 without a fault, 1 otherwise."""
-    there = attacks(folder)
-    options = _options(arguments, there)
+    """Run attacks and print their results; return 0 if all finished without a fault, 1 otherwise."""
+    available = attacks(folder)
+    options = _options(arguments, available)
     if options.list:
-        for name, line in there.items():
+        for name, line in available.items():
             print(f"{name:12} {line}")
         return 0
-    names = options.only or list(there)
+    names = options.only or list(available)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     seconds = 60 * options.minutes / len(names)
     print(f"{len(names)} attacks of {seconds:.0f} seconds, seed {seed}", flush=True)
@@ -41,13 +41,15 @@ def main(arguments: Sequence[str] | None = None, folder: Path = HERE) -> int:
     return int(len(runs) < len(names) or any(map(_faults, runs)))
 
 
-def _options(arguments: Sequence[str] | None, there: dict[str, str]) -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None, available: dict[str, str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make soak SOAK_ARGS=...", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="for all attacks together (60)")
-    parser.add_argument("--seed", type=int, help="of all moves; a new one unless given")
-    parser.add_argument("--only", nargs="+", choices=there, metavar="NAME", help="these attacks: see --list")
-    parser.add_argument("--grace", type=float, default=GRACE, help="seconds beyond twice its time: an attack hangs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--minutes", type=float, default=60, help="total time of all attacks (default: 60)")
+    parser.add_argument("--seed", type=int, help="seed of all attacks (default: random)")
+    parser.add_argument("--only", nargs="+", choices=available, metavar="NAME", help="run only these; see --list")
+    parser.add_argument(
+        "--grace", type=float, default=GRACE, help="an attack hangs if it exceeds twice its time by this many seconds"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     parser.add_argument("--list", action="store_true", help="list the attacks")
     return parser.parse_args(arguments)
 
@@ -57,7 +59,7 @@ def _faults(one: Run) -> int:
 
 
 def _table(runs: Sequence[Run]) -> str:
-    """All figures: a line for each attack, and below it what was done, the faults, and their examples."""
+    """Format the results: a line for each attack, then its counts, its faults, and examples of them."""
     lines = ["", f"{'attack':12} {'seed':>7} {'seconds':>8} {'MB':>13} {'MB/min':>7} {'faults':>7}"]
     for one in runs:
         size, pace = "", ""

@@ -1,4 +1,4 @@
-"""Mouse and keyboard in a real JupyterLab: each settled map is that of a fresh start, and the page keeps nothing."""
+"""Random input in JupyterLab: each settled map equals a fresh computation, and the page leaks no memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import numpy as np
 from ensure_browser import FLAGS, MISSING, find_browser
 from lab import Lab
 from lab_server import LabServer
-from memory import Held, PageMemory
+from memory import PageMemory, Usage
 from playwright.sync_api import Error, sync_playwright
 from seen import Seen, overlay
 
 from soak.figures import Figures
 
-MOVES = 20  # of one widget, which the cell's next run replaces
-SETTLED = 10  # moves after which it is looked at
-GROWTH = 150  # nodes in 100 moves: JupyterLab's own, and bqplot's tooltips
-TOOLBAR = 258  # nodes that JupyterLab 4.6.6 leaves of a cell's toolbar whenever another cell becomes the active one
-SIZE = 32  # of the image
+MOVES = 20  # per widget, which the cell's next run replaces
+SETTLED = 10  # moves between two checks
+GROWTH = 150  # nodes per 100 moves that JupyterLab itself and bqplot's tooltips leave
+TOOLBAR = 258  # nodes of a cell's toolbar that JupyterLab 4.6.6 leaks whenever another cell becomes active
+SIZE = 32  # of the image, in pixels
 _VIEWPORT = {"width": 1440, "height": 900}
 
 OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN = (
-    "another map", "console error", "kernel error", "frame out of order", "message unanswered", "nodes grow",
-    "unforeseen",
+    "wrong map", "console error", "kernel error", "frame out of order", "message unanswered", "nodes grow",
+    "unexpected error",
 )  # fmt: skip
 
 SETUP = f"""
@@ -54,14 +54,14 @@ SHOWN = {
     "comparison": "sw.compare(net, image, class_names=names, methods=['gradient', 'smoothgrad', 'grad_cam'])",
 }
 
-# On a signal the kernel writes where its threads are; its id.
+# On SIGUSR1 the kernel writes the stack traces of its threads. Prints its process id.
 _TRACED = """
 import faulthandler, os, signal
 faulthandler.register(signal.SIGUSR1, open({path!r}, "w"))
 print(os.getpid())
 """
 
-# What can be moved, by how it is.
+# CSS selectors of what can be operated, by the kind of input.
 PARTS = {
     "slide": ".noUi-handle",
     "choose": "select",
@@ -71,10 +71,10 @@ PARTS = {
     "draw": "canvas",
     "click": ".bqplot .bar, .bqplot rect",
 }
-MARKED = ".sw-region:not([hidden]) [title^='Clear the marked']:enabled"  # a region lies over the map
+MARKED = ".sw-region:not([hidden]) [title^='Clear the marked']:enabled"  # exists while a marked region covers the map
 WORDS = ["bee", "cow (2)", "3", "7", "1.5", "-2", "0.25", "1e9", "", "no such class", "<b>&amp;", "名前"]
 
-# The page's own account of what must not happen, from now on.
+# Record in the page, from now on, what must not happen.
 WATCH = """
 const watched = window.__soak = {unanswered: new Set(), kernel: [], disorder: [], toolbars: 0};
 panel.content.activeCellChanged.connect(() => watched.toolbars++);
@@ -92,8 +92,8 @@ kernel.anyMessage.connect((_, {msg, direction}) => {
   if (type === 'error') watched.kernel.push(content.traceback.join('\\n'));
   if (type === 'stream' && content.text.includes('Traceback')) watched.kernel.push(content.text);
 });
-// bqplot 0.13.1 removes the parts of a figure one after the other: what is off the page already may still be moved, by
-// a scale that is gone.
+// bqplot 0.13.1 removes the parts of a figure one after another, so a scale that is gone may still move elements that
+// have left the page, to NaN.
 const set = Element.prototype.setAttribute;
 Element.prototype.setAttribute = function(name, value) {
   if (name !== 'transform' || this.isConnected || !String(value).includes('NaN')) set.call(this, name, value);
@@ -103,9 +103,9 @@ TAKE = """
 const {kernel: errors, disorder, unanswered} = window.__soak;
 return {kernel: errors.splice(0), disorder: disorder.splice(0), unanswered: unanswered.size};
 """
-# JupyterLab 4.6.6 holds every key press for good, in each cell the element that was pressed last, and in each cell's
-# editor the one that text was selected in last; and so the widgets that these were in, whoever made them: see
-# README.md. What is counted is held otherwise.
+# JupyterLab 4.6.6 keeps references to every key press, in each cell to the element that was clicked last, and in each
+# cell's editor to the element in which text was selected last, and so to the widgets that contain them: see
+# tests/README.md. They are dropped before nodes are counted.
 FORGET_INPUT = """
 app.commands._holdKeyBindingPromises?.clear();
 for (const cell of panel.content.widgets) {
@@ -117,7 +117,7 @@ getSelection().selectAllChildren(document.body);
 getSelection().removeAllRanges();
 document.dispatchEvent(new Event('selectionchange'));
 """
-# One of the parts that can be seen and moved, brought into sight.
+# Pick one of the visible and enabled elements, and scroll it into view.
 PICK = """(output, [selector, share, focus]) => {
   const parts = [...output.querySelectorAll(selector)].filter(part =>
     !part.disabled && part.checkVisibility({visibilityProperty: true}) && part.getBoundingClientRect().width > 0);
@@ -136,7 +136,7 @@ CHOOSE = """(output, index) => {
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Moves in a browser of its own, one widget after the other."""
+    """Operate one widget after another in a new browser."""
     figures = Figures()
     with opened() as (lab, log):
         play(lab, log, figures, seed, until=time.monotonic() + seconds)
@@ -145,7 +145,7 @@ def attack(seed: int, seconds: float) -> Figures:
 
 @contextmanager
 def opened() -> Iterator[tuple[Lab, Path]]:
-    """A JupyterLab with a server of its own, and the server's log."""
+    """Start a JupyterLab server and open a page; yield the page and the server's log."""
     path = find_browser()
     if path is None:
         raise RuntimeError(MISSING)
@@ -164,32 +164,32 @@ def opened() -> Iterator[tuple[Lab, Path]]:
 def play(
     lab: Lab, log: Path, figures: Figures, seed: int, *, until: float = float("inf"), widgets: int = 10**9
 ) -> None:
-    """Move one widget after the other, so many of them or until that time of the monotonic clock, in whole rounds."""
+    """Operate one widget after another in whole rounds, at most ``widgets`` of them, until a monotonic time."""
     figures.expect_none_of(OTHER, CONSOLE, KERNEL, DISORDER, SILENT, GROWS, UNFORESEEN)
     player = Player(lab, log, figures, seed)
-    first: tuple[int, Held] | None = None
+    first: tuple[int, Usage] | None = None
     for number in range(widgets):
         if number % len(SHOWN) == 0 and time.monotonic() > until:
-            break  # after a widget of the last kind, as where the memory was read first
+            break  # only after a widget of the last kind, as in the first memory measurement
         try:
             player.play(list(SHOWN)[number % len(SHOWN)])
         except (AssertionError, Error) as error:
             figures.fault(UNFORESEEN, f"{player.step}: {error} {player.traces()}")
             break
-        if number == len(SHOWN) - 1:  # by now the page has all that it keeps of any kind
-            first = figures.counts["moves"], player.held()
+        if number == len(SHOWN) - 1:  # by now everything exists that the page keeps once per kind
+            first = figures.counts["moves"], player.usage()
     if first is not None and figures.counts["moves"] > first[0]:
         player.compare_memory(*first)
 
 
 class Player:
-    """Moves what is shown in one cell of a notebook, and looks at it.
+    """Operates the widget shown in one cell of a notebook, and checks it.
 
     Args:
         lab: The page.
         log: The server's log, where the kernel's uncaught errors are.
-        figures: What is counted.
-        seed: Of the moves.
+        figures: Where moves and faults are counted.
+        seed: The seed of the moves.
     """
 
     def __init__(self, lab: Lab, log: Path, figures: Figures, seed: int) -> None:
@@ -207,7 +207,7 @@ class Player:
         self.output = lab.output(1)
 
     def play(self, kind: str) -> None:
-        """Show a widget, move it, look at it, and take it away."""
+        """Show a widget, operate and check it, and close it."""
         counts = self.figures.counts
         self._show(kind)
         counts[f"{kind}s"] += 1
@@ -221,18 +221,18 @@ class Player:
         self._take()
 
     def traces(self) -> str:
-        """Where the kernel's threads are."""
+        """The stack traces of the kernel's threads."""
         os.kill(self._kernel, signal.SIGUSR1)
         time.sleep(1.0)
         return self._traces.read_text()
 
-    def held(self) -> Held:
-        """What the page holds, but for what was pressed."""
+    def usage(self) -> Usage:
+        """The page's memory, without what JupyterLab keeps because of key presses and clicks."""
         self.lab.js(FORGET_INPUT + "window.__soak.toolbars = 0;")
-        return self.memory.held()
+        return self.memory.usage()
 
-    def compare_memory(self, begun: int, before: Held) -> None:
-        """Count what the page holds more than then, for each 100 moves."""
+    def compare_memory(self, begun: int, before: Usage) -> None:
+        """Count the growth since an earlier measurement, per 100 moves."""
         share = (self.figures.counts["moves"] - begun) / 100
         self.lab.js(FORGET_INPUT)
         toolbars = TOOLBAR * self.lab.js("return window.__soak.toolbars;")
@@ -298,7 +298,7 @@ class Player:
         self._strike(self.draw.choices(keys, k=self.draw.randrange(1, 8)))
 
     def _strike(self, keys: Sequence[str]) -> None:
-        """Press keys while the widget has the focus. JupyterLab takes those that it misses: "i" twice interrupts."""
+        """Press keys while the widget has the focus. Others would reach JupyterLab, where "i" twice interrupts."""
         for key in keys:
             if not self.output.evaluate("output => output.contains(document.activeElement)"):
                 return
@@ -324,10 +324,10 @@ class Player:
     def _run_again(self, _box: None) -> None:
         self.lab.run_cell(1, seconds=120)
 
-    # ---- what must be true
+    # ---- checks
 
     def _settle(self, kind: str) -> None:
-        """Once everything is answered and painted, look at the map and at what the page has noted."""
+        """Wait until everything is handled and painted; check the map and what the page has recorded."""
         self._answered()
         self.step += ", settled"
         for problem in self.lab.value("problems(shown)", seconds=300):
@@ -338,7 +338,7 @@ class Player:
         self._take()
 
     def _answered(self) -> None:
-        """Wait until the kernel has handled all that the page has sent: a control sends its next word only then."""
+        """Wait until the kernel has handled all messages of the page: a control sends its next one only then."""
         try:
             self.lab.page.wait_for_function("() => window.__soak.unanswered.size === 0", timeout=120_000)
         except Error as error:
@@ -359,7 +359,7 @@ class Player:
             self.figures.fault(OTHER, f"{self.step}: on the screen, pixels are off by {off}")
 
     def _take(self) -> None:
-        """Count what the page, the console and the server's log have noted since."""
+        """Count the errors that the page, the console and the server's log have recorded since the last call."""
         noted = self.lab.js(TAKE)
         for name, texts in ((KERNEL, noted["kernel"]), (DISORDER, noted["disorder"])):
             for text in texts:

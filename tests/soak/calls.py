@@ -1,7 +1,7 @@
-"""Bad calls: every public function and method, each argument in turn wrong in some forty ways.
+"""Invalid calls: each argument of every public function and method gets some forty wrong values in turn.
 
-A call ends in one of four ways: in a sentence of ours that names the argument; in a result, for the few values that the
-table below says are fine for it; in a traceback of somebody else's; or not at all.
+A call ends in one of four ways: with one of our error messages, which names the argument; with a result, for the few
+values that are valid after all (see ``fitting``); with the traceback of another error; or not at all.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.diagnostics.report import Checkup
 from soak.figures import Figures
-from soak.fitting import is_right
+from soak.fitting import is_valid
 
 FAULTS = RAW, UNBOUNDED, NONSENSE, REFUSED, CHANGED, LEFT, BROKEN = (
-    "raw traceback", "unbounded work", "accepted nonsense", "right call refused", "changed model", "widgets left",
+    "raw traceback", "unbounded work", "invalid value accepted", "valid call refused", "changed model", "widgets left",
     "broken widget",
 )  # fmt: skip
-_FRESH = 10  # of the calls of a widget that moved nothing, its map is compared with a fresh one after one in so many
+_FRESH = 10  # after one in this many refused calls that changed nothing, the widget's map is compared with a fresh one
 _PACKAGE = str(Path(sw.__file__).parent)
-_MEMORY = 6 * 2**30  # bytes that a call may ask for
-_CPU, _HANG = 10.0, 300.0  # seconds of this process's work, and of waiting, that no call may take
+_MEMORY = 6 * 2**30  # bytes that a call may allocate
+_CPU, _HANG = 10.0, 300.0  # the limits of a call: seconds of CPU time, and of waiting
 _CLEAR = (TypeError, ValueError, RuntimeError, OSError, TimeoutError, NotImplementedError)
 _NO_MAP = "No map can be computed: "
 _NAMED = re.compile(r"^[A-Za-z_][\w. ]*('[^']*')?( of [\w. ']+)?: ")
@@ -55,11 +55,11 @@ _ADVICE = re.compile(
 )
 
 
-# ---- what is wrong
+# ---- wrong values
 
 
 class Hostile:
-    """It can't be counted, gone through, converted or even written."""
+    """An object whose length, iterator, conversion and even repr raise errors."""
 
     def __repr__(self) -> str:
         raise ArithmeticError("no repr")
@@ -84,7 +84,7 @@ def raising(*_args: Any) -> Any:
 
 
 def nested(depth: int) -> list:
-    """A list in a list in a list, deeper than Python follows by itself."""
+    """A list that is nested deeper than Python's recursion limit."""
     inner: list = []
     for _ in range(depth):
         inner = [inner]
@@ -92,7 +92,7 @@ def nested(depth: int) -> list:
 
 
 def looped() -> list:
-    """A list that holds itself."""
+    """A list that contains itself."""
     itself: list = []
     itself.append(itself)
     return itself
@@ -157,11 +157,11 @@ WRONG: dict[str, Callable[[], Any]] = {
 }
 
 
-# ---- what is called
+# ---- calls
 
 
 def net() -> nn.Module:
-    """Three channels of 6 by 6 pixels, three classes."""
+    """A model for images of three channels and 6 by 6 pixels, with three classes."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)).eval()
 
@@ -175,7 +175,7 @@ def table() -> pd.DataFrame:
 
 
 class Stage:
-    """What is attacked, made when it is first needed, and anew when it was closed."""
+    """The objects under attack: each is made when it is first needed, and again after it was closed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.model, self.linear = folder, net(), nn.Linear(3, 2).eval()
@@ -216,14 +216,14 @@ class Stage:
         return result
 
     def forget(self, name: str) -> None:
-        """What was moved or closed is made anew."""
+        """Close a widget if it is one, and drop it, so that it is made again."""
         self.moved.discard(name)
         made = self._made.pop(name, None)
         if hasattr(made, "close"):
             made.close()
 
     def renew(self) -> None:
-        """Everything is made anew, the models too."""
+        """Drop everything, and make new models."""
         self.close()
         self.model, self.linear = net(), nn.Linear(3, 2).eval()
 
@@ -233,7 +233,7 @@ class Stage:
 
 
 class Two(nn.Module):
-    """A model of two inputs."""
+    """A model with two inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ class Two(nn.Module):
 
 
 def _ready(widget: Any) -> Any:
-    """A widget with everything computed; what a part of it failed with is raised."""
+    """Wait until a widget has computed everything; raise the error of a part that failed."""
     if isinstance(widget, sw.Comparison):
         widget.wait(60, progress=False)
         for error in widget.errors.values():
@@ -261,14 +261,14 @@ def _closed(widget: Any) -> Any:
 
 @dataclass(frozen=True)
 class Called:
-    """Something public.
+    """A public function or method.
 
     Attributes:
-        name: For people.
-        of: The function itself, on a stage.
-        valid: Arguments with which it works.
-        more: Names of arguments that its signature leaves open.
-        owner: Of a method: whose, on a stage.
+        name: The name in reports.
+        of: Returns the function, using the objects of a stage.
+        valid: Returns arguments with which it succeeds.
+        more: Names of further arguments that its signature accepts as ``**kwargs``.
+        owner: The name of the object on the stage that a method belongs to; empty for functions.
     """
 
     name: str
@@ -315,7 +315,7 @@ def _valued(value: Any, _stage: Stage) -> Mapping[str, Any]:
 
 
 def _open(made: Any) -> Any:
-    """A widget, waited for and closed; anything else as it is."""
+    """Wait for a widget and close it; leave anything else as it is."""
     if not hasattr(made, "close"):
         return made
     try:
@@ -325,7 +325,7 @@ def _open(made: Any) -> Any:
 
 
 def _opened(function: Callable) -> Callable:
-    """A function that makes a widget, which is waited for and closed."""
+    """Wrap a function that makes a widget: the widget is waited for and closed."""
 
     def call(**value: Any) -> Any:
         return _open(function(**value))
@@ -335,7 +335,7 @@ def _opened(function: Callable) -> Callable:
 
 
 def _windowed(stage: Stage) -> Callable:
-    """A method of captum's that is made and run."""
+    """Wrap ``from_captum``: the method that it makes is run."""
 
     def call(**value: Any) -> Any:
         return sw.attribute(stage.model, image(), method=sw.from_captum(**value), target=0)
@@ -345,7 +345,7 @@ def _windowed(stage: Stage) -> Callable:
 
 
 def _moved(owner: str, name: str, stage: Stage) -> Callable:
-    """A method that moves something; what is computed then is waited for."""
+    """Wrap a method that changes a widget: what the widget computes then is waited for."""
     method = getattr(stage[owner], name)
 
     def call(**value: Any) -> Any:
@@ -370,7 +370,7 @@ def _file(name: str) -> Callable[[Stage], Path]:
 
 
 def every() -> list[Called]:
-    """Everything public that takes arguments, and what of closed widgets takes none."""
+    """Return all public functions and methods that take arguments."""
     options = {"methods": ("gradient",), "progress": False, "steps": 2, "stages": 1, "turns": 1, "draws": 1}
     baseline = {"method": "integrated_gradients", "n_steps": 2, "target": 0}
     ig = ("n_steps", "baseline", "quadrature", "tolerance", "seed", "chunk_size")
@@ -414,7 +414,7 @@ def every() -> list[Called]:
         Called("Attribution.settings_from_json", lambda _: sw.Attribution.settings_from_json,
                lambda stage: {"text": stage["attribution"].to_json()}, ("target",)),
     ]  # fmt: skip
-    inside = {  # of lists and mappings, each thing in them
+    inside = {  # a wrong value inside a list or mapping
         "attribute(inputs=[...])": lambda stage, value: sw.attribute(stage.model, [value], method="gradient"),
         "attribute(target=[...])": lambda stage, value: sw.attribute(stage.model, image(), target=[value]),
         "attribute(class_names=[...])": lambda stage, value: sw.attribute(
@@ -448,7 +448,7 @@ def every() -> list[Called]:
         "explorer.page_size({...})": lambda stage, value: stage["explorer"].page_size({"noise_level": value}),
         "explorer.page_size({[...]})": lambda stage, value: stage["explorer"].page_size({"target": [value]}),
     }  # fmt: skip
-    right = {  # the lists and mappings with something right in them
+    right = {  # valid values inside the same lists and mappings
         "attribute(inputs=[...])": image(), "attribute(target=[...])": 0, "attribute(class_names=[...])": "ant",
         "attribute(inputs={...})": 1.0, "evaluate(methods=[...])": "gradient", "evaluate(params={...})": 2,
         "sweep(grid={...})": [1, 2], "sweep(grid={[...]})": 2, "sweep(metrics=[...])": "similarity",
@@ -514,7 +514,7 @@ CLOSED = {
                           "attributions", "errors"),
     "closed lesson": ("wait", "page_size", "save_html", "step", "steps", "stop", "close"),
 }  # fmt: skip
-"""What is called of widgets that are closed, each with arguments that would be right."""
+"""The members of closed widgets that are used, with valid arguments if they take any."""
 
 
 def closed_calls() -> list[Called]:
@@ -540,16 +540,16 @@ def closed_calls() -> list[Called]:
     return [made(owner, name) for owner, names in CLOSED.items() for name in names]
 
 
-# ---- how it ends
+# ---- outcomes
 
 
 class Overrun(BaseException):
-    """A call took more work than any should."""
+    """A call exceeded its time limit."""
 
 
 @contextlib.contextmanager
 def bounded(cpu: float = _CPU, idle: float = _HANG) -> Iterator[None]:
-    """Interrupt what takes more seconds of this process's CPU time, or waits for ever."""
+    """Raise :class:`Overrun` after ``cpu`` seconds of this process's CPU time, or after ``idle`` seconds."""
 
     def end(_signal: int, _frame: Any) -> None:
         raise Overrun
@@ -567,7 +567,7 @@ def bounded(cpu: float = _CPU, idle: float = _HANG) -> Iterator[None]:
 
 
 def is_clear(error: BaseException) -> bool:
-    """Whether an error is a sentence of ours: of a ``raise`` in the package, about an argument or with advice."""
+    """Whether an error is one of our messages: raised in the package, about an argument or with advice."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -576,18 +576,18 @@ def is_clear(error: BaseException) -> bool:
     file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
     ours = file.startswith(_PACKAGE) and linecache.getline(file, line).strip().startswith("raise ")
     message = _text(error)
-    return ours and len(message) < 4000 and _is_said(message)
+    return ours and len(message) < 4000 and _is_helpful(message)
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as other:  # of what holds something that can't be written
+    except Exception as other:  # the message contains an object whose repr raises
         return f"an error that can't be written: {other}"
 
 
-def _is_said(message: str) -> bool:
-    """Whether it names the argument, or says what to do."""
+def _is_helpful(message: str) -> bool:
+    """Whether a message names the argument, or says what to do."""
     return bool(_NAMED.match(message) or _ADVICE.search(message))
 
 
@@ -608,11 +608,11 @@ def outcome(call: Callable[[], Any]) -> Outcome:
     except Overrun:
         return Outcome("unbounded")
     except Exception as error:
-        said = f"{type(error).__name__}: {_text(error)[:160]}"
-        return Outcome("clear" if is_clear(error) else "raw", said, error)
+        detail = f"{type(error).__name__}: {_text(error)[:160]}"
+        return Outcome("clear" if is_clear(error) else "raw", detail, error)
     broken = [one.what for one in result if one.what.startswith(_NO_MAP)] if isinstance(result, Checkup) else []
-    if broken and _is_said(broken[0].removeprefix(_NO_MAP)):
-        return Outcome("clear", broken[0])  # a check-up tells it as what it found
+    if broken and _is_helpful(broken[0].removeprefix(_NO_MAP)):
+        return Outcome("clear", broken[0])  # a check-up reports the refusal as a finding
     return Outcome("accepted", type(result).__name__)
 
 
@@ -621,7 +621,7 @@ def outcome(call: Callable[[], Any]) -> Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """A call with one thing wrong: an argument, or where there is none, that its widget is closed."""
+    """A call with one error: a wrong argument, or, if it has no argument, a closed widget."""
 
     called: Called
     argument: str = ""
@@ -632,19 +632,19 @@ class Case:
 
 
 def cases(stage: Stage) -> list[Case]:
-    """All of them: each argument of everything public in turn wrong in each way, and what is called when closed."""
+    """Return all cases: each argument of each public call with each wrong value, and the calls of closed widgets."""
     result = [Case(called, name, wrong) for called in every() for name in called.arguments(stage) for wrong in WRONG]
     return [*result, *map(Case, closed_calls())]
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Calls with one thing wrong, in the order that the seed gives, until all are done or the time is over.
+    """Make all invalid calls, in an order that depends on the seed, until all are done or the time is over.
 
-    Before that, outside the time, each call with nothing wrong, which warms up what is imported when it is first used.
+    Before that, without counting the time, make the valid calls once, except ``UNTRIED``. This triggers lazy imports.
     """
     figures = Figures()
     figures.expect_none_of(*FAULTS)
-    sw.explore(net(), image(), method="gradient").close()  # what is made once and stays is there from now on
+    sw.explore(net(), image(), method="gradient").close()  # makes the widgets that are made once and stay
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         work = Path(folder) / "work"
         work.mkdir()
@@ -658,7 +658,7 @@ def attack(seed: int, seconds: float) -> Figures:
         trial = Trial(figures, stage, work, f"seed {seed}")
         for called in {case.called.name: case.called for case in left if case.argument}.values():
             if called.name not in UNTRIED:
-                trial.try_right(called)
+                trial.try_valid(called)
         until = time.monotonic() + seconds
         for case in left:
             if time.monotonic() > until:
@@ -670,7 +670,7 @@ def attack(seed: int, seconds: float) -> Figures:
 
 @contextlib.contextmanager
 def _limited_memory() -> Iterator[None]:
-    """What asks for much more memory than there is now fails, and takes none from others."""
+    """Limit the memory of this process, so that excessive requests fail instead of affecting other processes."""
     old = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + _MEMORY, old[1]))
     try:
@@ -681,13 +681,13 @@ def _limited_memory() -> Iterator[None]:
 
 @dataclass
 class Trial:
-    """Makes calls, and looks at what they leave behind.
+    """Makes calls, and checks their side effects.
 
     Attributes:
-        figures: Where it is counted.
-        stage: What is called.
-        work: The current folder, which is emptied after each call.
-        origin: What shows an example again.
+        figures: Where calls and faults are counted.
+        stage: The objects that are called.
+        work: The working directory, which is emptied after each call.
+        origin: What reproduces an example: the seed.
     """
 
     figures: Figures
@@ -704,27 +704,27 @@ class Trial:
             self._fault(RAW, case, ended.detail)
         elif ended.kind == "unbounded":
             self._fault(UNBOUNDED, case, f"more than {_CPU:.0f} s of work or {_HANG:.0f} s of waiting")
-        elif ended.kind == "accepted" and not self._is_right(case):
+        elif ended.kind == "accepted" and not self._is_valid(case):
             self._fault(NONSENSE, case, ended.detail)
 
-    def try_right(self, called: Called) -> None:
-        """A call with nothing wrong works; otherwise its refusals would mean nothing."""
+    def try_valid(self, called: Called) -> None:
+        """Check that a valid call succeeds; otherwise its refusals would mean nothing."""
         ended = self._ended(Case(called), {})
         if ended.kind != "accepted" and called.name not in UNAVAILABLE:
             self._fault(REFUSED, Case(called), f"{ended.kind}: {ended.detail}")
 
-    def _is_right(self, case: Case) -> bool:
+    def _is_valid(self, case: Case) -> bool:
         if not case.argument:
             return case.called.name.partition(".")[2] in READ_WHEN_CLOSED
         of = case.called.of(self.stage)
-        defaults = [*map(inspect.signature, (of, sw.attribute, sw.explore))]  # what is handed on has theirs
+        defaults = [*map(inspect.signature, (of, sw.attribute, sw.explore))]  # arguments may be passed on to these
         named = [one.parameters[case.argument].default for one in defaults if case.argument in one.parameters]
         valid = case.called.valid(self.stage)
         named += [valid[case.argument]] if case.argument in valid else []
-        return is_right(case.called.name, case.argument, case.wrong, WRONG[case.wrong](), named)
+        return is_valid(case.called.name, case.argument, case.wrong, WRONG[case.wrong](), named)
 
     def _ended(self, case: Case, wrong: Mapping[str, Any]) -> Outcome:
-        """Call it, and look at what it leaves."""
+        """Make a call, and check its side effects."""
         called = case.called
         options = {**called.valid(self.stage), **wrong}
         call = called.of(self.stage)
@@ -734,11 +734,11 @@ class Trial:
             self._fault(CHANGED, case, ended.detail)
             self.stage.renew()
         elif called.owner in RECOVERY:
-            self._look_after(case, ended, settings)
+            self._check_owner(case, ended, settings)
         elif not called.owner and (left := set(registry._instances) - widgets):
             self._fault(LEFT, case, f"{len(left)} after {ended.kind}")
             for name in left & set(registry._instances):
-                with contextlib.suppress(Exception):  # it may be half made
+                with contextlib.suppress(Exception):  # it may be incomplete
                     registry._instances[name].close()
         for path in self.work.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -750,14 +750,14 @@ class Trial:
     def _settings(self, owner: str) -> str:
         return repr(self.stage[owner].settings) if owner in ("explorer", "rows") else ""
 
-    def _look_after(self, case: Case, ended: Outcome, settings: str) -> None:
-        """A widget works as it did; and where something was moved and failed then, the next right move mends it."""
+    def _check_owner(self, case: Case, ended: Outcome, settings: str) -> None:
+        """Check that a refused call changed nothing, and that after a failed change the next valid one works."""
         owner, stage = case.called.owner, self.stage
         self._calls += 1
         moved, refused = owner in stage.moved, ended.kind != "accepted"
         try:
             if refused and not moved and self._settings(owner) != settings:
-                self._fault(BROKEN, case, f"it was refused, and moved something: {ended.detail}")
+                self._fault(BROKEN, case, f"the call was refused, but changed a setting: {ended.detail}")
             if refused and (moved or self._calls % _FRESH == 0):
                 self._compare(case)
         except Exception as error:
@@ -767,7 +767,7 @@ class Trial:
             stage.forget(owner)
 
     def _compare(self, case: Case) -> None:
-        """What a widget shows after a right move is what a fresh start gives."""
+        """Check that a widget shows the same map as a fresh computation, after a valid change if it was changed."""
         owner = case.called.owner
         widget = self.stage[owner]
         if owner in self.stage.moved:
@@ -777,7 +777,7 @@ class Trial:
         if owner not in ("explorer", "rows"):
             return
         if not torch.equal(widget.wait(60).values, sw.attribute(**widget.settings).values):
-            self._fault(BROKEN, case, "another map than a fresh start gives")
+            self._fault(BROKEN, case, "the map differs from a fresh computation's")
 
     def _fault(self, name: str, case: Case, detail: str) -> None:
         self.figures.fault(name, f"{self.origin}: {case}: {detail}")
@@ -797,13 +797,13 @@ RECOVERY: dict[str, Callable[[Any], None]] = {
     "comparison": lambda comparison: comparison.show(classes=0),
     "lesson": lambda lesson: setattr(lesson, "step", "input"),
 }
-"""A right move of each widget that is moved."""
+"""A valid change of each widget that is changed."""
 UNTRIED = {"demo"}
-"""What takes long with nothing wrong, and is tried elsewhere: it imports scikit-learn and trains a network."""
+"""What is not called with valid arguments here, as it takes long: it imports scikit-learn and trains a network."""
 UNAVAILABLE = {"rows.save_html"}
-"""What refuses whatever it is given."""
+"""What refuses all arguments."""
 READ_WHEN_CLOSED = {
     "stop", "close", "to_code", "cache_info", "controls", "settings", "annotations", "attribution", "row",
     "attributions", "errors", "step", "steps",
 }  # fmt: skip
-"""What may be done with a widget that is closed: read what it was, and end it again."""
+"""What may be done with a closed widget: read its state, and close it again."""

@@ -1,4 +1,4 @@
-"""What must be true of a widget once it has settled, whatever was done to it."""
+"""Checks of a widget that has settled after arbitrary operations."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from saliency_widgets.widgets.lesson import Lesson
 from soak.pages import Page, whole
 from soak.threads import running, traces
 
-HANG, DEATH, OTHER, UNDONE, TEST = "hang", "silent death", "another map", "state is not done", "another test result"
-UNFORESEEN, LEFT = "unforeseen", "left after closing"
+HANG, DEATH, OTHER, UNDONE, TEST = "hang", "dead worker", "wrong map", "state is not done", "wrong test result"
+UNFORESEEN, LEFT = "unexpected error", "left after closing"
 FAULTS = (HANG, DEATH, OTHER, UNDONE, TEST, UNFORESEEN, LEFT)
 
 _COMPARED = (
     "values", "score", "delta", "standard_error", "agreement", "map_error", "evaluations", "layer", "notes", "done",
 )  # fmt: skip
 
-PATIENCE = 120.0  # seconds after which something hangs
+PATIENCE = 120.0  # seconds after which a wait counts as hanging
 LEAVING = 20.0  # seconds in which idle threads end
 PASSED = ("model", "inputs", "transform", "class_names")
 
 
 class StuckError(Exception):
-    """It hangs, which is counted: what is attacked is of no more use."""
+    """A hang, which has been counted: the widget can't be used any more."""
 
 
 def stuck(page: Page, what: object) -> NoReturn:
-    """Count a hang, and say where all threads are."""
+    """Count a hang, with the stack traces of all threads, and give up."""
     alive = any(one.name == "saliency-worker" for one in running())
     page.fault(HANG if alive else DEATH, f"{what} {' '.join(traces(running()))}")
     raise StuckError
 
 
 def settled(page: Page, wait: Callable[[float], Any]) -> Any:
-    """What it settles with; None where it was refused in words, or stopped.
+    """Wait for a result; return None if it was refused with a message, or stopped.
 
     Raises:
-        StuckError: It doesn't settle.
+        StuckError: If there is no result in time.
     """
     try:
         return wait(PATIENCE)
     except TimeoutError as error:
         stuck(page, error)
     except (TypeError, ValueError):
-        page.figures.counts["refused in words"] += 1
+        page.figures.counts["refused with a message"] += 1
     except RuntimeError as error:
         if "stopped" not in str(error):
             raise
@@ -67,7 +67,7 @@ def settled(page: Page, wait: Callable[[float], Any]) -> Any:
 
 
 def compare(page: Page, done: Attribution, settings: dict[str, Any]) -> None:
-    """A map is that of a fresh start, bit for bit; to rounding, where it says that memory ran out."""
+    """Check that a map equals a fresh computation, bit for bit, or to rounding if a note says that memory ran out."""
     fresh = sw.attribute(**settings)
     page.figures.counts["maps compared"] += 1
     if any("Memory ran out" in note for note in done.notes):
@@ -85,7 +85,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def compare_frame(page: Page, view: Any, done: Attribution, reduction: Any) -> None:
-    """What has arrived on the page is the map that was computed, as it is to be shown."""
+    """Check that the frame on the page is the map that was computed, reduced as requested."""
     frame, codes = page.frame(view)
     expected = frame_of(done, reduction)
     about = (expected.low, expected.high, expected.signed)
@@ -94,9 +94,9 @@ def compare_frame(page: Page, view: Any, done: Attribution, reduction: Any) -> N
 
 
 def compare_test(page: Page, explorer: Any) -> None:
-    """A trust test shows what it shows of a fresh start: shown again from there, nothing changes but by rounding.
+    """Check that a trust test shows the result of a fresh computation: showing that one changes nothing.
 
-    Where memory ran out, passes have fewer rows from then on.
+    If memory has run out, it may change by rounding, because passes have fewer rows from then on.
     """
     trust = explorer.trust
     if not trust.opened:
@@ -123,7 +123,7 @@ def compare_test(page: Page, explorer: Any) -> None:
 
 
 def compare_comparison(page: Page, comparison: Any) -> None:
-    """Each cell is a fresh map, and on the page as it is to be shown."""
+    """Check that each cell has the map of a fresh computation, and that the page shows it reduced as requested."""
     maps, axes = comparison._maps, comparison._comparison.axes
     for spot in comparison._shown:
         done = maps.attribution(spot)
@@ -137,7 +137,7 @@ def compare_comparison(page: Page, comparison: Any) -> None:
 
 
 def compare_lesson(page: Page, lesson: Any, model: Any, image: Any, about: dict[str, Any]) -> None:
-    """Each step is that of a lesson that nobody disturbed."""
+    """Check that each step equals that of an undisturbed lesson."""
     fresh = Lesson(model, image, executor="inline", **about)
     page.figures.counts["lessons compared"] += 1
     for name in lesson.steps:
@@ -147,19 +147,19 @@ def compare_lesson(page: Page, lesson: Any, model: Any, image: Any, about: dict[
 
 
 @dataclass
-class Rest:
-    """What there is besides what is being attacked."""
+class Resources:
+    """The widgets, threads and cached bytes that exist at one time."""
 
     widgets: dict[str, w.Widget]
     threads: set[threading.Thread]
     cached: int
 
     @classmethod
-    def now(cls) -> Rest:
+    def now(cls) -> Resources:
         return cls(dict(_instances), running(), SHARED.bytes)
 
-    def beyond(self, before: Rest) -> str:
-        """What there was not before, in words."""
+    def beyond(self, before: Resources) -> str:
+        """Describe what did not exist before."""
         kinds = Counter(type(self.widgets[name]).__name__ for name in self.widgets.keys() - before.widgets.keys())
         lines = [f"{count} {kind}" for kind, count in kinds.items()]
         lines += traces(self.threads - before.threads)
@@ -168,10 +168,10 @@ class Rest:
         return ", ".join(lines)
 
 
-def look_for_rest(page: Page, before: Rest) -> None:
-    """Widgets, threads and cached maps are gone when what had them is closed; idle threads a little later."""
+def check_released(page: Page, before: Resources) -> None:
+    """Check that closing has released widgets, threads and cached maps; idle threads end a little later."""
     until = time.monotonic() + LEAVING
-    while (left := Rest.now().beyond(before)) and time.monotonic() < until:
+    while (left := Resources.now().beyond(before)) and time.monotonic() < until:
         gc.collect()
         time.sleep(0.05)
     if left:
@@ -179,7 +179,7 @@ def look_for_rest(page: Page, before: Rest) -> None:
 
 
 def _same(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two widgets' states are equal, but for so much of a number."""
+    """Whether two widgets' states are equal, numbers within a relative tolerance."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[name], other[name], tolerance) for name in one)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -191,12 +191,12 @@ def _same(one: Any, other: Any, tolerance: float) -> bool:
 
 
 def _state_of(widget: w.Widget) -> list[Any]:
-    """What a widget shows; bqplot's axes are told to plan their ticks anew by a count that means nothing."""
+    """A widget's whole state, without `num_ticks`, which only changes to make bqplot compute an axis's ticks again."""
     return [_plain({**one.get_state(), "num_ticks": None}) for one in whole(widget)]
 
 
 def _plain(value: Any) -> Any:
-    """Values that can be compared, of what ipywidgets sends; bqplot sends an array as its bytes, type and shape."""
+    """Convert the values of a state to comparable ones; bqplot sends an array as its bytes, type and shape."""
     if isinstance(value, dict) and isinstance(value.get("value"), memoryview):
         return np.frombuffer(value["value"], value["dtype"])
     if isinstance(value, memoryview):

@@ -1,4 +1,4 @@
-"""What runs one attack: ``python -m soak.child MODULE SEED SECONDS LIMIT GRACE REPORT``; see ``running``."""
+"""The process of one attack: ``python -m soak.child MODULE SEED SECONDS LIMIT GRACE REPORT``; see ``running``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IDLE = 20.0  # seconds: idle workers end by themselves after ten
 
 
 def main(module: str, seed: str, seconds: str, limit: str, grace: str, report: str) -> None:
-    # Where it hangs, the traces of all threads are what there is to see; not even Python need run any more.
+    # If the attack hangs, this prints the traces of all threads and exits, even if Python code can't run any more.
     faulthandler.dump_traceback_later(float(limit), exit=True)
     attack = importlib.import_module(module).attack
     process = psutil.Process()
@@ -28,7 +28,7 @@ def main(module: str, seed: str, seconds: str, limit: str, grace: str, report: s
     figures = attack(int(seed), float(seconds))
     ended = time.time()
     patience = min(_IDLE, float(grace))
-    faulthandler.dump_traceback_later(patience + float(grace), exit=True)  # its interpreter must end too
+    faulthandler.dump_traceback_later(patience + float(grace), exit=True)  # the interpreter must exit in time too
     left = _threads_left(threads, patience)
     gc.collect()
     usage = {
@@ -47,7 +47,7 @@ def _megabytes(process: psutil.Process) -> float:
 
 
 def _threads_left(before: set[threading.Thread], patience: float) -> list[str]:
-    """The threads that the attack has left running, each with what it does."""
+    """The stack traces of the threads that the attack has left running."""
     until = time.monotonic() + patience
     while (left := running() - before) and time.monotonic() < until:
         time.sleep(0.1)

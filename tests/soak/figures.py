@@ -1,4 +1,4 @@
-"""What an attack counts."""
+"""Counts and faults of an attack."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Figures:
     """The figures of one attack.
 
     Attributes:
-        counts: What was done and measured, by name: moves, files, MB grown.
-        faults: What must never happen, by name. Each is listed, also at 0.
-        examples: The first few of each fault, with the seed and step that show it again.
+        counts: Counts and measurements by name, such as moves, files, MB of growth.
+        faults: Counts of faults by name. Faults that did not occur are listed with 0.
+        examples: The first few examples of each fault, with the seed and step that reproduce it.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -24,7 +24,7 @@ class Figures:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def expect_none_of(self, *names: str) -> None:
-        """List faults at 0, so that the table shows what was looked for."""
+        """List faults with a count of 0, so that the table shows what was checked."""
         for name in names:
             self.faults[name] += 0
 
@@ -37,6 +37,6 @@ class Figures:
 
 
 class Attack(Protocol):
-    """What each module of this folder has: ``attack(seed, seconds)``, the same moves for the same seed."""
+    """The function ``attack(seed, seconds)`` of each attack module: the same seed gives the same moves."""
 
     def __call__(self, seed: int, seconds: float) -> Figures: ...

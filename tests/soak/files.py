@@ -1,4 +1,4 @@
-"""Files written while something fails: at any call of the system, an error, an interrupt, or the end of the process."""
+"""Files written while something fails: an error, an interrupt or the end of the process at any system call."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from saliency_widgets.files import put
 from soak.figures import Figures
 from soak.states import IN_MEMORY, good_states, is_same
 
-FAULTS = ("lost file", "half state", "leftover", "another mode", "lost link", "raw error")
+FAULTS = ("lost file", "partial state", "leftover", "changed mode", "lost link", "raw error")
 CALLS = ("open", "replace", "link", "fsync", "chmod")
 FAILURES = ("disk full", "error", "interrupt before", "interrupt after", "kill")
 
 
 class Case(NamedTuple):
-    """Two contents of the same files, the old and the new."""
+    """Files with two contents, the old and the new."""
 
     what: str
     names: tuple[str, ...]
@@ -44,9 +44,9 @@ def attack(seed: int, seconds: float, most: int | None = None) -> Figures:
     """Write files over others while something fails.
 
     Args:
-        seed: Of what fails, and when.
-        seconds: How long.
-        most: How many at most.
+        seed: The seed of what fails and when.
+        seconds: How long to run.
+        most: The maximum number of writes.
     """
     figures = Figures()
     figures.expect_none_of(*FAULTS)
@@ -61,8 +61,8 @@ def attack(seed: int, seconds: float, most: int | None = None) -> Figures:
 def _write(figures: Figures, rng: random.Random, folder: Path, example: str) -> None:
     case, here = rng.choice(cases()), folder / "here"
     here.mkdir()
-    there = rng.random() < 0.8  # whether there is an old one
-    if there:
+    exists = rng.random() < 0.8  # whether the file exists already
+    if exists:
         case.write(here / "file", 0)
         _link_and_protect(rng, here, case.names)
     before = _listing(here)
@@ -80,7 +80,7 @@ def _write(figures: Figures, rng: random.Random, folder: Path, example: str) -> 
         figures.counts["errors"] += 1
         if not isinstance(error, KeyboardInterrupt) and not str(error).startswith("path: "):
             figures.fault("raw error", f"{example}: {type(error).__name__}: {error}")
-    old = case.contents[0] if there else None
+    old = case.contents[0] if exists else None
     _look_at(figures, case, here, [case.contents[1]] if error is None else [old, case.contents[1]], example)
     for copy in failing.copies:
         figures.counts["ends of the process"] += 1
@@ -89,13 +89,13 @@ def _write(figures: Figures, rng: random.Random, folder: Path, example: str) -> 
 
 
 def _look_at(figures: Figures, case: Case, folder: Path, allowed: list[Any], example: str) -> None:
-    """What a reader finds: the new, or all of what was there."""
+    """Check that a reader finds one of the allowed contents: the new one, or all of the old one."""
     try:
         content = case.read(folder / "file")
     except FileNotFoundError:
         content = None
     except ValueError as error:
-        figures.fault("half state", f"{example}: {error}")
+        figures.fault("partial state", f"{example}: {error}")
         return
     if not any(is_same(content, one) for one in allowed):
         figures.fault("lost file", example)
@@ -104,7 +104,7 @@ def _look_at(figures: Figures, case: Case, folder: Path, allowed: list[Any], exa
 def _compare(
     figures: Figures, before: dict[str, Any], after: dict[str, Any], names: tuple[str, ...], example: str
 ) -> None:
-    """Beside the content, nothing is another, and nothing is left."""
+    """Check that modes and links are unchanged, and that no other files are left."""
     for name in after.keys() - before.keys() - {*names}:
         figures.fault("leftover", f"{example}: {name}")
     for name, (mode, link) in before.items():
@@ -113,11 +113,11 @@ def _compare(
         elif after[name][1] != link:
             figures.fault("lost link", f"{example}: {name}")
         elif after[name][0] != mode:
-            figures.fault("another mode", f"{example}: {name}, {mode:o} is {after[name][0]:o}")
+            figures.fault("changed mode", f"{example}: {name}, {mode:o} is {after[name][0]:o}")
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, str | None]]:
-    """Mode and link of each file."""
+    """The mode and the link's target of each file."""
     return {
         str(path.relative_to(folder)): (path.lstat().st_mode, str(path.readlink()) if path.is_symlink() else None)
         for path in folder.rglob("*")
@@ -134,17 +134,17 @@ def _link_and_protect(rng: random.Random, folder: Path, names: tuple[str, ...]) 
 
 
 class Failing:
-    """The system's calls, one of which fails.
+    """System calls, one of which fails.
 
     Attributes:
-        how: What happens.
-        at: At which call of all.
-        copies: The folder as it was when the process ended, at each call.
+        how: The kind of failure.
+        at: The index of the call that fails.
+        copies: Copies of the folder as it was at each call, as if the process had ended there.
     """
 
     def __init__(self, rng: random.Random, folder: Path, killed: Path) -> None:
         self.how, self.at = rng.choice(FAILURES), rng.randrange(14)
-        self._bytes = rng.choice([0, 1, 100, 1000])  # that still find room
+        self._bytes = rng.choice([0, 1, 100, 1000])  # that still fit on the disk
         self._folder, self._killed = folder, killed
         self._count = -1
         self.copies: list[Path] = []
@@ -177,7 +177,7 @@ class Failing:
             raise OSError(errno.ENOSPC, "No space left on device")
         result = function(*arguments, **keywords)
         if now and self.how == "interrupt after":
-            if function.__name__ == "open":  # Python would have it by then
+            if function.__name__ == "open":  # after a real interrupt Python would own and close it
                 os.close(result)
             raise KeyboardInterrupt
         return result
@@ -190,7 +190,7 @@ class Failing:
         return _Limited(open(path, mode, opener=opener), self)
 
     def room(self) -> int | None:
-        """How many bytes can be written; None for any number."""
+        """The number of bytes that can still be written; None for any number."""
         return self._bytes if self._full else None
 
     def _copy(self) -> None:
@@ -223,12 +223,12 @@ class _Limited:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-# ---- what is written
+# ---- cases
 
 
 @functools.cache
 def cases() -> tuple[Case, ...]:
-    """Files and states."""
+    """A plain file, and a state of two files."""
     pages = (b"old" * 3000, b"new" * 5000)
     first, second, *_ = good_states()
     fields = [_fields(state.text, state.packed) for state in (first, second)]
@@ -245,7 +245,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def _fields(text: bytes, packed: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A state as it is given to be written."""
+    """A state's fields and arrays, as ``write_files`` takes them."""
     document = json.loads(text)
     with np.load(io.BytesIO(packed)) as arrays:
         named = {one["name"]: arrays[str(k)] for k, one in enumerate(document["arrays"])}

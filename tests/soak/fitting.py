@@ -1,6 +1,6 @@
-"""Which of the wrong values are right for an argument after all: its default, what its parameter allows, and a table.
+"""Which of the wrong values are valid for an argument after all: its default, what its parameter allows, and a table.
 
-This is said anew here, and not with the package's own checks: what they let through by mistake must be seen.
+The package's own checks are not used, so that values which they accept by mistake are detected.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import saliency_widgets
 from saliency_widgets.params import Param
 
 _TEXTS = {"''", "'x'", "'A'*300", "NUL"}
-_EMPTY = {"[]", "()", "no rows", "no columns"}  # lists with nothing in them, of whatever kind
-_CONSTANT = {"5", "0", "-1", "10**30", "2.5", "-0.5", "scalar"}  # numbers that float32 holds
+_EMPTY = {"[]", "()", "no rows", "no columns"}  # empty collections of any type
+_CONSTANT = {"5", "0", "-1", "10**30", "2.5", "-0.5", "scalar"}  # numbers that float32 can represent
 _FUNCTIONS = {"type", "raises", "module"}
 
-RIGHT: dict[str, set[str]] = {
+VALID: dict[str, set[str]] = {
     "target": {"0"},
     "contrast": {"0"},
     "classes": {"0", "[None]", "(1, 2)"},
@@ -41,17 +41,17 @@ RIGHT: dict[str, set[str]] = {
     "place": {"0"},
     "setting": {"0"},
 }
-"""Of arguments by name, wherever they are."""
+"""Valid values by the name of the argument, in any call."""
 
-RIGHT_OF: dict[tuple[str, str], set[str]] = {
+VALID_IN: dict[tuple[str, str], set[str]] = {
     ("attribute (rows)", "class_names"): {"(1, 2)"},
-    ("attribute (rows)", "baselines"): {"[None]"},  # None is the default among others
+    ("attribute (rows)", "baselines"): {"[None]"},  # None is the default, as one of several baselines
     ("importance", "class_names"): {"(1, 2)"},
     ("shuffle", "class_names"): {"(1, 2)"},
     ("explore (rows)", "class_names"): {"(1, 2)"},
     ("Explorer (rows)", "class_names"): {"(1, 2)"},
     ("explorer.save_png", "scale"): {"5", "2.5"},
-    ("from_captum", "abs"): {"True"},  # this and those of the next four are captum's own
+    ("from_captum", "abs"): {"True"},  # this and the next four are passed on to captum
     ("attribute(from_captum)", "baselines"): {"None"} | _CONSTANT,
     ("attribute(from_captum)", "strides"): {"None"},
     ("attribute(from_captum)", "show_progress"): {"True"},
@@ -68,24 +68,24 @@ RIGHT_OF: dict[tuple[str, str], set[str]] = {
     ("compare(settings=[...])", "value"): {"{}"},
     ("compare(classes=[...])", "value"): {"None", "0"},
     ("explore(labels=[...])", "value"): {"0", "True"},
-    # True is a handful of values. What a function does is seen when the page is made.
+    # True means a handful of values. What a function does is only seen when the page is made.
     ("explorer.page_size({...})", "value"): {"True", "5", "0", "10**30", "2.5", "1e300", "(1, 2)", "scalar"},
     ("explorer.page_size({[...]})", "value"): {"None", "0"} | _FUNCTIONS,
 }
-"""Of arguments of one call, by its name and theirs."""
+"""Valid values by the names of the call and the argument."""
 
 
-def is_right(call: str, argument: str, name: str, value: Any, defaults: Sequence[Any]) -> bool:
-    """Whether a value is right for an argument.
+def is_valid(call: str, argument: str, name: str, value: Any, defaults: Sequence[Any]) -> bool:
+    """Whether a value is valid for an argument.
 
     Args:
-        call: The name of what is called.
-        argument: Its argument's.
-        name: The value's.
-        value: It.
-        defaults: What the argument is where nobody says, and in a call that works.
+        call: The name of the call.
+        argument: The name of the argument.
+        name: The name of the value.
+        value: The value.
+        defaults: The argument's defaults, and its value in a call that succeeds.
     """
-    if name in RIGHT.get(argument, ()) or name in RIGHT_OF.get((call, argument), ()):
+    if name in VALID.get(argument, ()) or name in VALID_IN.get((call, argument), ()):
         return True
     if any(_is_default(value, default) for default in defaults):
         return True
@@ -99,7 +99,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 @functools.cache
 def _params() -> dict[str, list[Param]]:
-    """All parameters that the package states, by their names."""
+    """All parameters that the package defines, by name."""
     result: dict[str, list[Param]] = {}
     for info in pkgutil.walk_packages(saliency_widgets.__path__, "saliency_widgets."):
         for value in vars(importlib.import_module(info.name)).values():
@@ -110,7 +110,7 @@ def _params() -> dict[str, list[Param]]:
 
 
 def _fits(param: Param, value: Any) -> bool:
-    """Whether a parameter allows a value; of those that take objects, the table says it."""
+    """Whether a parameter allows a value; for parameters that take objects, the tables decide."""
     if value is None:
         return param.optional
     if param.kind in ("choice", "open"):

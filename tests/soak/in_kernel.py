@@ -1,4 +1,4 @@
-"""What the kernel of a browser's attack looks at."""
+"""The checks that the browser attack runs in the kernel."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from saliency_widgets.session import frame_of
 from saliency_widgets.widgets.compare.comparison import Comparison
 
 PATIENCE = 120.0
-RECOVERY = {"method": "gradient", "target": 0, "score": "logit"}  # what any of them can be asked
+RECOVERY = {"method": "gradient", "target": 0, "score": "logit"}  # valid for every explorer
 
 
 def problems(shown: Any) -> list[str]:
-    """What is wrong with a widget that nobody moves any more, in words."""
+    """Describe what is wrong with a settled widget."""
     return list(_of_comparison(shown) if isinstance(shown, Comparison) else _of_explorer(shown))
 
 
 def _of_explorer(shown: Any) -> list[str]:
     try:
         shown.wait(PATIENCE)
-    except (RuntimeError, TypeError, ValueError):  # stopped, or refused in words
+    except (RuntimeError, TypeError, ValueError):  # stopped, or refused with a message
         shown.update(**RECOVERY)
-    if shown.view.status["state"] != "done":  # what was typed can't be used, and is said
+    if shown.view.status["state"] != "done":  # what was typed is invalid, which is reported
         shown.update(**RECOVERY)
     done = shown.wait(PATIENCE)
     result = _different(done, shown.settings)

@@ -1,4 +1,4 @@
-"""Models that raise anything, return nonsense, or are changed meanwhile; the next healthy move gives the right map."""
+"""Models that raise errors, return nonsense or are changed meanwhile; the next request gives the right map."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from soak.checks import (
     PATIENCE,
     UNDONE,
     UNFORESEEN,
-    Rest,
+    Resources,
     StuckError,
+    check_released,
     compare,
     compare_comparison,
     compare_lesson,
     compare_test,
-    look_for_rest,
     settled,
     stuck,
 )
 from soak.figures import Figures
-from soak.moves import NAMES, image, make_what_stays, table
+from soak.moves import NAMES, image, make_permanent_widgets, table
 from soak.pages import Page, traced
 from soak.troubles import ERRORS, RETURNS, SPOTS, Trouble, Troubled, raising
 
-CHANGED, HALF = "changed model", "half a file"
-STEPS = 6  # of a round
+CHANGED, HALF = "changed model", "partial file"
+STEPS = 6  # per round
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Rounds of trouble: round k is what seed + k begins with."""
+    """Play rounds until the time is over; round k has the seed ``seed + k``."""
     figures = Figures()
     figures.expect_none_of(*FAULTS, CHANGED, HALF)
     until = time.monotonic() + seconds
     with Page(figures, seed) as page:
-        make_what_stays()
+        make_permanent_widgets()
         while time.monotonic() < until:
             page.begin(seed)
             Round(page, seed).play()
@@ -53,7 +53,7 @@ def attack(seed: int, seconds: float) -> Figures:
 
 
 class Round:
-    """One model in trouble, again and again, in one use of it."""
+    """One model that fails again and again, in one use of it."""
 
     def __init__(self, page: Page, seed: int) -> None:
         self.page, self.seed = page, seed
@@ -63,7 +63,7 @@ class Round:
         self.model = Troubled(conv_net(seed % 5), self.trouble)
 
     def play(self) -> None:
-        before = Rest.now()
+        before = Resources.now()
         use = self.draw.choice(
             [self.explorer, self.explorer, self.table, self.comparison, self.lesson, self.test, self.call, self.save]
         )  # fmt: skip
@@ -75,12 +75,12 @@ class Round:
             pass
         except Exception as error:
             self.page.fault(UNFORESEEN, traced(error))
-        look_for_rest(self.page, before)
+        check_released(self.page, before)
 
-    # ---- what goes wrong
+    # ---- failures and changes
 
     def _arm(self, *spots: str) -> None:
-        """Something is to go wrong soon."""
+        """Make the model fail soon."""
         spot = self.draw.choice(spots or SPOTS[:3])
         passes = self.draw.choice([0, 0, 1, 2, 3, 5, 9])
         raises = spot == "target" or self.draw.random() < 0.7
@@ -94,7 +94,7 @@ class Round:
         self.page.step = f"{self._where}: {what} at {spot} after {passes} passes"
 
     def _recover(self) -> None:
-        """It is well again. What the model returned it returned, as far as anybody can know: it becomes another."""
+        """End the failure. Wrong outputs can't be detected, so their results are invalidated by training the model."""
         happened = self.trouble.disarm()
         self.counts["troubles"] += happened
         if happened and self.returns:
@@ -106,7 +106,7 @@ class Round:
                 parameter.mul_(0.97)
 
     def _change(self) -> None:
-        """What people do to a model while it is explained."""
+        """Change the model as users do while it is explained."""
         self.counts["changes"] += 1
         model, body = self.model, self.model.body
         state = {name: value * 0.9 for name, value in copy.deepcopy(model.state_dict()).items()}
@@ -114,11 +114,11 @@ class Round:
             "trained": self._train,
             "state loaded": lambda: model.load_state_dict(state),
             "mode": lambda: model.train(not model.training),
-            "moved": lambda: model.to(self.draw.choice([torch.float32, torch.float64])),
-            "laid out": lambda: model.to(memory_format=torch.channels_last),
+            "type converted": lambda: model.to(self.draw.choice([torch.float32, torch.float64])),
+            "memory format": lambda: model.to(memory_format=torch.channels_last),
             "patched": lambda: setattr(body[0], "forward", lambda x: type(body[0]).forward(body[0], x) * 2),
-            "another module": lambda: setattr(body, "1", nn.ReLU()),
-            "a hook more": lambda: body[2].register_forward_hook(lambda _m, _i, out: out * 1.5),
+            "module replaced": lambda: setattr(body, "1", nn.ReLU()),
+            "hook added": lambda: body[2].register_forward_hook(lambda _m, _i, out: out * 1.5),
             "data": lambda: setattr(body[0].weight, "data", body[0].weight.data * 1.1),
             "grad": lambda: model.requires_grad_(self.draw.random() < 0.5),
         }
@@ -126,7 +126,7 @@ class Round:
         self.page.step = f"{self._where}: {name}"
         changes[name]()
 
-    # ---- where it goes wrong
+    # ---- uses of the model
 
     def explorer(self) -> None:
         aim = self.draw.choice([None, 1, lambda out: self.trouble.at("target", out[:, 1] - out[:, 2])])
@@ -157,12 +157,12 @@ class Round:
                 settled(self.page, self._caught(explorer.wait))
                 self._look_at(explorer, before)
                 self._recover()
-                self._heal(explorer)
+                self._repeat(explorer)
         finally:
             explorer.close()
 
     def _move(self, explorer: Any, methods: tuple[str, ...]) -> None:
-        """A move by protocol, or from Python, where what the model raises reaches the caller."""
+        """Change settings by messages of the page, or from Python, where the model's errors reach the caller."""
         names = methods or ("gradient", "smoothgrad", "integrated_gradients", "grad_cam", "guided_backprop", "blur_ig")
         name = self.draw.choice(names)
         menu = explorer.panel._method.widget
@@ -176,7 +176,7 @@ class Round:
         self._caught(explorer.update)(method=name, **more)
 
     def _caught(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A call in which the model may raise anything at the caller."""
+        """Wrap a call in which the model may raise any error."""
 
         def calling(*args: Any, **settings: Any) -> Any:
             try:
@@ -192,7 +192,7 @@ class Round:
     def _look_at(self, explorer: Any, before: dict[str, Any]) -> None:
         state = explorer.view.status["state"]
         if state == "running":
-            self.page.fault(UNDONE, "it says that it is running, and nothing is")
+            self.page.fault(UNDONE, "the status is running, but nothing runs")
         self._look_at_model(before)
 
     def _look_at_model(self, before: dict[str, Any]) -> None:
@@ -200,8 +200,8 @@ class Round:
         if after != before:
             self.page.fault(CHANGED, ", ".join(name for name in before if before[name] != after[name]))
 
-    def _heal(self, explorer: Any) -> None:
-        """The same question again, of a healthy model: what a fresh start says, be it a map or why there is none."""
+    def _repeat(self, explorer: Any) -> None:
+        """Repeat the request with a working model: it gives what a fresh computation gives, a map or an error."""
         explorer.update()
         done = settled(self.page, explorer.wait)
         settings = explorer.settings
@@ -213,9 +213,9 @@ class Round:
         try:
             sw.attribute(**settings)
         except (TypeError, ValueError):
-            self.counts["refused by a fresh start too"] += 1
+            self.counts["refused by a fresh computation too"] += 1
         else:
-            self.page.fault(UNDONE, f"a fresh start gives a map: {explorer.view.status['message']}")
+            self.page.fault(UNDONE, f"a fresh computation gives a map: {explorer.view.status['message']}")
 
     def comparison(self) -> None:
         methods = ["gradient", "smoothgrad", "grad_cam"]
@@ -268,13 +268,13 @@ class Round:
                     stuck(self.page, "a trust test")
                 self._look_at_model(before)
                 self._recover()
-                self._heal(made)
+                self._repeat(made)
                 compare_test(self.page, made)
         finally:
             made.close()
 
     def call(self) -> None:
-        """Without a thread of its own: what the model raises reaches the caller, and nothing stays."""
+        """In the caller's thread: the model's errors reach the caller, and have no effect on later calls."""
         for _ in range(STEPS):
             settings = {"method": "smoothgrad", "target": 1, "noise_level": self.draw.uniform(0.1, 0.4), "n_samples": 6}
             before = state_of(self.model)
@@ -286,7 +286,7 @@ class Round:
             compare(self.page, once, {"model": self.model, "inputs": image(self.seed), **settings})
 
     def save(self) -> None:
-        """A page that is being written when something goes wrong is written whole, or not at all."""
+        """A page that is being written when the model fails is written completely, or not at all."""
         made = sw.explore(self.model, image(self.seed), target=1, class_names=NAMES, method="smoothgrad", n_samples=4)
         path = Path(f"page-{self.seed}.html")
         try:
@@ -302,7 +302,7 @@ class Round:
                     self.page.fault(HALF, f"{len(text)} characters, {saved}")
                 self._look_at_model(before)
                 self._recover()
-                self._heal(made)
+                self._repeat(made)
                 made.save_html(path, record=record, progress=False)
         finally:
             made.close()

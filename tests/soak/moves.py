@@ -1,4 +1,4 @@
-"""Moves by protocol, with faulty acknowledgements and malformed messages; each settled map is that of a fresh start."""
+"""Messages of a page, some faulty or malformed: each settled map equals a fresh computation."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from soak.checks import (
     PASSED,
     UNDONE,
     UNFORESEEN,
-    Rest,
+    Resources,
     StuckError,
+    check_released,
     compare,
     compare_comparison,
     compare_frame,
     compare_lesson,
     compare_test,
-    look_for_rest,
     settled,
 )
 from soak.figures import Figures
 from soak.pages import Page, traced, whole
 
-STEPS = 40  # of a round
+STEPS = 40  # per round
 NAMES = ["ant", "bee", "cow", "dog"]
-# What any model and input can be asked.
+# Valid for every model and input.
 RECOVERY = {"method": "gradient", "target": 0, "score": "logit"}
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Rounds of moves: round k is what seed + k begins with."""
+    """Play rounds until the time is over; round k has the seed ``seed + k``."""
     figures = Figures()
     figures.expect_none_of(*FAULTS)
     until = time.monotonic() + seconds
     with Page(figures, seed) as page:
-        make_what_stays()
+        make_permanent_widgets()
         while time.monotonic() < until:
             page.begin(seed)
             Round(page, seed).play()
@@ -51,8 +51,8 @@ def attack(seed: int, seconds: float) -> Figures:
     return figures
 
 
-def make_what_stays() -> None:
-    """What is made once and stays, such as ipycanvas' manager, is there before anything is counted."""
+def make_permanent_widgets() -> None:
+    """Make the widgets that are made once and stay, such as ipycanvas' manager, before anything is counted."""
     sw.explore(conv_net(), image(0), method="gradient", class_names=NAMES).close()
 
 
@@ -65,11 +65,11 @@ def table(seed: int) -> pd.DataFrame:
 
 
 Made = tuple[Any, Callable[[], None]]
-"""A widget, and what settles it and looks at it then."""
+"""A widget, and a function that waits until it has settled and checks it."""
 
 
 class Round:
-    """One widget, moved, and closed: settled or in the middle of it."""
+    """One widget that is operated and then closed, whether it has settled or not."""
 
     def __init__(self, page: Page, seed: int) -> None:
         self.page, self.seed = page, seed
@@ -78,7 +78,7 @@ class Round:
         self.model = conv_net(seed % 5)
 
     def play(self) -> None:
-        before = Rest.now()
+        before = Resources.now()
         kind = self.draw.choice([self.explorer, self.explorer, self.table, self.comparison, self.lesson])
         name = kind.__name__
         self.page.step = f"seed {self.seed}, {name}"
@@ -94,7 +94,7 @@ class Round:
             self.page.fault(UNFORESEEN, traced(error))
         finally:
             widget.close()
-        look_for_rest(self.page, before)
+        check_released(self.page, before)
 
     def _step(self, widget: Any, settle: Callable[[], None]) -> None:
         what = self.draw.choices(
@@ -117,7 +117,7 @@ class Round:
             settle()
         self.page.answer()
 
-    # ---- what is moved
+    # ---- widgets
 
     def explorer(self) -> Made:
         methods = ["gradient", "smoothgrad", "integrated_gradients", "grad_cam"]
@@ -141,7 +141,7 @@ class Round:
         made = sw.lesson(self.model, image(self.seed), **about)
         return made, lambda: self._settle_lesson(made, about)
 
-    # ---- what must be true once it has settled
+    # ---- checks of settled widgets
 
     def _settle_explorer(self, explorer: Any) -> None:
         page = self.page
@@ -150,7 +150,7 @@ class Round:
             explorer.update(**RECOVERY)
             done = settled(page, explorer.wait)
         if done is None:
-            page.fault(UNDONE, "there is no map after a move that is right")
+            page.fault(UNDONE, "there is no map after a valid request")
             return
         compare(page, done, explorer.settings)
         if explorer.kind != "table":

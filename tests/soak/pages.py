@@ -1,4 +1,4 @@
-"""A page without a browser: it holds what the kernel sends, answers badly, and moves whatever a person can move."""
+"""A simulated page: it stores what the kernel sends, acknowledges unreliably, and operates every control."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNCAUGHT, RAW, DISORDER = "uncaught exception", "raw traceback", "frame out of o
 WRONG: tuple[Any, ...] = (
     None, "x", "", "\0", -1, 10**30, 2**63, 0.5, float("nan"), float("inf"), True, [], {}, [1, "a"], {"a": [None]},
 )  # fmt: skip
-"""What no page sends as a value."""
+"""Values that no page sends."""
 
 TEXTS = (
     "",
@@ -52,14 +52,14 @@ TEXTS = (
 
 
 class Page:
-    """Stands in for the browser while it is entered.
+    """Replaces the browser within a ``with`` block.
 
     Args:
         figures: Where faults are counted.
-        seed: Of what it answers.
+        seed: The seed of its answers.
 
     Attributes:
-        step: Which seed and step it is at, for examples.
+        step: The current seed and step, for examples.
     """
 
     def __init__(self, figures: Figures, seed: int) -> None:
@@ -73,7 +73,7 @@ class Page:
         self._states: dict[str, dict[str, Any]] = {}
 
     def begin(self, seed: int) -> None:
-        """Answer as with this seed from now on."""
+        """Answer with a new seed from now on."""
         self._random = random.Random(f"page {seed}")
         self._due: deque[tuple[str, tuple[int, int]]] = deque()
         self._trail: deque[str] = deque(maxlen=4)
@@ -97,14 +97,14 @@ class Page:
         comm.create_comm, threading.excepthook, sys.unraisablehook = self._hooks
         get_logger().removeHandler(self._handler)
 
-    # ---- what the kernel sends
+    # ---- messages from the kernel
 
     def status(self, view: FrameStream) -> dict[str, Any]:
-        """The last status that arrived of a view."""
+        """The last status of a view that has arrived."""
         return self._states[view.model_id].get("status", {})
 
     def frame(self, view: FrameStream) -> tuple[dict[str, Any], bytes]:
-        """The last frame that arrived of a view, and its codes."""
+        """The last frame of a view that has arrived, and its codes."""
         return self._states[view.model_id].get("frame", {}), self._codes.get(view.model_id, b"")
 
     def _take(self, name: str, kind: str, data: dict[str, Any], buffers: list[Any]) -> None:
@@ -128,10 +128,10 @@ class Page:
             self._latest[name] = stamp
             self._due.append((name, stamp))
 
-    # ---- what the page sends
+    # ---- messages to the kernel
 
     def answer(self) -> None:
-        """Acknowledge what has arrived: lost, twice, late, or nonsense, now and then."""
+        """Acknowledge the frames that have arrived; some answers are lost, sent twice, late or malformed."""
         for _ in range(len(self._due)):
             name, stamp = self._due.popleft()
             view = _instances.get(name)
@@ -151,22 +151,22 @@ class Page:
                     self.send(view, {"method": "custom", "content": message})
 
     def move(self, draw: random.Random, root: w.Widget) -> None:
-        """Move something that a person can move, as its page would say it."""
+        """Send the message of a random user action."""
         widget = draw.choice(movable(root))
-        self._say(widget, *_legal(draw, widget), "move")
+        self._send_random(widget, *_legal(draw, widget), "move")
 
     def nonsense(self, draw: random.Random, root: w.Widget) -> None:
-        """Say something that no page says."""
+        """Send a message that no page sends."""
         widget = draw.choice(movable(root))
-        self._say(widget, *_malformed(draw, widget), "nonsense")
+        self._send_random(widget, *_malformed(draw, widget), "nonsense")
 
-    def _say(self, widget: w.Widget, data: Any, buffers: list[bytes], what: str) -> None:
+    def _send_random(self, widget: w.Widget, data: Any, buffers: list[bytes], what: str) -> None:
         self._trail.append(f"{what} {type(widget).__name__} {str(data)[:200]}")
         self.figures.counts[what] += 1
         self.send(widget, data, buffers)
 
     def send(self, widget: w.Widget, data: Any, buffers: list[bytes] | None = None) -> None:
-        """A message from the page; to a widget that is closed it arrives nowhere."""
+        """Send a message to a widget; closed widgets receive none."""
         if widget.comm is None:
             return
         try:
@@ -174,17 +174,17 @@ class Page:
         except Exception as error:
             self._raw(error, str(data)[:200])
 
-    # ---- what must not happen
+    # ---- faults
 
     def fault(self, name: str, what: str) -> None:
-        """Count a fault, with what was done before it."""
+        """Count a fault, with the last messages before it."""
         self.figures.fault(name, f"{self.step}: {what}; after {' | '.join(self._trail)}")
 
     def _uncaught(self, error: BaseException | None, where: object) -> None:
         self.fault(UNCAUGHT, f"in {where}: {traced(error)}")
 
     def _raw(self, error: BaseException, what: str) -> None:
-        """What ipywidgets refuses by itself, it refuses; our own code raises nothing at a page."""
+        """Count an error as a fault if our code raised it; ipywidgets itself may refuse messages."""
         ours = any("saliency_widgets" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
         if ours and not isinstance(error, TraitError):
             self.fault(RAW, f"{what}: {traced(error)}")
@@ -193,15 +193,15 @@ class Page:
 
 
 class _Handler(logging.Handler):
-    """Hears of what callbacks of custom messages raised, which ipywidgets only logs."""
+    """Reports the errors of callbacks of custom messages, which ipywidgets only logs."""
 
-    def __init__(self, hear: Callable[[BaseException], None]) -> None:
+    def __init__(self, report: Callable[[BaseException], None]) -> None:
         super().__init__()
-        self._hear = hear
+        self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info and record.exc_info[1] is not None:
-            self._hear(record.exc_info[1])
+            self._report(record.exc_info[1])
 
 
 def traced(error: BaseException | None) -> str:
@@ -209,12 +209,12 @@ def traced(error: BaseException | None) -> str:
 
 
 def movable(root: w.Widget) -> list[w.Widget]:
-    """What a person can move of a widget, in the order in which it is made."""
+    """The parts of a widget that a user can operate, in a fixed order."""
     return [widget for widget in whole(root) if isinstance(widget, tuple(_MOVES))]
 
 
 def whole(root: w.Widget) -> list[w.Widget]:
-    """A widget with everything that it is made of."""
+    """A widget with all its parts."""
     parts = {root.model_id: root} if root.comm is not None else {}
     todo = [root]
     while todo:
@@ -241,7 +241,7 @@ def _custom(**content: Any) -> dict[str, Any]:
 
 
 def _low(draw: random.Random, low: int, high: int) -> int:
-    """Mostly small: what is large takes long."""
+    """Return a mostly small number, because large ones take long."""
     return low + int((high - low) * draw.random() ** 5)
 
 
@@ -278,7 +278,7 @@ def _index(draw: random.Random, widget: Any) -> dict[str, Any]:
     return _update(index=draw.randrange(len(widget.options))) if widget.options else _update()
 
 
-# How the page says that a person has moved something: of the first class that fits.
+# The messages of user actions, by the class of the widget; the first class that fits counts.
 _MOVES: dict[type, Callable[[random.Random, Any], dict[str, Any]]] = {
     w.FloatSlider: lambda draw, one: _update(value=draw.uniform(one.min, one.max)),
     w.FloatRangeSlider: lambda draw, one: _update(value=sorted(draw.uniform(one.min, one.max) for _ in range(2))),
@@ -299,8 +299,8 @@ _MOVES: dict[type, Callable[[random.Random, Any], dict[str, Any]]] = {
 def _legal(draw: random.Random, widget: w.Widget) -> tuple[dict[str, Any], list[bytes]]:
     if isinstance(widget, HeatmapView):
         return _heatmap(draw, widget)
-    say = next(say for kind, say in _MOVES.items() if isinstance(widget, kind))
-    return say(draw, widget), []
+    message = next(message for kind, message in _MOVES.items() if isinstance(widget, kind))
+    return message(draw, widget), []
 
 
 def _malformed(draw: random.Random, widget: w.Widget) -> tuple[Any, list[bytes]]:
@@ -317,7 +317,7 @@ def _malformed(draw: random.Random, widget: w.Widget) -> tuple[Any, list[bytes]]
 
 
 def _spoil(draw: random.Random, values: dict[str, Any]) -> None:
-    """Take something away, or put something wrong there."""
+    """Delete a value, or replace it by a wrong one."""
     names = [name for name in values if name != "type"]
     if not names:
         values["type"] = draw.choice(["painted", "region", "open", "visible", "try", *WRONG])

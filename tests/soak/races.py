@@ -1,4 +1,4 @@
-"""Six threads call everything public of the same few widgets; the interpreter switches between them all the time."""
+"""Six threads call all public members of the same widgets, while the interpreter switches threads constantly."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ import saliency_widgets as sw
 from soak.figures import Figures
 
 THREADS = 6
-_HANG = 120.0  # seconds without an end; a busy machine takes a few
+_HANG = 120.0  # seconds after which a round hangs; a busy machine takes a few
 _ENDED = (TimeoutError, RuntimeError)  # stopped or closed by another thread
 _IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
 _TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32), columns=list("abcd"))
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Rounds of random calls; after each, the maps on the screens are compared with fresh ones."""
+    """Make rounds of random calls; after each, the shown maps are compared with fresh ones."""
     figures = Figures()
-    figures.expect_none_of("raw error", "hang", "another map", "worker error")
+    figures.expect_none_of("raw error", "hang", "wrong map", "worker error")
     until = time.monotonic() + seconds
     step = 0
     while step == 0 or time.monotonic() < until:
@@ -72,7 +72,7 @@ def _round(seed: int, step: int, figures: Figures) -> None:
 def _calls(
     model: nn.Module, explorer: Any, table: Any, comparison: Any, lesson: Any, folder: Path
 ) -> list[Callable[[random.Random], Any]]:
-    """All public calls, each with arguments at random."""
+    """All public calls, some with random arguments."""
     methods, pins = ["gradient", "smoothgrad", "integrated_gradients"], explorer.kind_view.pins
     plain: list[Callable[[], Any]] = [
         lambda: explorer.wait(30), explorer.stop, explorer.update, explorer.pin, explorer.to_code, explorer.cache_info,
@@ -124,7 +124,7 @@ def _call(rng: random.Random, calls: list[Callable[[random.Random], Any]], figur
 
 
 def _clear(error: Exception) -> bool:
-    """Whether the message begins with what it is about: a state that isn't there yet, or a step of nothing."""
+    """Whether a message begins with the name of an argument, such as the path of a state that doesn't exist yet."""
     return str(error).partition(":")[0].isidentifier()
 
 
@@ -138,7 +138,7 @@ def _where(error: BaseException) -> str:
 
 
 def _compare(explorer: Any, figures: Figures, where: str) -> None:
-    """The map on the screen and a fresh one, of what the controls say."""
+    """Compare the shown map with a fresh one of the same settings."""
     try:
         explorer.update()
         shown = explorer.wait(_HANG)
@@ -148,7 +148,7 @@ def _compare(explorer: Any, figures: Figures, where: str) -> None:
     fresh = sw.attribute(**explorer.settings)
     figures.counts["maps compared"] += 1
     if not torch.equal(fresh.values, shown.values):
-        figures.fault("another map", f"{where}: {explorer!r}, {explorer.controls}")
+        figures.fault("wrong map", f"{where}: {explorer!r}, {explorer.controls}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One attack in a process of its own: its figures, what it left behind, and how it ended where it didn't end well."""
+"""Run one attack in a separate process: its figures, what it left behind, and how it ended if it failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from soak.figures import Figures
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-GRACE = 300.0  # seconds beyond twice its time, after which an attack hangs
+GRACE = 300.0  # seconds beyond twice an attack's time after which it hangs
 
 ENDED, GROWS, THREADS, PROCESSES, DESCRIPTORS = (
     "did not end", "memory grows", "threads left", "processes left", "descriptors left",
@@ -30,21 +30,21 @@ ENDED, GROWS, THREADS, PROCESSES, DESCRIPTORS = (
 
 _LOOK = 0.25  # seconds between samples
 _GROWTH = 64.0  # MB that the floor of memory may rise after the warm-up
-_LEAVING = 5.0  # seconds in which its processes may end after it
-_OPEN = 16  # descriptors that libraries may leave open for themselves
-_TRACE = 6000  # characters of what a process that didn't end said last
+_LEAVING = 5.0  # seconds that its child processes have to end after it
+_OPEN = 16  # descriptors that libraries may leave open
+_TRACE = 6000  # characters of a failed process's last output to report
 
 
 @dataclass
 class Run:
-    """An attack that was run.
+    """The result of one run of an attack.
 
     Attributes:
-        name: Of its module.
-        seed: As it was called.
-        seconds: That it took, preparation included.
-        figures: Its own, and what was seen from outside.
-        memory: MB at the beginning and the end, and by how much the floor rose in a minute after the warm-up.
+        name: The name of its module.
+        seed: The seed.
+        seconds: The time that it took, including preparation.
+        figures: Its figures, with the faults that were observed from outside.
+        memory: MB at the beginning and the end, and the rise of the minimum in MB per minute after the warm-up.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Run:
 
 
 def attacks(folder: Path = HERE) -> dict[str, str]:
-    """The modules of a folder that have an attack, with the first line of what each says of itself."""
+    """The modules of a folder that have an attack, with the first lines of their docstrings."""
     lines = {}
     for path in sorted(folder.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -65,14 +65,14 @@ def attacks(folder: Path = HERE) -> dict[str, str]:
 
 
 def run(name: str, seed: int, seconds: float, *, folder: Path = HERE, grace: float = GRACE) -> Run:
-    """Run one attack to its end, or end it.
+    """Run one attack, and kill it if it hangs.
 
     Args:
-        name: Of its module.
-        seed: Of its moves.
-        seconds: For which it attacks.
-        folder: Where the module is.
-        grace: Seconds beyond twice that, after which it hangs.
+        name: The name of its module.
+        seed: The seed of its moves.
+        seconds: How long it attacks.
+        folder: The folder of the module.
+        grace: Seconds beyond twice that time after which it hangs.
     """
     began = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix=f"soak-{name}-"))
@@ -93,7 +93,7 @@ def run(name: str, seed: int, seconds: float, *, folder: Path = HERE, grace: flo
 def _watched(
     name: str, seed: int, seconds: float, folder: Path, grace: float, work: Path
 ) -> tuple[list[tuple[float, float]], int | None]:
-    """The attack's memory while it ran, and its exit status; None where it had to be ended."""
+    """The attack's memory while it ran, and its exit status; None if it had to be killed."""
     limit = 2 * seconds + grace
     paths = [TESTS.parent, TESTS, TESTS / "browser", TESTS.parent / "tools", folder.parent]
     environ = {
@@ -111,7 +111,7 @@ def _watched(
         )  # fmt: skip
     (work / "pid").write_text(str(child.pid))
     samples: list[tuple[float, float]] = []
-    until = time.monotonic() + limit + 2 * grace + 10  # the child ends itself, unless it can't
+    until = time.monotonic() + limit + 2 * grace + 10  # the child exits by itself, unless it can't
     try:
         while (status := child.poll()) is None and time.monotonic() < until:
             samples.append((time.time(), _memory(child.pid)))
@@ -128,23 +128,23 @@ def _watched(
 def _memory(pid: int) -> float:
     try:
         return psutil.Process(pid).memory_info().rss / 2**20
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the process has just ended
         return 0.0
 
 
 def _figures(work: Path, samples: list[tuple[float, float]]) -> tuple[Figures, tuple[float, float, float] | None]:
-    """What the attack counted, and what it left behind."""
+    """The attack's figures, with what it left behind as faults, and its memory."""
     report = work / "report"
     if not report.is_file():
         return Figures(), None
-    said: dict[str, Any] = json.loads(report.read_text())
-    figures = Figures(Counter(said["counts"]), Counter(said["faults"]), said["examples"])
-    for thread in said["threads"]:
+    result: dict[str, Any] = json.loads(report.read_text())
+    figures = Figures(Counter(result["counts"]), Counter(result["faults"]), result["examples"])
+    for thread in result["threads"]:
         figures.fault(THREADS, thread)
-    if said["descriptors"] > _OPEN:
-        figures.fault(DESCRIPTORS, f"{said['descriptors']} more than before: {said['opened']}")
-    begin, end = said["memory"]
-    inside = [(at, size) for at, size in samples if said["began"] <= at <= said["ended"] and size]
+    if result["descriptors"] > _OPEN:
+        figures.fault(DESCRIPTORS, f"{result['descriptors']} more than before: {result['opened']}")
+    begin, end = result["memory"]
+    inside = [(at, size) for at, size in samples if result["began"] <= at <= result["ended"] and size]
     grown, pace = _rise(inside)
     if grown > _GROWTH:
         figures.fault(GROWS, f"by {grown:.0f} MB after the warm-up, {pace:+.1f} MB a minute")
@@ -152,7 +152,7 @@ def _figures(work: Path, samples: list[tuple[float, float]]) -> tuple[Figures, t
 
 
 def _rise(samples: list[tuple[float, float]]) -> tuple[float, float]:
-    """By how many MB the floor of memory rose after the first third, and in a minute of that time."""
+    """By how many MB the minimum of memory rose after the first third of the time, in all and per minute."""
     steady = samples[len(samples) // 3 :]
     quarter = len(steady) // 4
     if not quarter:
@@ -177,7 +177,7 @@ def _tail(output: Path) -> str:
 
 
 def _end_all(group: int) -> list[str]:
-    """End what runs in an attack's process group; what was still there after a while, by name."""
+    """End what still runs in an attack's process group after a while; return its names."""
     until = time.monotonic() + _LEAVING
     while (left := _members(group)) and time.monotonic() < until:
         time.sleep(_LOOK)

@@ -1,4 +1,4 @@
-"""Stored states with anything changed: bytes, values of the JSON, members of the npz. None is another map unseen."""
+"""Stored states with changed bytes, JSON values or npz members: none of them loads as another map unnoticed."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from saliency_widgets.api.io.document import checksum
 from saliency_widgets.widgets import Explorer
 from soak.figures import Figures
 
-FAULTS = ("raw error", "memory", "another map", "an unusable map", "an explorer left open")
-CONSTANT = 2 * 2**20  # bytes of memory besides twice what a state states
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where files are, if that can be had
-OPENED = 4  # of one in so many an explorer is made, of what means the same of one in ten times as many
-EVERY = 25  # the memory of one in so many is measured: that is slow
+FAULTS = ("raw error", "memory", "wrong map", "unusable map", "explorer left open")
+CONSTANT = 2 * 2**20  # bytes of memory allowed beyond twice the size that a state declares
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the RAM disk for temporary files, if there is one
+OPENED = 4  # an explorer is made of one in this many states, of inconsistent ones of one in ten times as many
+EVERY = 25  # memory is measured for one in this many states, because that is slow
 
 
 class State(NamedTuple):
-    """A good state."""
+    """A valid state."""
 
     kind: str
     text: bytes
@@ -52,13 +52,13 @@ class State(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """What was made of a state.
+    """A changed state.
 
     Attributes:
-        what: Which move it was.
+        what: The kind of change.
         text: The JSON.
         packed: The npz.
-        consistent: Whether the names of its content were brought up to date, so that it may mean something else.
+        consistent: Whether the checksums were updated, so that it may be another valid state.
     """
 
     what: str
@@ -71,9 +71,9 @@ def attack(seed: int, seconds: float, most: int | None = None) -> Figures:
     """Load states that were changed.
 
     Args:
-        seed: Of the changes.
-        seconds: How long.
-        most: How many at most.
+        seed: The seed of the changes.
+        seconds: How long to run.
+        most: The maximum number of states.
     """
     figures = Figures()
     figures.expect_none_of(*FAULTS)
@@ -118,7 +118,7 @@ def _load(figures: Figures, folder: Path, state: State, changed: Changed, exampl
         tracemalloc.stop()
         figures.counts["measured"] += 1
         most = 2 * stated(changed) + CONSTANT
-        if peak > most and (peak := _peak(path)) > most:  # an explorer that was opened before may still be busy
+        if peak > most and (peak := _peak(path)) > most:  # an explorer that was opened before may still use memory
             figures.fault("memory", f"{example}: {peak / 2**20:.1f} MiB")
     if attribution is not None:
         _look_at(figures, state, changed, attribution, example)
@@ -127,7 +127,7 @@ def _load(figures: Figures, folder: Path, state: State, changed: Changed, exampl
 
 
 def _peak(path: Path) -> int:
-    """Bytes that loading takes, at most."""
+    """The peak memory of loading, in bytes."""
     tracemalloc.start()
     with contextlib.suppress(ValueError):
         sw.load(path)
@@ -137,9 +137,9 @@ def _peak(path: Path) -> int:
 
 
 def _open(figures: Figures, path: Path, state: State, example: str) -> None:
-    """Make an explorer of it, which is whole, or an error and nothing else."""
+    """Make an explorer of a state: it works, or raises an error and leaves nothing behind."""
     if json.loads(path.with_suffix(".json").read_bytes())["model"]["fingerprint"] is None:
-        return  # it would be computed whether the model is the same
+        return  # without a fingerprint, loading would compute the map to compare the models
     widgets = set(registry._instances)
     try:
         sw.load(path, model=state.model, transform=state.transform).close()
@@ -151,24 +151,24 @@ def _open(figures: Figures, path: Path, state: State, example: str) -> None:
     except BaseException as error:
         figures.fault("raw error", f"{example}, opened: {type(error).__name__}: {str(error)[:200]}")
     if left := set(registry._instances) - widgets:
-        figures.fault("an explorer left open", f"{example}: {len(left)} widgets")
+        figures.fault("explorer left open", f"{example}: {len(left)} widgets")
 
 
 def _look_at(figures: Figures, state: State, changed: Changed, attribution: sw.Attribution, example: str) -> None:
     if is_same(attribution, state.attribution):
         figures.counts["the same map"] += 1
         return
-    figures.counts["another map, consistently"] += 1
+    figures.counts["consistently changed map"] += 1
     if not changed.consistent:
-        figures.fault("another map", example)
+        figures.fault("wrong map", example)
     try:
         use(attribution)
     except Exception as error:
-        figures.fault("an unusable map", f"{example}: {type(error).__name__}: {str(error)[:200]}")
+        figures.fault("unusable map", f"{example}: {type(error).__name__}: {str(error)[:200]}")
 
 
 def use(attribution: sw.Attribution) -> None:
-    """What anybody does with an attribution, which its fields must allow."""
+    """Use an attribution in the usual ways, which its fields must allow."""
     repr(attribution)
     compile(attribution.to_code(), "code", "exec")
     json.loads(attribution.to_json())
@@ -181,7 +181,7 @@ def use(attribution: sw.Attribution) -> None:
 
 
 def stated(changed: Changed) -> int:
-    """Bytes of both files and of the arrays that the JSON states."""
+    """The size of both files and of the arrays that the JSON declares, in bytes."""
     size = len(changed.text) + len(changed.packed)
     try:
         arrays = json.loads(changed.text)["arrays"]
@@ -192,7 +192,7 @@ def stated(changed: Changed) -> int:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two attributions, or values in them, are the same, bit by bit and type by type."""
+    """Whether two attributions, or values in them, are identical in their bits and types."""
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
@@ -228,7 +228,7 @@ def _saved(path: Path, kind: str, explorer: Any) -> State:
     text, packed = path.with_suffix(".json").read_bytes(), path.with_suffix(".npz").read_bytes()
     model, transform = explorer.arguments["model"], explorer.arguments["transform"]
     explorer.close()
-    # Of an image, what came out of the transform is stored.
+    # For an image, the state stores the output of the transform.
     return State(kind, text, packed, sw.load(path), model, transform if explorer.kind == "table" else None)
 
 
@@ -280,7 +280,7 @@ def _explorers() -> Iterator[tuple[str, Any]]:
 
 
 def _flipped(rng: random.Random, content: bytes) -> bytes:
-    """Some bytes changed, cut out, doubled, or moved."""
+    """Change, delete, repeat or move some bytes."""
     changed = bytearray(content)
     for _ in range(rng.choice([1, 1, 1, 2, 5, 50])):
         at, size = rng.randrange(len(changed) + 1), rng.choice([1, 1, 2, 4, 100])
@@ -306,7 +306,7 @@ def bytes_of_the_text(rng: random.Random, state: State) -> Changed:
     fixed = rng.random() < 0.5
     if fixed:
         try:
-            text = _named(json.loads(text), state.packed)
+            text = _with_checksums(json.loads(text), state.packed)
         except (ValueError, RecursionError, AttributeError):
             fixed = False
     return Changed("bytes of the text", text, state.packed, fixed)
@@ -316,11 +316,11 @@ def bytes_of_the_arrays(rng: random.Random, state: State) -> Changed:
     packed = _flipped(rng, state.packed)
     if rng.random() < 0.5:
         return Changed("bytes of the arrays", state.text, packed, packed == state.packed)
-    return Changed("bytes of the arrays", _named(json.loads(state.text), packed), packed, True)
+    return Changed("bytes of the arrays", _with_checksums(json.loads(state.text), packed), packed, True)
 
 
 def spaces(rng: random.Random, state: State) -> Changed:
-    """What means nothing: it must load, and be the same."""
+    """Change only spaces and order: the state must load as the same map."""
     document = json.loads(state.text)
     entries = list(document.items())
     rng.shuffle(entries)
@@ -335,8 +335,8 @@ def another_pair(rng: random.Random, state: State) -> Changed:
     return Changed("another pair", state.text, other.packed, False)
 
 
-def _named(document: Any, packed: bytes) -> bytes:
-    """The JSON with the names of its content brought up to date."""
+def _with_checksums(document: Any, packed: bytes) -> bytes:
+    """The JSON with updated checksums."""
     if isinstance(document, dict):
         document["npz"] = xxhash.xxh3_128_hexdigest(packed)
         document["checksum"] = None
@@ -356,12 +356,12 @@ EXTREME = (
 )  # fmt: skip
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """All (container, key) of a JSON."""
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
+    """All pairs (container, key) in a JSON document."""
     if isinstance(value, (dict, list)):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             yield value, key
-            yield from _places(value[key])
+            yield from _entries(value[key])
 
 
 def _deep(rng: random.Random, value: Any) -> Any:
@@ -383,7 +383,7 @@ def _nest(rng: random.Random, holder: Any, key: Any, _document: Any) -> None:
 
 
 def _swap(rng: random.Random, holder: Any, key: Any, document: Any) -> None:
-    other, there = rng.choice(list(_places(document)))
+    other, there = rng.choice(list(_entries(document)))
     value = copy.deepcopy(other[there])
     other[there] = copy.deepcopy(holder[key])
     holder[key] = value
@@ -391,7 +391,7 @@ def _swap(rng: random.Random, holder: Any, key: Any, document: Any) -> None:
 
 def _rename(rng: random.Random, holder: Any, key: Any, document: Any) -> None:
     if isinstance(holder, dict):
-        names = [name for other, name in _places(document) if isinstance(name, str)]
+        names = [name for other, name in _entries(document) if isinstance(name, str)]
         holder[rng.choice([*names, "x", "self", "__class__", "a b", "x" * 300])] = holder.pop(key)
 
 
@@ -403,7 +403,7 @@ def _repeat(rng: random.Random, holder: Any, key: Any, _document: Any) -> None:
 
 
 def _count(rng: random.Random, holder: Any, key: Any, _document: Any) -> None:
-    """A number by another one, as slips of the hand are."""
+    """Change a number as a typing error would."""
     if isinstance(holder[key], (int, float)):
         holder[key] = rng.choice([holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 10, 10**9])
 
@@ -416,17 +416,17 @@ CHANGES: tuple[Callable[[random.Random, Any, Any, Any], None], ...] = (
 def values_of_the_text(rng: random.Random, state: State) -> Changed:
     document = json.loads(state.text)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        places = list(_places(document))
-        rng.choice(CHANGES)(rng, *rng.choice(places), document)
+        entries = list(_entries(document))
+        rng.choice(CHANGES)(rng, *rng.choice(entries), document)
     try:
-        text = _named(document, state.packed)
-    except ValueError:  # half a letter
+        text = _with_checksums(document, state.packed)
+    except ValueError:  # a lone surrogate can't be encoded
         text = json.dumps(document).encode()
     return Changed("values of the text", text, state.packed, True)
 
 
 def depths(rng: random.Random, state: State) -> Changed:
-    """Deeper than Python itself can read."""
+    """Nest a value deeply, often deeper than Python's JSON parser allows."""
     document = json.loads(state.text)
     document[rng.choice(list(document))] = "HERE"
     begin, end = rng.choice([("[", "]"), ('{"a":', "}"), ('{"tuple":[', "]}"), ("[", ""), ("", "]")])
@@ -436,7 +436,7 @@ def depths(rng: random.Random, state: State) -> Changed:
 
 
 def twice(rng: random.Random, state: State) -> Changed:
-    """A name in an object a second time, with another value."""
+    """Repeat a name in an object, with another value."""
     document = json.loads(state.text)
     name, other = rng.choice(list(document)), rng.choice(list(document))
     text = state.text.rstrip().removesuffix(b"}").rstrip()
@@ -448,7 +448,7 @@ def twice(rng: random.Random, state: State) -> Changed:
 
 
 def members_of_the_arrays(rng: random.Random, state: State) -> Changed:
-    """The npz packed anew by somebody else, with the names brought up to date."""
+    """Repack the npz with changed members, and update the checksums."""
     with zipfile.ZipFile(io.BytesIO(state.packed)) as archive:
         members = [(one.filename, archive.read(one)) for one in archive.infolist()]
     document = json.loads(state.text)
@@ -461,8 +461,8 @@ def members_of_the_arrays(rng: random.Random, state: State) -> Changed:
             archive.writestr(name, content)
     packed = file.getvalue()
     if rng.random() < 0.3:
-        packed = _lied(rng, packed)
-    return Changed("members of the arrays", _named(document, packed), packed, True)
+        packed = _with_false_header(rng, packed)
+    return Changed("members of the arrays", _with_checksums(document, packed), packed, True)
 
 
 def _repack(rng: random.Random, members: list[tuple[str, bytes]], document: Any) -> None:
@@ -486,7 +486,7 @@ def _repack(rng: random.Random, members: list[tuple[str, bytes]], document: Any)
         members[at] = name, content + bytes(rng.choice([1, 100, 2**20]))
     elif kind == 6:
         members[at] = name, content[:128] + bytes(rng.choice([2**20, 2**23]))
-    elif kind == 7:  # stated as it is
+    elif kind == 7:  # the JSON declares it correctly
         other = np.zeros(
             rng.choice([(), (0,), (1,), (2, 3), (1, 3, 8, 8)]), rng.choice(["<f4", "<f8", "|b1", "<U3", "<i8"])
         )
@@ -495,7 +495,7 @@ def _repack(rng: random.Random, members: list[tuple[str, bytes]], document: Any)
     elif kind == 8:
         shape = rng.choice([[10**9], [2**20, 2**20], [0, 2**29], [-1], [1.5], [2**62] * 4, "x"])
         entry |= {"dtype": rng.choice(["<f4", "O", "|O8", "<f4,<f4", "V8", "x" * 999, "<M8[ns]"]), "shape": shape}
-    elif kind > 9:  # other numbers of the same kind
+    elif kind > 9:  # other numbers of the same type and shape
         numbers = _flipped(rng, content[128:])
         members[at] = name, content[:128] + numbers[: len(content) - 128].ljust(len(content) - 128, b"\1")
     else:
@@ -510,15 +510,15 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _lied(rng: random.Random, packed: bytes) -> bytes:
-    """Another number in one of the headers of a zip."""
-    begins = [at for sign in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for at in _finds(packed, sign)]
+def _with_false_header(rng: random.Random, packed: bytes) -> bytes:
+    """Change a number in one of the headers of a zip file."""
+    begins = [at for sign in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for at in _positions(packed, sign)]
     changed, at = bytearray(packed), rng.choice(begins) + rng.randrange(4, 30)
     changed[at : at + 4] = rng.choice([0, 1, 2**16, 2**31, 2**32 - 1, rng.getrandbits(32)]).to_bytes(4, "little")
     return bytes(changed)
 
 
-def _finds(content: bytes, sign: bytes) -> Iterator[int]:
+def _positions(content: bytes, sign: bytes) -> Iterator[int]:
     at = content.find(sign)
     while at >= 0:
         yield at

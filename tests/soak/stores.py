@@ -1,4 +1,4 @@
-"""Stores of sweeps, damaged at random or made to do harm: never another map, a raw error, or a query without end."""
+"""Stores of sweeps, damaged at random or made to do harm: no wrong map, no raw error, and no endless query."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from saliency_widgets.api.sweep.cells import CellResult
 from saliency_widgets.api.sweep.store import Store, StoreError, _checksum
 from soak.figures import Figures
 
-_SWEEP_EVERY = 50  # files; the others go to the store alone, which is what differs
+_SWEEP_EVERY = 50  # one in this many files is used by a whole sweep, the others by the store alone
 _GRID = {"n_samples": [1, 2]}
-_CPU_SECONDS = 60  # of one file: six times what a query may take
-_STUCK_SECONDS = 600  # of one file, after which SQLite itself hangs
+_CPU_SECONDS = 60  # per file: six times the limit of a query
+_STUCK_SECONDS = 600  # per file, after which SQLite itself hangs
 
 Move = Callable[[random.Random, Path, bytes], None]
 
 
 def attack(seed: int, seconds: float, files: int | None = None) -> Figures:
-    """Damage a store, use it, and compare with what was put there.
+    """Damage stores, use them, and compare their contents with the originals.
 
     Args:
-        seed: Of the moves.
-        seconds: When to end.
-        files: How many at most.
+        seed: The seed of the damages.
+        seconds: How long to run.
+        files: The maximum number of files.
     """
     figures, rng = Figures(), random.Random(seed)
-    figures.expect_none_of("another map", "raw error", "hang", "refused file changed")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
+    figures.expect_none_of("wrong map", "raw error", "hang", "refused file changed")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stores = _Cells(Path(folder) / "cells"), _Sweep(Path(folder) / "sweep")
         end = time.monotonic() + seconds
@@ -62,8 +62,8 @@ def attack(seed: int, seconds: float, files: int | None = None) -> Figures:
             if time.process_time() - began > _CPU_SECONDS:
                 figures.fault("hang", example)
             figures.counts["files"] += 1
-            figures.counts["told of damaged maps"] += any("are damaged" in str(one.message) for one in said)
-            said.clear()
+            figures.counts["warnings of damaged maps"] += any("are damaged" in str(one.message) for one in caught)
+            caught.clear()
     return figures
 
 
@@ -86,7 +86,7 @@ class _Target:
         figures.counts["refused"] += 1
         if not str(error).startswith("store: "):
             figures.fault("raw error", f"{example}: {error}")
-        # A journal that lies there is SQLite's business: it takes a write back.
+        # If there is a journal, SQLite itself may change the file, to roll back a write.
         if self.path.read_bytes() != self.damaged and "journal" not in example:
             figures.fault("refused file changed", f"{example}: {error}")
 
@@ -96,7 +96,7 @@ class _Target:
 
 
 class _Cells(_Target):
-    """Maps that fill several pages, read and written without a sweep."""
+    """A store of maps that fill several database pages, used without a sweep."""
 
     def fill(self) -> None:
         draw = np.random.default_rng(0)
@@ -117,7 +117,7 @@ class _Cells(_Target):
             self.refused(figures, example, error)
             return
         with closing(store):
-            store._file.execute("PRAGMA synchronous = OFF")  # the disk is not what is tested
+            store._file.execute("PRAGMA synchronous = OFF")  # for speed; the disk is not tested
             left = self._compare(store, figures, example)
             try:
                 for name in left:
@@ -125,21 +125,21 @@ class _Cells(_Target):
             except StoreError:
                 figures.counts["not written to"] += 1
             else:
-                figures.counts["whole again"] += not self._compare(store, figures, example)
+                figures.counts["repaired"] += not self._compare(store, figures, example)
 
     def _compare(self, store: Store, figures: Figures, example: str) -> list[str]:
-        """The names that are missing."""
+        """Compare the stored maps with the originals; return the names of missing ones."""
         cells = store.get(self.cells)
         for name, cell in cells.items():
             good = self.cells[name]
             if not np.array_equal(cell.values, good.values) or str(cell.numbers) != str(good.numbers):
-                figures.fault("another map", f"{example}, cell {name}")
+                figures.fault("wrong map", f"{example}, cell {name}")
         figures.counts["maps used"] += len(cells)
         return [name for name in self.cells if name not in cells]
 
 
 class _Sweep(_Target):
-    """A whole sweep."""
+    """A store that is used by a whole sweep."""
 
     def fill(self) -> None:
         self.model, self.inputs = conv_net(), images(0, 1, 3, 8, 8)
@@ -162,7 +162,7 @@ class _Sweep(_Target):
                 self.refused(figures, example, error)
             return
         if len(maps) != len(self.maps) or not all(map(np.array_equal, maps, self.maps)):
-            figures.fault("another map", example)
+            figures.fault("wrong map", example)
 
 
 # -- bytes
@@ -210,7 +210,7 @@ def _swap_blocks(rng: random.Random, path: Path, _: bytes) -> None:
 
 
 def _splice(rng: random.Random, path: Path, other: bytes) -> None:
-    """A page of another store's file."""
+    """Replace a database page by one of another store."""
     data, page = bytearray(path.read_bytes()), 4096
     at, of = (page * rng.randrange(len(one) // page) for one in (data, other))
     data[at : at + page] = other[of : of + page]
@@ -220,7 +220,7 @@ def _splice(rng: random.Random, path: Path, other: bytes) -> None:
 def _journal(rng: random.Random, path: Path, other: bytes) -> None:
     name = rng.choice(["-journal", "-wal"])
     data = rng.randbytes(rng.randint(0, 9000))
-    if rng.random() < 0.5:  # as SQLite begins one, with pages of another file
+    if rng.random() < 0.5:  # with the header of a journal, and pages of another file
         data = bytes.fromhex("d9d505f920a163d7") + rng.randbytes(504) + other[: rng.randrange(len(other))]
     path.with_name(path.name + name).write_bytes(data)
 
@@ -231,7 +231,7 @@ def _journal(rng: random.Random, path: Path, other: bytes) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        file.execute("PRAGMA synchronous = OFF")  # the disk is not what is tested
+        file.execute("PRAGMA synchronous = OFF")  # for speed; the disk is not tested
         yield file
 
 
@@ -242,7 +242,7 @@ def _execute(path: Path, *statements: str) -> None:
 
 
 def _swap_columns(rng: random.Random, path: Path, _: bytes) -> None:
-    """Between two rows: maps, numbers, names, with their checksum or without."""
+    """Swap columns of two rows: maps, numbers, names, with or without their checksums."""
     columns = rng.sample(["name", "numbers", "shape", "map", "checksum"], rng.randint(1, 4))
     with _opened(path) as file:
         ids = [row for (row,) in file.execute("SELECT rowid FROM cells")]
@@ -257,7 +257,7 @@ def _swap_columns(rng: random.Random, path: Path, _: bytes) -> None:
 
 
 def _set_columns(rng: random.Random, path: Path, _: bytes) -> None:
-    """To values of other types and sizes."""
+    """Set columns to values of other types and sizes."""
     values = [None, 7, 0.5, "", b"", "\ud7ff" * 9, rng.randbytes(400), json.dumps([16, 16]), json.dumps({"time": 1.0})]
     with _opened(path) as file:
         for column in rng.sample(["numbers", "shape", "map", "checksum"], rng.randint(1, 4)):
@@ -293,13 +293,13 @@ FORGED = [
 
 
 def write_row(file: sqlite3.Connection, name: str, numbers: str, shape: str, values: bytes) -> None:
-    """Under a checksum that is right."""
+    """Write a row with a correct checksum."""
     checksum = _checksum(name, numbers.encode(), shape.encode(), values)
     file.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", (name, numbers, shape, values, checksum))
 
 
 def _forge(rng: random.Random, path: Path, _: bytes) -> None:
-    """Rows that hold no map."""
+    """Replace all rows by rows that hold no valid map."""
     with _opened(path) as file:
         for (name,) in file.execute("SELECT name FROM cells").fetchall():
             write_row(file, name, *rng.choice(FORGED))
@@ -307,9 +307,9 @@ def _forge(rng: random.Random, path: Path, _: bytes) -> None:
 
 # -- the schema
 
-# Without end.
+# A query that never ends.
 _ROWS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x FROM r"
-SCHEMAS = [  # that no store has
+SCHEMAS = [  # schemas that no store has
     ("ALTER TABLE cells RENAME TO kept", f"CREATE VIEW cells (name) AS {_ROWS}"),
     ("DROP TABLE cells", f"CREATE VIEW cells (name, numbers, shape, map, checksum) AS SELECT x,x,x,x,x FROM ({_ROWS})"),
     (f"CREATE TRIGGER t BEFORE INSERT ON cells BEGIN INSERT INTO cells (name) {_ROWS}; END",),
@@ -328,7 +328,7 @@ SCHEMAS = [  # that no store has
     ("PRAGMA writable_schema = ON", "UPDATE sqlite_master SET sql = sql || ' STRICT' WHERE type = 'table'"),
     ("PRAGMA writable_schema = ON", f"UPDATE sqlite_master SET sql = sql || ' -- {'x' * 5000}' WHERE type = 'table'"),
 ]  # fmt: skip
-LAYOUTS = [  # that leave the table what it is, or lead to another page
+LAYOUTS = [  # changes that keep the schema, drop the table, or point it to another page
     ("PRAGMA journal_mode = WAL",),
     ("PRAGMA auto_vacuum = FULL", "VACUUM"),
     ("PRAGMA page_size = 512", "VACUUM"),
@@ -348,7 +348,7 @@ def _change_layout(rng: random.Random, path: Path, _: bytes) -> None:
 
 
 def _both(rng: random.Random, path: Path, other: bytes) -> None:
-    """A change by SQL, and then bytes."""
+    """Change the file by SQL, and then its bytes."""
     rng.choice([_swap_columns, _set_columns, _forge, _change_schema, _change_layout])(rng, path, other)
     rng.choice([_change_bytes, _change_header, _flip_a_bit, _truncate])(rng, path, other)
 

@@ -1,4 +1,4 @@
-"""Every attack for some seconds, in `make soak` for an hour; and that what goes wrong in one is seen."""
+"""Short runs of all attacks (`make soak` runs them for an hour), and checks that they and the runner detect faults."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from soak.figures import Figures
 from soak.pages import Page, movable
 
 SECONDS = 6.0
-ATTACKS = [name for name in running.attacks() if not name.startswith("browser")]  # which tests/browser runs
+ATTACKS = [name for name in running.attacks() if not name.startswith("browser")]  # tests/browser runs that one
 
 Plant = Callable[[str, str], None]
 
 
 @pytest.fixture(scope="module")
 def runs() -> Iterator[dict[str, Future[running.Run]]]:
-    """All attacks, two at a time: each has a process of its own, and one thread that works."""
+    """All attacks, two at a time: each runs in a separate process with one busy thread."""
     with ThreadPoolExecutor(2) as pool:
         yield {name: pool.submit(running.run, name, 1, SECONDS) for name in ATTACKS}
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ATTACKS)
-def test_some_rounds_of_an_attack_find_nothing(name: str, runs: dict[str, Future[running.Run]]) -> None:
+def test_a_short_attack_finds_no_faults(name: str, runs: dict[str, Future[running.Run]]) -> None:
     figures = runs[name].result().figures
     assert figures.counts.total() > 0
     assert {name: count for name, count in figures.faults.items() if count} == {}, figures.examples
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_seed_says_the_same_to_the_page_again(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # "Save" may be pressed
-    said: list[list[str]] = []
+def test_a_seed_reproduces_the_messages_of_the_page(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the page may press "Save"
+    messages: list[list[str]] = []
     for _ in range(2):
         with Page(Figures(), seed) as page:
             explorer = Explorer(conv_net(), images()[:1], executor="inline", method="gradient")
@@ -54,19 +54,19 @@ def test_a_seed_says_the_same_to_the_page_again(seed: int, tmp_path: Path, monke
                 page.move(draw, explorer)
                 page.nonsense(draw, explorer)
                 trails += page._trail
-            said.append([*trails, *[type(widget).__name__ for widget in movable(explorer)]])
+            messages.append([*trails, *[type(widget).__name__ for widget in movable(explorer)]])
             explorer.close()
-    assert said[0] == said[1]
+    assert messages[0] == messages[1]
 
 
-OWNERS = {"Explorer": ("explorer", "rows")}  # by the names of the variables in the calls
-RESULTS = {"Attribution", "Sweep"}  # which nobody makes
+OWNERS = {"Explorer": ("explorer", "rows")}  # the names of a class's objects in the calls
+RESULTS = {"Attribution", "Sweep"}  # callers don't construct them
 
 
-def test_everything_public_that_takes_arguments_is_called_wrongly() -> None:
+def test_everything_public_that_takes_arguments_is_attacked() -> None:
     called = {one.name.partition(" ")[0] for one in calls.every()}
-    called |= {"attribution.part", "attribution.settings_from_json"}  # by other names
-    called |= {"explorer.submit", "explorer.refuse", "explorer.status_of"}  # for the explorer's own parts: Explored
+    called |= {"attribution.part", "attribution.settings_from_json"}  # called under other names
+    called |= {"explorer.submit", "explorer.refuse", "explorer.status_of"}  # for the explorer's parts: Explored
     missing: list[tuple[str, ...]] = []
     for name in sw.__all__:
         public = getattr(sw, name)
@@ -80,7 +80,7 @@ def test_everything_public_that_takes_arguments_is_called_wrongly() -> None:
     assert [names for names in missing if not called & {*names}] == []
 
 
-# ---- the runner sees what goes wrong
+# ---- the runner detects attacks that go wrong
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def plant(folder: Path) -> Plant:
-    """Writes a module with an attack of these lines."""
+    """Write a module whose attack consists of the given lines."""
 
     def write(name: str, lines: str) -> None:
         begin = "import os, re, signal, subprocess, sys, threading, time\nfrom soak.figures import Figures\n\n"
@@ -118,7 +118,7 @@ ENDINGS = {
 
 @pytest.mark.soak
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_attack_that_does_not_end_is_seen_with_where_it_was(plant: Plant, folder: Path, ending: str) -> None:
+def test_an_attack_that_does_not_end_well_is_reported_with_a_trace(plant: Plant, folder: Path, ending: str) -> None:
     lines, trace = ENDINGS[ending]
     plant("bad", lines)
     figures = running.run("bad", 7, 0.1, folder=folder, grace=6).figures
@@ -129,7 +129,7 @@ def test_an_attack_that_does_not_end_is_seen_with_where_it_was(plant: Plant, fol
 
 
 @pytest.mark.soak
-def test_a_leak_is_seen_and_a_large_attack_is_none(plant: Plant, folder: Path) -> None:
+def test_a_leak_is_reported_and_constant_high_memory_is_not(plant: Plant, folder: Path) -> None:
     plant("leaks", "global held; held = [time.sleep(0.05) or bytearray(b'x' * 2**22) for _ in range(120)]")
     plant("large", "held = bytearray(b'x' * 2**28); [time.sleep(0.05) for _ in range(120)]")
     assert running.run("leaks", 0, 6, folder=folder).figures.faults[running.GROWS] == 1
@@ -139,7 +139,7 @@ def test_a_leak_is_seen_and_a_large_attack_is_none(plant: Plant, folder: Path) -
 
 
 @pytest.mark.soak
-def test_what_is_left_running_is_seen_and_ended(plant: Plant, folder: Path, tmp_path: Path) -> None:
+def test_leftover_threads_processes_and_descriptors_are_reported(plant: Plant, folder: Path, tmp_path: Path) -> None:
     plant(
         "forgets",
         f"""
@@ -159,45 +159,45 @@ def test_what_is_left_running_is_seen_and_ended(plant: Plant, folder: Path, tmp_
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_figures_are_a_table_and_the_status_says_whether_there_is_a_fault(
+def test_the_results_are_printed_as_a_table_and_the_exit_status_reports_faults(
     plant: Plant, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plant("clean", "figures.counts['moves'] = 1234; figures.expect_none_of('another map')")
-    plant("wrong", "figures.fault('another map', f'seed {seed} step 3')")
+    plant("clean", "figures.counts['moves'] = 1234; figures.expect_none_of('wrong map')")
+    plant("wrong", "figures.fault('wrong map', f'seed {seed} step 3')")
     file = tmp_path / "figures.json"
     some = ["--seed", "5", "--minutes", "0.002", "--json", str(file)]
     assert main(["--only", "clean", *some], folder) == 0
     assert main(some, folder) == 1
     printed = capsys.readouterr().out
     assert "done: moves 1,234" in printed
-    assert "another map: seed 5 step 3" in printed
+    assert "wrong map: seed 5 step 3" in printed
     first, second = json.loads(file.read_text())
     assert (first["name"], first["figures"]["counts"], first["seed"]) == ("clean", {"moves": 1234}, 5)
-    assert second["figures"]["faults"]["another map"] == 1
+    assert second["figures"]["faults"]["wrong map"] == 1
     assert main(["--list"], folder) == 0
     assert "clean        Planted." in capsys.readouterr().out
 
 
-# ---- the attacks see what goes wrong in the package
+# ---- the attacks detect faults of the package
 
 PLANTED = {
-    # The version of the model is that of yesterday: maps of another model.
-    "another map": """
+    # The model's version never changes, so cached maps of the changed model are used.
+    "wrong map": """
         from soak import checks, models
         from saliency_widgets.session.problem import Problem
         checks.PATIENCE, checks.LEAVING = 30.0, 0.0
         Problem.version = lambda self: (0, 0)
         return models.attack(seed, seconds)
     """,
-    # A worker that ends with its first work: whoever waits waits for ever.
-    "silent death": """
+    # A worker ends at its first job, so waiting for a result never ends.
+    "dead worker": """
         from soak import checks, moves
         from saliency_widgets.session.worker import ThreadExecutor
         checks.PATIENCE, checks.LEAVING = 1.0, 0.0
         ThreadExecutor.work = lambda self: False
         return moves.attack(seed, seconds)
     """,
-    # Frames that overtake each other.
+    # Frames are sent out of order.
     "frame out of order": """
         from soak import checks, moves
         from saliency_widgets.widgets.base.frame_stream import FrameStream
@@ -211,8 +211,8 @@ PLANTED = {
         FrameStream._publish = later
         return moves.attack(seed, seconds)
     """,
-    # Parameters that take anything.
-    "accepted nonsense": """
+    # Parameters accept any value.
+    "invalid value accepted": """
         from soak import calls
         from saliency_widgets.params import Param
         cases = calls.cases
@@ -248,7 +248,7 @@ PLANTED = {
         comparison.close_whole = lambda widget: None
         return calls.attack(seed, 60)
     """,
-    # An explorer that moves before it looks.
+    # An explorer changes a setting before it checks the arguments.
     "broken widget": """
         from soak import calls
         from saliency_widgets.widgets.explorer import Explorer
@@ -284,6 +284,6 @@ PLANTED = {
 
 @pytest.mark.soak
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_fault_of_the_package_is_seen(plant: Plant, folder: Path, fault: str) -> None:
+def test_a_planted_fault_is_detected(plant: Plant, folder: Path, fault: str) -> None:
     plant("mutant", PLANTED[fault])
     assert running.run("mutant", 1, 5, folder=folder).figures.faults[fault] > 0

@@ -1,4 +1,4 @@
-"""What threads are at."""
+"""Running threads and their stack traces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def running() -> set[threading.Thread]:
 
 
 def traces(threads: Iterable[threading.Thread]) -> list[str]:
-    """The name of each thread, and where it is."""
+    """The name and the stack trace of each thread."""
     frames = sys._current_frames()
     return [f"{one.name}:\n{''.join(traceback.format_stack(frames.get(one.ident or 0)))}" for one in threads]

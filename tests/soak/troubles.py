@@ -1,4 +1,4 @@
-"""A model in which something goes wrong, once, where and when one likes."""
+"""A model that fails once, at a chosen spot and time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class Custom(BaseException):
-    """What somebody's own code raises; it takes more than its message."""
+    """An error of a user's code, whose constructor takes more than a message."""
 
     def __init__(self, code: int, *, more: str) -> None:
         super().__init__(f"{code} {more}")
 
 
 class SilentError(Exception):
-    """An exception that can't say what it is."""
+    """An exception that can't be converted to text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -42,7 +42,7 @@ SPOTS = ("forward", "hook", "backward", "target")
 
 
 class Trouble:
-    """What goes wrong once, at one spot, after some passes. All copies of a model share it."""
+    """A failure that happens once, at one spot, after some passes. All copies of a model share it."""
 
     def __init__(self) -> None:
         self.spot, self.left, self.happened = "", 0, False
@@ -58,12 +58,12 @@ class Trouble:
         self.left, self.cause, self.happened, self.spot = passes, cause, False, spot
 
     def disarm(self) -> bool:
-        """Let everything be well again; whether something went wrong."""
+        """Prevent the failure from now on; return whether it has happened."""
         self.spot = ""
         return self.happened
 
     def at(self, spot: str, value: Any) -> Any:
-        """What passes a spot."""
+        """Return a value that passes a spot, or let the failure happen."""
         if spot != self.spot:
             return value
         self.left -= 1
@@ -74,7 +74,7 @@ class Trouble:
 
 
 class Through(torch.autograd.Function):
-    """Nothing but a backward pass in which something can go wrong."""
+    """The identity, with a backward pass that can fail."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, trouble: Trouble) -> Tensor:
@@ -87,7 +87,7 @@ class Through(torch.autograd.Function):
 
 
 class Troubled(nn.Module):
-    """A model with a hook of the caller's, and spots where something can go wrong."""
+    """A model with a user's hook, and spots where it can fail."""
 
     def __init__(self, body: nn.Module, trouble: Trouble) -> None:
         super().__init__()
@@ -99,5 +99,5 @@ class Troubled(nn.Module):
 
 
 def raising(error: BaseException) -> Any:
-    """Raise, as an expression."""
+    """Raise an error in an expression."""
     raise error

@@ -1,4 +1,4 @@
-"""Sweeps whose workers are killed at random: no wrong map, resumed to the end, and nothing left running."""
+"""Sweeps whose workers are killed at random: they can be resumed, give the right maps, and leave nothing running."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from soak.pages import traced
 from soak.threads import running, traces
 
 UNFINISHED, LEFT = "not finished", "left running"
-TRIES = 8  # of a sweep whose workers are killed
-PAUSE = 0.1  # seconds before a cell of a sweep that is to be killed
+TRIES = 8  # attempts at a sweep whose workers are killed
+PAUSE = 0.1  # seconds before each cell of a sweep whose process is to be killed
 
 
 def attack(seed: int, seconds: float) -> Figures:
-    """Sweeps one after another: sweep k is what seed + k begins with."""
+    """Run sweeps until the time is over; sweep k has the seed ``seed + k``."""
     figures = Figures()
     figures.expect_none_of(OTHER, UNFINISHED, LEFT, UNFORESEEN)
     until = time.monotonic() + seconds
@@ -44,8 +44,8 @@ def attack(seed: int, seconds: float) -> Figures:
     return figures
 
 
-class Meddling(cf.Executor):
-    """Hands cells on; before one of them something happens, and it may have an outcome of its own."""
+class HarmfulExecutor(cf.Executor):
+    """Forwards cells to an executor; before one of them it does harm, which may replace the cell's future."""
 
     def __init__(self, inner: cf.Executor, at: int, harm: Callable[[], cf.Future | None]) -> None:
         self._inner, self._left, self._harm = inner, at, harm
@@ -57,7 +57,7 @@ class Meddling(cf.Executor):
 
 
 class Round:
-    """One sweep, with workers killed until it is through."""
+    """One sweep whose workers are killed, repeated until it finishes."""
 
     def __init__(self, figures: Figures, seed: int) -> None:
         self.figures, self.seed = figures, seed
@@ -81,7 +81,7 @@ class Round:
         except Exception as error:
             self._fault(UNFORESEEN, traced(error))
         finally:
-            self._look_for_rest(threads, children)
+            self._check_released(threads, children)
             for path in Path().glob(f"cells-{self.seed}.sqlite*"):
                 path.unlink()
 
@@ -103,8 +103,8 @@ class Round:
         if wrong:
             self._fault(OTHER, f"{[(spot, sweep.cells[spot].error) for spot in wrong]}")
 
-    def _look_for_rest(self, threads: set[Any], children: set[int]) -> None:
-        resource_sharer.stop(timeout=20)  # it keeps tensors for workers that will not fetch them any more
+    def _check_released(self, threads: set[Any], children: set[int]) -> None:
+        resource_sharer.stop(timeout=20)  # it keeps tensors for workers that will never fetch them
         until = time.monotonic() + 20
         while (left := _children() - children) | (busy := running() - threads) and time.monotonic() < until:
             time.sleep(0.05)
@@ -113,7 +113,7 @@ class Round:
             self._fault(LEFT, f"processes {names}, threads {traces(busy)}")
 
     def _until_done(self, attempt: Callable[[int], sw.Sweep]) -> sw.Sweep | None:
-        """Asked again, as a person would, until it is through; the last time nothing is killed."""
+        """Repeat the sweep until it finishes; nothing is killed after the first attempts."""
         for k in range(TRIES):
             try:
                 return attempt(k)
@@ -121,7 +121,7 @@ class Round:
                 self.figures.counts["executors that died"] += 1
         return None
 
-    # ---- what is killed
+    # ---- kinds of harm
 
     def processes(self) -> sw.Sweep | None:
         return self._until_done(self._with_processes)
@@ -138,9 +138,9 @@ class Round:
 
         at = self.draw.randrange(self.cells) if k < 2 else -9
         try:
-            return self._sweep(executor=Meddling(pool, at, harm), store=self.store)
+            return self._sweep(executor=HarmfulExecutor(pool, at, harm), store=self.store)
         finally:
-            # A broken pool of CPython 3.11 may wait for ever for a worker that it began meanwhile.
+            # In CPython 3.11 a broken pool may wait forever for a worker that it has just started.
             for process in list((pool._processes or {}).values()):
                 process.kill()
             pool.shutdown()
@@ -156,10 +156,10 @@ class Round:
                 pool.shutdown(wait=False, cancel_futures=self.draw.random() < 0.5)
 
             at = self.draw.randrange(self.cells) if k < 3 else -9
-            return self._sweep(executor=Meddling(pool, at, harm), store=self.store)
+            return self._sweep(executor=HarmfulExecutor(pool, at, harm), store=self.store)
 
     def futures(self) -> sw.Sweep | None:
-        """A worker's thread ends with whatever its code raised."""
+        """The future of a cell raises any error."""
         errors = [
             SystemExit(1), KeyboardInterrupt(), GeneratorExit(), MemoryError(), OSError(5, "no"), EOFError(),
             cf.CancelledError(), cf.BrokenExecutor("no"), pickle.PicklingError("no"), StopIteration(),
@@ -175,26 +175,26 @@ class Round:
             with cf.ThreadPoolExecutor(2) as pool:
                 at = self.draw.randrange(self.cells) if k < 3 else -9
                 try:
-                    return self._sweep(executor=Meddling(pool, at, harm), store=self.store)
+                    return self._sweep(executor=HarmfulExecutor(pool, at, harm), store=self.store)
                 except BaseException as error:
                     self.figures.counts[f"raised {type(error).__name__}"] += 1
         return None
 
     def whole(self) -> sw.Sweep | None:
-        """The process that sweeps is killed, at any time; only what is in a file is there afterwards."""
+        """The whole sweeping process is killed at a random time, so only the store's file remains."""
         self.store = self.store or Path(f"cells-{self.seed}.sqlite")
         command = [sys.executable, "-m", "soak.workers", str(self.seed), str(self.store)]
         for _ in range(2):
             with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
                 assert child.stdout is not None
-                child.stdout.readline()  # it begins
+                child.stdout.readline()  # wait until it begins
                 time.sleep(self.draw.uniform(0, self.cells * PAUSE))
                 self.figures.counts["sweeping processes killed"] += child.poll() is None
                 child.kill()
         return self._sweep(store=self.store)
 
     def slowly(self, store: str) -> None:
-        """The sweep of this round, slow enough to be killed in the middle."""
+        """Run this round's sweep slowly enough to be killed in the middle."""
         with cf.ThreadPoolExecutor(1) as pool:
             submit = pool.submit
             pool.submit = lambda *args: (time.sleep(PAUSE), submit(*args))[1]  # type: ignore[method-assign]
@@ -203,7 +203,7 @@ class Round:
 
 
 def _children() -> set[int]:
-    """This process' children, without the one that multiprocessing keeps for shared memory."""
+    """This process's children, without multiprocessing's resource tracker."""
     mine = psutil.Process().children(recursive=True)
     return {child.pid for child in mine if not any("resource_tracker" in word for word in _command(child))}
 

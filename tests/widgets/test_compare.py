@@ -1,4 +1,4 @@
-"""Comparisons: every cell is what sw.attribute gives, whatever goes down and across; and what is said of bad input."""
+"""Comparisons: every cell equals sw.attribute, whatever the rows and columns, and invalid arguments are errors."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def images(count: int, size: tuple[int, int] = (16, 20)) -> list[torch.Tensor]:
 
 
 @pytest.fixture
-def made():
-    """Makes comparisons that work in place, and closes them."""
+def compare():
+    """A function that creates comparisons which compute inline; they are closed after the test."""
     opened = []
 
     def make(*args, **kwargs):
@@ -57,7 +57,7 @@ def made():
 
 
 def assert_cells(compared, count: int) -> None:
-    """Each cell is bit for bit what sw.attribute gives with its settings, and shows it."""
+    """Assert that each cell holds and shows, bit for bit, what sw.attribute returns for its settings."""
     result = compared.wait(timeout=60, progress=False)
     assert len(result) == len(compared._shown) == count
     for position in compared._shown:
@@ -72,8 +72,8 @@ def assert_cells(compared, count: int) -> None:
         np.testing.assert_array_equal(compared._maps.frame(position).codes, frame_of(again, reduction).codes)
 
 
-def test_methods_by_images(made):
-    compared = made(net(), images(3), methods=["gradient", "smoothgrad", "grad_cam"], n_samples=4)
+def test_methods_by_images(compare):
+    compared = compare(net(), images(3), methods=["gradient", "smoothgrad", "grad_cam"], n_samples=4)
     assert_cells(compared, 9)
     assert compared.view.columns == ["input 1", "input 2", "input 3"]
     assert compared.view.rows == ["Gradient", "SmoothGrad", "Grad-CAM"]
@@ -93,15 +93,15 @@ def test_methods_by_images(made):
         ({"methods": {"mine": "gradient", "theirs": "guided_backprop"}, "rows": "methods", "columns": "inputs"}, 2, 1),
     ],
 )
-def test_any_two_go_down_and_across(made, value, rows, columns):
-    compared = made(net(), images(1), **value)
+def test_any_two_axes_can_be_rows_and_columns(compare, value, rows, columns):
+    compared = compare(net(), images(1), **value)
     assert (len(compared.view.rows), len(compared.view.columns)) == (rows, columns)
     assert_cells(compared, rows * columns)
 
 
-def test_what_is_neither_down_nor_across_has_a_menu(made):
+def test_an_axis_that_is_neither_rows_nor_columns_has_a_menu(compare):
     models = {"old": net(0), "new": net(1)}
-    compared = made(models, images(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
+    compared = compare(models, images(2), methods=["gradient", "guided_backprop"], rows="methods", columns="inputs")
     assert_cells(compared, 4)
     old = {position: compared._maps.frame(position).codes for position in compared._shown}
     compared.show(models="new")
@@ -114,20 +114,20 @@ def test_what_is_neither_down_nor_across_has_a_menu(made):
     with pytest.raises(ValueError, match="menu"):
         compared.show(methods="gradient")
     evaluations = compared._comparison.problems[0].memory.passes
-    compared.show(models="old")  # kept: nothing is computed again
+    compared.show(models="old")  # cached: nothing is recomputed
     compared.wait(progress=False)
     assert compared._comparison.problems[0].memory.passes == evaluations
     compared._pivot.turning[0].value = "models"
     assert (compared._pivot.rows, compared._pivot.columns) == ("models", "inputs")
     assert_cells(compared, 4)
-    compared._pivot.turning[1].value = "models"  # down and across change places
+    compared._pivot.turning[1].value = "models"  # rows and columns are swapped
     assert (compared._pivot.rows, compared._pivot.columns) == ("inputs", "models")
     assert_cells(compared, 4)
 
 
-def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
+def test_each_model_has_its_own_predictions_layers_and_check_up(compare):
     broken = nn.Sequential(*net(1), nn.Softmax(1))
-    compared = made({"plain": net(0), "softmax": broken}, images(1), methods=["gradient", "grad_cam"])
+    compared = compare({"plain": net(0), "softmax": broken}, images(1), methods=["gradient", "grad_cam"])
     compared.wait(progress=False)
     assert {line["name"] for line in compared.view.checkups} == {"plain", "softmax"}
     result = {line["name"]: str(line["findings"]) for line in compared.view.checkups}
@@ -143,20 +143,20 @@ def test_two_models_have_predictions_layers_and_check_ups_of_their_own(made):
     assert torch.equal(compared.attributions["Grad-CAM", "softmax"].values, before.values)
 
 
-@pytest.mark.parametrize(("error", "said"), [(ZeroDivisionError("no"), 1), (ValueError("no"), 0)])
-def test_a_check_up_that_fails_is_told_unless_the_cells_say_it(made, monkeypatch, error, said):
+@pytest.mark.parametrize(("error", "count"), [(ZeroDivisionError("no"), 1), (ValueError("no"), 0)])
+def test_a_failed_check_up_is_reported_unless_the_cells_report_the_error(compare, monkeypatch, error, count):
     def fail(*_args):
         raise error
 
     monkeypatch.setattr(engine_checkup, "check_up", fail)
-    compared = made(net(), images(1), methods=["gradient"])
+    compared = compare(net(), images(1), methods=["gradient"])
     compared.wait(progress=False)
-    assert len(compared.view.checkups) == said
+    assert len(compared.view.checkups) == count
     assert all("ZeroDivisionError: no" in str(line["findings"]) for line in compared.view.checkups)
 
 
-def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
-    compared = made(net(), images(2), methods=["gradient", "guided_backprop"])
+def test_a_difference_is_of_values_in_one_method_and_of_scaled_maps_between_methods(compare):
+    compared = compare(net(), images(2), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     a, b = ("Gradient", "input 1"), ("Gradient", "input 2")
     maps = {
@@ -173,16 +173,16 @@ def test_a_difference_is_of_values_or_of_what_each_map_reaches(made):
         compared.difference(a, ("Gradient", "input 9"))
 
 
-def test_inputs_of_different_sizes_stand_side_by_side_and_are_not_subtracted(made):
-    compared = made(net(), {"wide": images(1)[0], "tall": images(1, (20, 12))[0]})
+def test_maps_of_different_sizes_are_shown_and_can_not_be_subtracted(compare):
+    compared = compare(net(), {"wide": images(1)[0], "tall": images(1, (20, 12))[0]})
     assert_cells(compared, 2)
     names = list(compared.attributions)
     with pytest.raises(ValueError, match="16 x 20 and the other 20 x 12"):
         compared.difference(*names)
 
 
-def test_a_map_that_fails_says_why_and_the_others_are_there(made):
-    class Picky(nn.Module):
+def test_a_failed_map_shows_its_error_and_the_others_are_computed(compare):
+    class FailsIfBright(nn.Module):
         def __init__(self):
             super().__init__()
             self.net = net()
@@ -192,7 +192,7 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
                 raise RuntimeError("too bright for me")
             return self.net(x)
 
-    compared = made(Picky().eval(), {"dark": images(1)[0], "bright": torch.ones(3, 16, 20)})
+    compared = compare(FailsIfBright().eval(), {"dark": images(1)[0], "bright": torch.ones(3, 16, 20)})
     result = compared.wait(progress=False)
     assert list(result) == [("Gradient", "dark")] or len(result) == 1
     (error,) = compared.errors.values()
@@ -202,8 +202,8 @@ def test_a_map_that_fails_says_why_and_the_others_are_there(made):
     assert compared.view.progress["state"] == "done"
 
 
-def test_sign_and_channels_of_all_maps_without_a_pass(made):
-    compared = made(net(), images(1), methods=["gradient", "guided_backprop"])
+def test_the_sign_of_all_maps_changes_without_a_pass(compare):
+    compared = compare(net(), images(1), methods=["gradient", "guided_backprop"])
     compared.wait(progress=False)
     passes = compared._comparison.problems[0].memory.passes
     compared.panel.sign.value = "signed"
@@ -213,7 +213,7 @@ def test_sign_and_channels_of_all_maps_without_a_pass(made):
     assert not any(cell.frame["signed"] for cell in compared.view.cells)
 
 
-def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
+def test_stop_keeps_finished_maps_and_go_computes_the_rest():
     begun, go = threading.Event(), threading.Event()
 
     class Slow(nn.Module):
@@ -244,16 +244,16 @@ def test_stop_keeps_what_is_finished_and_go_computes_the_rest():
         compared.close()
 
 
-def test_what_is_in_sight_is_computed_first(made, monkeypatch):
-    compared = made(net(), images(4))
+def test_visible_cells_are_computed_first(compare, monkeypatch):
+    compared = compare(net(), images(4))
     preferred = []
     monkeypatch.setattr(compared._maps._jobs, "prefer", lambda keys: preferred.extend(keys))
     compared.view._handle_custom_msg({"type": "visible", "cells": [2, 3]}, [])
     assert [position.inputs for position in preferred] == [2, 3, 0, 1]
 
 
-def test_a_click_opens_that_map_in_an_explorer(made):
-    compared = made(net(), images(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
+def test_a_click_opens_that_map_in_an_explorer(compare):
+    compared = compare(net(), images(2), methods=["gradient", "smoothgrad"], n_samples=4, opacity=0.3)
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 3}, [])
     explorer = compared._detail_pane._explorer
@@ -267,7 +267,7 @@ def test_a_click_opens_that_map_in_an_explorer(made):
     assert compared._detail_pane.widget.children == ()
 
 
-def test_closing_leaves_nothing():
+def test_close_leaves_no_widget_and_no_thread():
     widgets, threads = set(_instances), set(threading.enumerate())
     compared = sw.compare(net(), images(2), methods=["gradient", "grad_cam"], class_names=NAMES)
     compared.wait(60, progress=False)
@@ -281,14 +281,14 @@ def test_closing_leaves_nothing():
     assert set(_instances) - widgets == set()
 
 
-def test_a_finished_map_is_counted_once(made):
-    compared = made(net(), images(2))
+def test_a_finished_map_is_counted_once(compare):
+    compared = compare(net(), images(2))
     assert compared.view.progress == {"state": "done", "done": 2, "total": 2, "remaining": None}
     assert repr(compared) == "Comparison(2 inputs)"
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "said"),
+    ("value", "error", "message"),
     [
         ({"methods": []}, ValueError, "methods: it is empty"),
         ({"methods": ["gradient", "grdient"]}, ValueError, "gradient"),
@@ -300,7 +300,7 @@ def test_a_finished_map_is_counted_once(made):
         ({"settings": [3]}, TypeError, "settings: expected a mapping"),
         ({"settings": {"n_samples": [4, 4]}, "methods": "smoothgrad"}, ValueError, "a value is repeated"),
         ({"settings": 3}, TypeError, r"settings: expected a list such as \[\{'n_steps': 16\}"),
-        ({"n_steps": 3}, TypeError, "parameter of these methods: 'n_steps' is not known. There is nothing"),
+        ({"n_steps": 3}, TypeError, "parameter of these methods: 'n_steps' is not known. No name is accepted"),
         ({"n_step": 3, "methods": "integrated_gradients"}, TypeError, "parameter of these methods.*n_steps"),
         ({"limit": "x"}, TypeError, "limit: expected an integer of at least 1"),
         ({"limit": 0}, ValueError, "limit: expected a number of at least 1"),
@@ -317,13 +317,13 @@ def test_a_finished_map_is_counted_once(made):
         ({"scale": "all"}, ValueError, "scale"),
     ],
 )
-def test_what_does_not_fit_is_said(made, value, error, said):
-    with pytest.raises(error, match=said):
-        made(net(), images(2), **value)
+def test_invalid_arguments_are_errors(compare, value, error, message):
+    with pytest.raises(error, match=message):
+        compare(net(), images(2), **value)
 
 
-def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
-    """An old answer must neither be shown as the new one's nor keep the new one from being computed."""
+def test_an_outdated_result_is_not_taken_for_the_newest(compare):
+    """An old result is neither shown for the newest request nor keeps that from being computed."""
     compared = sw.compare(net(), images(1), methods="grad_cam", class_names=NAMES)
     try:
         compared.wait(60, progress=False)
@@ -347,8 +347,8 @@ def test_a_question_that_came_in_between_is_not_taken_for_the_newest(made):
         compared.close()
 
 
-def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
-    class Moody(nn.Module):
+def test_a_failed_map_is_recomputed_by_go_and_is_not_subtracted(compare):
+    class FailsOnDemand(nn.Module):
         def __init__(self):
             super().__init__()
             self.net, self.fails = net(), False
@@ -358,8 +358,8 @@ def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
                 raise RuntimeError("not now")
             return self.net(x)
 
-    model = Moody().eval()
-    compared = made(model, images(2))
+    model = FailsOnDemand().eval()
+    compared = compare(model, images(2))
     compared.wait(progress=False)
     names = list(compared.attributions)
     model.fails = True
@@ -375,7 +375,7 @@ def test_a_failed_map_is_asked_again_and_is_not_subtracted(made):
     assert_cells(compared, 2)
 
 
-def test_an_infinite_map_fails_alone(made):
+def test_scales_stay_finite_if_a_map_is_infinite(compare):
     class Huge(nn.Module):
         def __init__(self):
             super().__init__()
@@ -385,14 +385,16 @@ def test_an_infinite_map_fails_alone(made):
             bright = (x.mean() > 0.9).float()
             return self.net(x) + bright * 3e38 * x.mean() * torch.ones(3)
 
-    compared = made(Huge().eval(), {"normal": images(1)[0], "huge": torch.ones(3, 16, 20)}, methods="input_x_gradient")
+    compared = compare(
+        Huge().eval(), {"normal": images(1)[0], "huge": torch.ones(3, 16, 20)}, methods="input_x_gradient"
+    )
     compared.wait(progress=False)
     for cell in compared.view.cells:
         assert all(np.isfinite(cell.frame.get(name, 0.0)) for name in ("low", "high"))
 
 
-def test_what_nobody_looks_at_is_not_computed(made):
-    compared = made(net(), images(2), classes=[0, 1, 2], methods=["gradient", "guided_backprop"],
+def test_hidden_maps_are_not_updated(compare):
+    compared = compare(net(), images(2), classes=[0, 1, 2], methods=["gradient", "guided_backprop"],
                     rows="methods", columns="inputs")  # fmt: skip
     sent = []
     compared.show(classes=1)
@@ -401,29 +403,29 @@ def test_what_nobody_looks_at_is_not_computed(made):
         entry.cell.observe(lambda change: sent.append(change["name"]), names="frame")
     compared.panel.sign.value = "signed"
     assert sent == []
-    compared.show(classes=0)  # shown again, they are as the others
+    compared.show(classes=0)  # maps that are shown again have the new settings
     assert len(sent) >= len(hidden)
     assert all(cell.frame["signed"] for cell in compared.view.cells)
 
 
-def test_axes_with_one_variant_can_go_down_and_away_again(made):
-    compared = made(net(), images(2), methods=["gradient", "guided_backprop"], rows="settings")
-    down, across = compared._pivot.turning
-    down.value = str(across.value)
-    assert {compared._pivot.rows, compared._pivot.columns} == {down.value, across.value}
+def test_rows_and_columns_can_be_swapped_if_an_axis_has_one_value(compare):
+    compared = compare(net(), images(2), methods=["gradient", "guided_backprop"], rows="settings")
+    rows_menu, columns_menu = compared._pivot.turning
+    rows_menu.value = str(columns_menu.value)
+    assert {compared._pivot.rows, compared._pivot.columns} == {rows_menu.value, columns_menu.value}
     compared.wait(progress=False)
 
 
-def test_a_click_on_a_difference_of_classes_is_refused_in_words(made):
-    compared = made(net(), images(1), classes=[0], contrast=1)
+def test_opening_a_difference_of_classes_is_refused_with_a_reason(compare):
+    compared = compare(net(), images(1), classes=[0], contrast=1)
     compared.wait(progress=False)
     compared.view._handle_custom_msg({"type": "open", "cell": 0}, [])
     assert "contrast" in compared.view.opened["words"]
     assert compared._detail_pane._explorer is None
 
 
-def test_a_page_without_maps_is_not_written(made, tmp_path):
-    compared = made(net(), images(1))
+def test_a_page_without_maps_is_not_written(compare, tmp_path):
+    compared = compare(net(), images(1))
     compared._maps._entries[compared._shown[0]].state = "stopped"
     compared._maps._stopped = True
     with pytest.raises(ValueError, match="no finished map"):
@@ -434,64 +436,64 @@ def test_a_page_without_maps_is_not_written(made, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_transforms_and_names_by_model_are_complete_or_said(made):
+def test_transforms_and_class_names_by_model_must_be_complete(compare):
     models = {"a": net(), "b": net(1)}
     with pytest.raises(ValueError, match=r"class_names: expected one for each model by name, got none for \['b'\]"):
-        made(models, images(1), class_names={"a": NAMES})
-    compared = made(models, images(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
+        compare(models, images(1), class_names={"a": NAMES})
+    compared = compare(models, images(1), transform={"a": lambda x: x, "b": lambda x: 1 - x}, columns="models")
     result = compared.wait(progress=False)
     assert len(result) == 2
 
 
-def test_models_and_inputs_that_do_not_fit_are_said(made):
+def test_invalid_models_and_inputs_are_errors(compare):
     with pytest.raises(TypeError, match="model: expected a torch"):
-        made("resnet", images(1))
+        compare("resnet", images(1))
     with pytest.raises(TypeError, match="'b' is a str"):
-        made({"a": net(), "b": "x"}, images(1))
+        compare({"a": net(), "b": "x"}, images(1))
     with pytest.raises(ValueError, match="model: it is empty"):
-        made({}, images(1))
+        compare({}, images(1))
     with pytest.raises(ValueError, match="inputs: it is empty"):
-        made(net(), [])
+        compare(net(), [])
     with pytest.raises(ValueError, match="batch"):
-        made(net(), {"two": torch.rand(2, 3, 16, 20)})
+        compare(net(), {"two": torch.rand(2, 3, 16, 20)})
     with pytest.raises(ValueError, match="maps over images"):
-        made(nn.Linear(4, 3), [torch.rand(4)])
+        compare(nn.Linear(4, 3), [torch.rand(4)])
     with pytest.raises(ValueError, match=r"model 'b': .*class 2 is out of range"):
-        made({"a": net(), "b": net(1, classes=2)}, images(1), classes=[2], class_names=None)
+        compare({"a": net(), "b": net(1, classes=2)}, images(1), classes=[2], class_names=None)
     with pytest.raises(ValueError, match=r"model 'b': .*boat"):
-        made(
+        compare(
             {"a": net(), "b": net(1, classes=2)}, images(1), classes=["boat"],
             class_names={"a": NAMES, "b": NAMES[:2]},
         )  # fmt: skip
 
 
-def test_a_million_maps_are_not_begun_and_it_is_said_how_long_they_would_take(made):
+def test_a_million_maps_are_refused_with_an_estimate_of_the_time(compare):
     values = {"noise_level": np.linspace(0.01, 0.5, 1000).tolist(), "n_samples": list(range(1, 1001))}
     with pytest.raises(ValueError, match=r"1,000,000 maps .* About \d+ (seconds|minutes|hours|days).*limit=1000000"):
-        made(net(), images(1), settings=values, methods="smoothgrad")
+        compare(net(), images(1), settings=values, methods="smoothgrad")
 
 
-def test_a_batch_is_taken_apart_and_mappings_are_named(made):
+def test_a_batch_is_split_and_a_mapping_names_its_inputs(compare):
     batch = torch.stack(images(3))
-    assert_cells(made(net(), batch), 3)
-    compared = made(net(), {"one": batch[0], "two": batch[1]})
+    assert_cells(compare(net(), batch), 3)
+    compared = compare(net(), {"one": batch[0], "two": batch[1]})
     assert compared.view.columns == ["one", "two"]
     assert compared._comparison.name(Cell(inputs=1)) == "two"
 
 
-def test_settings_are_worded_as_in_sweeps_and_pins(made):
+def test_settings_are_described_as_in_sweeps_and_pins(compare):
     settings = [{"noise_level": np.float64(0.05), "n_samples": 4}, {"n_samples": 1}]
-    compared = made(net(), images(1), settings=settings, methods="smoothgrad")
+    compared = compare(net(), images(1), settings=settings, methods="smoothgrad")
     assert compared.view.columns == ["noise level 0.05, 4 samples", "1 sample"]
     with pytest.raises(TypeError, match=r"settings: .*n_sample'.*n_samples"):
-        made(net(), images(1), settings=[{"n_sample": 4}], methods="smoothgrad")
+        compare(net(), images(1), settings=[{"n_sample": 4}], methods="smoothgrad")
     baselines = [{"baseline": torch.zeros(3, 16, 20)}, {"baseline": "black", "n_steps": 8}]
-    compared = made(net(), images(1), settings=baselines, methods="integrated_gradients")
+    compared = compare(net(), images(1), settings=baselines, methods="integrated_gradients")
     assert compared.view.columns == ["baseline custom tensor", "baseline black, 8 steps"]
 
 
-def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
-    compared = made(net(), images(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
+def test_a_parameter_that_a_method_lacks_is_noted_at_its_map(compare):
+    compared = compare(net(), images(1), settings=[{"n_samples": 2}, {"n_samples": 4}],
                     methods=["smoothgrad", "gradient"])  # fmt: skip
     compared.wait(progress=False)
     notes = {position: compared._maps._entries[position].cell.status["notes"] for position in compared._shown}
@@ -501,9 +503,9 @@ def test_a_parameter_that_a_method_does_not_have_is_told_at_its_map(made):
         )
 
 
-def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
+def test_update_recomputes_after_training_and_changed_pixels(compare):
     model, (one, two) = net(), images(2)
-    compared = made(model, {"one": one, "two": two})
+    compared = compare(model, {"one": one, "two": two})
     before = compared.wait(progress=False)
     seen = [cell.image for cell in compared.view.cells]
     with torch.no_grad():
@@ -517,51 +519,51 @@ def test_after_training_and_other_pixels_the_grid_is_of_what_there_is_now(made):
     assert compared.view.cells[1].image != seen[1]
 
 
-def test_the_caller_s_model_is_left_as_it_was_found(made):
+def test_the_callers_model_is_unchanged(compare):
     model = net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    made(model, images(2), methods=["gradient", "guided_backprop", "grad_cam"]).wait(progress=False)
+    compare(model, images(2), methods=["gradient", "guided_backprop", "grad_cam"]).wait(progress=False)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_map_counts_as_finished_once_all_of_it_was_sent(monkeypatch):
-    made, counted = threading.Event(), []
+def test_a_map_counts_as_finished_only_after_it_was_sent(monkeypatch):
+    created, counts = threading.Event(), []
     offer = MapCell.offer
 
-    def noted(cell, frame, status):
-        assert made.wait(60)
+    def offer_and_count(cell, frame, status):
+        assert created.wait(60)
         offer(cell, frame, status)
         if status["state"] == "done":
-            counted.append((compared._maps._counted(), compared.view.progress["done"]))
+            counts.append((compared._maps._counted(), compared.view.progress["done"]))
 
-    monkeypatch.setattr(MapCell, "offer", noted)
+    monkeypatch.setattr(MapCell, "offer", offer_and_count)
     compared = sw.compare(net(), images(2), methods="gradient")
-    made.set()
+    created.set()
     assert len(compared.wait(60, progress=False)) == 2
-    assert counted == [(0, 0), (1, 1)]
+    assert counts == [(0, 0), (1, 1)]
     assert compared.view.progress["done"] == 2
     compared.close()
 
 
-def test_nobody_waits_for_a_map_that_can_not_be_shown(monkeypatch):
-    said = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: said.append(args.exc_type))
+def test_wait_raises_if_a_map_can_not_be_shown(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: raised.append(args.exc_type))
 
-    def unshown(*_event, **_words):
+    def fail(*_event, **_words):
         raise ArithmeticError("no words for it")
 
-    monkeypatch.setattr("saliency_widgets.widgets.base.messages.status_of", unshown)
+    monkeypatch.setattr("saliency_widgets.widgets.base.messages.status_of", fail)
     compared = sw.compare(net(), images(2), methods="gradient")
     with pytest.raises(ArithmeticError, match="no words"):
         compared.wait(60, progress=False)
     compared.close()
-    assert set(said) == {ArithmeticError}
+    assert set(raised) == {ArithmeticError}
 
 
 @pytest.mark.soak
-def test_a_script_that_ends_in_the_middle_ends_well():
+def test_a_script_that_ends_during_a_computation_exits_cleanly():
     code = (
         "import time, torch, saliency_widgets as sw\n"
         "from torch import nn\n"
@@ -577,16 +579,16 @@ def test_a_script_that_ends_in_the_middle_ends_well():
     assert done.stdout.strip() == "running"
 
 
-def test_values_names_and_indices_are_told_as_what_they_are(made):
+def test_values_class_names_and_indices_are_labeled_as_such(compare):
     binary = net(classes=1)
     about = {"class_names": ["neg", "pos"], "classes": ["neg", 1]}
-    compared = made(binary, images(1), **about)
+    compared = compare(binary, images(1), **about)
     first, second = compared.wait(progress=False).values()
     assert torch.equal(first.values, -second.values)
     assert compared._comparison.axes["classes"].labels == ["neg", "pos"]
     assert all(name in compared.panel.predictions.value for name in ("neg", "pos"))
 
-    regression = made(binary, images(1), class_names=None, score="value")
+    regression = compare(binary, images(1), class_names=None, score="value")
     regression.wait(progress=False)
     with torch.no_grad():
         value = binary(images(1)[0][None]).item()
@@ -594,11 +596,11 @@ def test_values_names_and_indices_are_told_as_what_they_are(made):
     assert "%" not in regression.panel.predictions.value.partition("margin-bottom")[2]
 
     names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat"]
-    named = made(net(), images(1), class_names=names, classes=[0, 1, 2])
+    named = compare(net(), images(1), class_names=names, classes=[0, 1, 2])
     assert named._comparison.axes["classes"].labels == ["scratch, deep", "scratch, shallow", "tabby"]
 
     dense = nn.Conv2d(3, 2, 3, padding=1).eval()
-    indexed = made(dense, images(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
+    indexed = compare(dense, images(1), class_names=None, classes=[(1, 2, 3), (0, 2, 3)])
     assert indexed._comparison.axes["classes"].labels == ["output[1, 2, 3]", "output[0, 2, 3]"]
     result = list(indexed.wait(progress=False).values())
     assert torch.equal(result[0].values[0, :, 1:4, 2:5], dense.weight.detach()[1])

@@ -1,4 +1,4 @@
-"""The explorer without a browser: what its controls ask, show and say."""
+"""The image explorer without a browser: controls, requests, frames, settings and messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.registry import methods
 from saliency_widgets.params import spelling
 from saliency_widgets.widgets import DisplaySettings, Explorer
-from saliency_widgets.widgets.base import frame_stream as paced
+from saliency_widgets.widgets.base import frame_stream
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 
@@ -61,8 +61,8 @@ def image() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def page(request, monkeypatch):
-    """A page that paints at once, so that every frame offered is sent."""
-    if request.cls in (TestPace, TestWaiter):
+    """Acknowledge each frame at once, as a fast page does, so that every offered frame is sent."""
+    if request.cls in (TestFrameStream, TestWaiter):
         return
     publish = HeatmapView._publish
 
@@ -98,7 +98,7 @@ def test_each_method_shows_its_own_parameters_and_no_others(explorer, name):
 
 
 @pytest.mark.parametrize("name", sorted(methods()))
-def test_settings_give_what_the_screen_shows_bit_for_bit(explorer, name):
+def test_attribute_with_the_settings_gives_the_map_bit_for_bit(explorer, name):
     explorer.update(method=name, target="dog")
     again = sw.attribute(**explorer.settings)
     assert torch.equal(again.values, explorer.attribution.values)
@@ -115,7 +115,7 @@ def test_every_parameter_of_every_method_has_a_control_that_starts_at_its_defaul
             assert f">{param.title}<" in result.widget.description
 
 
-def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, image):
+def test_sliders_start_at_the_parameters_passed(model, image):
     made = Explorer(model, image, executor="inline", method="smoothgrad", n_samples=7, noise_level=0.3, target=2)
     assert control(made, "n_samples").value == 7
     assert made.attribution.settings["noise_level"] == 0.3
@@ -123,7 +123,7 @@ def test_parameters_given_at_the_start_are_where_the_sliders_stand(model, image)
     made.close()
 
 
-def test_moving_a_slider_asks_and_going_back_computes_nothing(explorer, model):
+def test_moving_a_slider_computes_a_map_and_moving_it_back_uses_the_cache(explorer, model):
     explorer.update(method="smoothgrad", n_samples=4)
     first = explorer.attribution
     control(explorer, "n_samples").widget.value = 6
@@ -135,7 +135,7 @@ def test_moving_a_slider_asks_and_going_back_computes_nothing(explorer, model):
 
 
 @pytest.mark.parametrize("by", ["button", "method"])
-def test_recompute_forgets_what_was_computed(explorer, model, by):
+def test_recompute_replaces_the_cached_result(explorer, model, by):
     before, passes, entries = explorer.attribution, model.passes, explorer.cache_info().entries
     explorer.panel._again.click() if by == "button" else explorer.recompute()
     assert model.passes > passes
@@ -145,7 +145,7 @@ def test_recompute_forgets_what_was_computed(explorer, model, by):
     assert explorer.cache_info().entries == entries
 
 
-def test_sign_and_channels_ask_the_model_nothing(explorer, model):
+def test_sign_and_channels_take_no_pass(explorer, model):
     model.passes = 0
     for sign in ("positive", "signed", "squared", "negative", "absolute"):
         explorer.panel._sign.widget.value = sign
@@ -155,7 +155,7 @@ def test_sign_and_channels_ask_the_model_nothing(explorer, model):
     assert model.passes == 0
 
 
-def test_the_sign_follows_the_paper_until_a_person_chooses(explorer):
+def test_the_sign_is_the_methods_default_until_the_user_chooses_one(explorer):
     explorer.panel._method.value = "grad_cam"
     assert explorer.panel._sign.value == "positive"
     explorer.panel._method.value = "gradient"
@@ -177,19 +177,19 @@ def test_a_click_on_a_bar_and_a_search_choose_the_class(explorer):
     assert bars._bars.colors.count("#f37726") == 1
 
 
-@pytest.mark.parametrize(("text", "said"), [("zebra", "zebra"), ("77", "out of range"), ("an", "ant")])
-def test_a_search_that_finds_nothing_says_so_and_the_next_move_works(explorer, text, said):
+@pytest.mark.parametrize(("text", "message"), [("zebra", "zebra"), ("77", "out of range"), ("an", "ant")])
+def test_a_search_without_a_match_is_an_error_and_the_next_search_works(explorer, text, message):
     before = explorer.attribution
     explorer.panel._search.widget.value = text
     assert explorer.view.status["state"] == "error"
-    assert said in explorer.view.status["message"]
+    assert message in explorer.view.status["message"]
     assert explorer.attribution is before
     explorer.panel._search.widget.value = "bee"
     assert explorer.view.status["state"] == "done"
     assert explorer.view.status["message"] == ""
 
 
-def test_update_moves_everything_or_nothing(explorer):
+def test_update_applies_all_settings_or_none(explorer):
     explorer.update(method="smoothgrad", n_samples=3)
     before = explorer.settings
     for wrong in (
@@ -208,7 +208,7 @@ def test_update_moves_everything_or_nothing(explorer):
     assert explorer.kind_view.display.settings["opacity"] == 0.3
 
 
-def test_how_it_is_shown_can_be_said_at_once(model, image):
+def test_display_settings_can_be_passed_to_explore(model, image):
     shown = {"opacity": 0.3, "clip": (5, 95), "colormap": "viridis"}
     explorer = sw.explore(model, image, class_names=NAMES, sign="signed", channels="sum", n_steps=8, **shown)
     assert explorer.panel.reduction == Reduction("signed", "sum")
@@ -219,7 +219,7 @@ def test_how_it_is_shown_can_be_said_at_once(model, image):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"method": "magic"}, ValueError, "method"),
         ({"opacity": 3}, ValueError, "opacity"),
@@ -239,16 +239,16 @@ def test_how_it_is_shown_can_be_said_at_once(model, image):
         ({"executor": "threads"}, ValueError, "executor: 'threads' is not known. Did you mean 'thread'"),
     ],
 )
-def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(model, image, change, error, said):
+def test_an_invalid_argument_is_an_error_and_leaves_no_thread_or_widget(model, image, change, error, message):
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     arguments = {"model": model, "inputs": image, "class_names": NAMES} | change
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         sw.explore(**arguments)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
 
 
-def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_works(explorer, model):
+def test_the_error_of_a_failing_model_is_shown_and_the_next_request_works(explorer, model):
     model.broken = True
     explorer.update(method="smoothgrad", n_samples=3)
     assert explorer.view.status["state"] == "error"
@@ -263,7 +263,7 @@ def test_a_model_that_begins_to_fail_is_told_in_the_widget_and_the_next_move_wor
     assert explorer.attribution.done == 4
 
 
-def test_sliders_hold_what_python_gives_beyond_their_ends(model, image, tmp_path):
+def test_sliders_are_extended_to_values_set_from_python(model, image, tmp_path):
     made = Explorer(model, image, executor="inline", method="smoothgrad", n_samples=700)
     try:
         assert (control(made, "n_samples").widget.max, control(made, "n_samples").value) == (700, 700)
@@ -289,16 +289,16 @@ def options(made, name):
     return [value for _, value in control(made, name).widget.options]
 
 
-@pytest.mark.parametrize("message", [True, False])
-def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, image, message):
-    x = image if message else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("is_image", [True, False])
+def test_menus_offer_the_meaningful_baselines_with_the_default_first(model, image, is_image):
+    x = image if is_image else torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     made = Explorer(model, x, executor="inline", method="integrated_gradients", n_steps=8)
     try:
         names = options(made, "baseline")
         assert names[0] == control(made, "baseline").value == made.attribution.settings["baseline"]
-        assert names[0] == ("black" if message else "zero")
-        assert ({"black", "white"} <= set(names)) == message
-        assert ({"black", "white"} <= set(options(made, "baselines"))) == message
+        assert names[0] == ("black" if is_image else "zero")
+        assert ({"black", "white"} <= set(names)) == is_image
+        assert ({"black", "white"} <= set(options(made, "baselines"))) == is_image
         by_hand = sw.attribute(model, x, n_steps=8, target=made.attribution.settings["target"])
         assert torch.equal(by_hand.values, made.attribution.values)
         assert f"baseline={names[0]!r}" in made.to_code()
@@ -309,40 +309,38 @@ def test_menus_offer_the_baselines_that_mean_something_the_default_first(model, 
             sections["curves"].controls["fill"],
             sections["saturation"].controls["baseline"],
         ):
-            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == message
+            assert ({"black", "white"} <= {value for _, value in menu.widget.options}) == is_image
         made.update(baseline="white")
-        assert made.view.status["state"] == ("done" if message else "error")
-        assert message or "pass the image and transform=" in made.view.status["message"]
+        assert made.view.status["state"] == ("done" if is_image else "error")
+        assert is_image or "pass the image and transform=" in made.view.status["message"]
     finally:
         made.close()
 
 
-def test_a_map_that_is_empty_under_its_sign_says_so_and_only_then(image):
-    """With weights of -1 behind a ReLU, everything speaks against the class."""
-    against = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
-    ).eval()
-    nn.init.constant_(against[4].weight, -1.0)
-    made = Explorer(against, image, executor="inline", method="grad_cam", target=1)
+def test_a_note_says_if_the_sign_leaves_an_empty_map(image):
+    """With weights of -1 after a ReLU, all evidence is against the class, so that the positive part is zero."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    nn.init.constant_(model[4].weight, -1.0)
+    made = Explorer(model, image, executor="inline", method="grad_cam", target=1)
 
-    def said():
+    def empty_map_notes():
         return [note for note in made.view.status["notes"] if "shows nothing" in note]
 
     try:
-        assert len(said()) == 1
-        assert "sign='positive'" in said()[0]
+        assert len(empty_map_notes()) == 1
+        assert "sign='positive'" in empty_map_notes()[0]
         for sign in ("signed", "negative", "absolute", "squared"):
             made.update(sign=sign)
-            assert said() == []
+            assert empty_map_notes() == []
         made.update(sign="positive")
-        assert len(said()) == 1
+        assert len(empty_map_notes()) == 1
         made.update(method="gradient", sign="positive")
-        assert said() == []
+        assert empty_map_notes() == []
     finally:
         made.close()
 
 
-def test_a_method_that_does_not_apply_is_told_in_the_widget(image):
+def test_a_method_that_does_not_apply_is_an_error_that_suggests_another(image):
     smooth_model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.GELU(), nn.Linear(8, 3)).eval()
     made = Explorer(smooth_model, image, executor="inline", method="gradient")
     for name in ("grad_cam", "guided_backprop", "guided_grad_cam"):
@@ -354,7 +352,7 @@ def test_a_method_that_does_not_apply_is_told_in_the_widget(image):
     made.close()
 
 
-def test_status_and_frame_tell_the_whole_story(explorer):
+def test_status_and_frame_describe_the_map_completely(explorer):
     explorer.update(method="integrated_gradients", n_steps=8, baseline="white")
     status, frame = explorer.view.status, explorer.view.frame
     assert status["done"] == status["total"] == 9
@@ -374,7 +372,7 @@ def test_the_image_is_what_the_model_sees(explorer, image):
         assert np.array_equal(np.asarray(decoded), image)
 
 
-def test_save_png_is_the_overlay_as_render_paints_it(explorer, image):
+def test_save_png_contains_the_overlay_that_render_computes(explorer, image):
     file = io.BytesIO()
     explorer.save_png(file, scale=4)
     frame = explorer.view.frame
@@ -386,13 +384,13 @@ def test_save_png_is_the_overlay_as_render_paints_it(explorer, image):
     expected = render.blend(image, quantized, lut=colors, **shown)
     saved = np.asarray(Image.open(file).convert("RGB"))
     big = expected.repeat(4, 0).repeat(4, 1)
-    places = [
+    matches = [
         (y, x)
         for y in range(saved.shape[0] - 63)
         for x in range(saved.shape[1] - 63)
         if np.array_equal(saved[y : y + 64, x : x + 64], big)
     ]
-    assert len(places) == 1
+    assert len(matches) == 1
 
 
 def test_a_function_as_target(model, image):
@@ -425,15 +423,15 @@ def test_close_closes_every_widget_and_twice_is_fine(model, image):
     assert not left
 
 
-def test_the_default_executor_works_on_a_thread_and_wait_waits(model, image):
+def test_the_default_executor_is_a_thread_and_wait_returns_the_result(model, image):
     made = sw.explore(model, image, method="smoothgrad", n_samples=30)
     assert made.wait(30).done == 30
     assert made.attribution is not None
     made.close()
 
 
-def test_a_toy_method_in_a_file_of_its_own_is_in_the_menu_with_its_slider(tmp_path, monkeypatch, model, image):
-    from saliency_widgets.attribution import methods as room
+def test_a_method_in_a_new_file_is_in_the_menu_with_its_slider(tmp_path, monkeypatch, model, image):
+    from saliency_widgets.attribution import methods as package
 
     (tmp_path / "toy_scaled_gradient.py").write_text(
         '''
@@ -447,7 +445,7 @@ def toy_scaled_gradient(call, toy_gain):
     yield Estimate(values * toy_gain, score=score)
 '''
     )
-    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     made = Explorer(model, image, executor="inline", method="gradient")
     plain = made.attribution.values
     assert "Toy" in dict(made.panel._method.widget.options)
@@ -462,31 +460,31 @@ def toy_scaled_gradient(call, toy_gain):
 
 
 class TestWaiter:
-    """One thread for all views whose page doesn't answer, only while one waits."""
+    """One thread serves all views whose page doesn't acknowledge a frame, and runs only while a view waits."""
 
     @pytest.fixture
     def waiter(self, monkeypatch):
-        made = paced._Waiter()
-        monkeypatch.setattr(paced, "WAITER", made)
+        made = frame_stream._Waiter()
+        monkeypatch.setattr(frame_stream, "WAITER", made)
         yield made
         assert not made._due
 
     def offered(self, count: int) -> list[HeatmapView]:
-        """Views with a frame in flight and one that waits."""
+        """Return views with one frame in flight and another one queued."""
         made = [HeatmapView(b"", None) for _ in range(count)]
         for view in made:
-            view.offer(TestPace.frame(1), {})
-            view.offer(TestPace.frame(2), {})
+            view.offer(TestFrameStream.frame(1), {})
+            view.offer(TestFrameStream.frame(2), {})
         return made
 
     def test_one_thread_serves_all_views_and_frames_and_is_gone_at_close(self, waiter, monkeypatch):
-        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
+        monkeypatch.setattr(frame_stream, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
         views = self.offered(20)
         thread = waiter._thread
         for index in range(1, 100):
             for view in views:
                 view._handle_custom_msg({"type": "painted", "generation": 1, "index": index}, [])
-                view.offer(TestPace.frame(index + 2), {})
+                view.offer(TestFrameStream.frame(index + 2), {})
         assert [view.frame["index"] for view in views] == [100] * 20
         assert waiter._thread is thread
         for view in views:
@@ -496,8 +494,8 @@ class TestWaiter:
         for view in views:
             view.close()
 
-    def test_it_sends_what_is_overdue_and_ends_by_itself(self, waiter, monkeypatch):
-        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+    def test_it_sends_overdue_frames_and_ends(self, waiter, monkeypatch):
+        monkeypatch.setattr(frame_stream, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
         views = self.offered(3)
         while (thread := waiter._thread) is not None:
             thread.join(timeout=60)
@@ -506,33 +504,33 @@ class TestWaiter:
         for view in views:
             view.close()
 
-    def test_the_one_that_is_due_first_is_not_held_up_by_a_later_one(self, waiter, monkeypatch):
-        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
+    def test_a_view_that_is_due_first_does_not_wait_for_a_later_one(self, waiter, monkeypatch):
+        monkeypatch.setattr(frame_stream, "_ACKNOWLEDGEMENT_TIMEOUT", 3600.0)
         (late,) = self.offered(1)
-        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+        monkeypatch.setattr(frame_stream, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
         first = HeatmapView(b"", None)
         sent = threading.Event()
         first.observe(lambda change: change["new"]["index"] == 2 and sent.set(), names="frame")
-        first.offer(TestPace.frame(1), {})
-        first.offer(TestPace.frame(2), {})
+        first.offer(TestFrameStream.frame(1), {})
+        first.offer(TestFrameStream.frame(2), {})
         assert sent.wait(60)
         assert late.frame["index"] == 1
         for view in (first, late):
             view.retire()
             view.close()
 
-    def test_one_that_fails_does_not_hold_up_the_others(self, waiter, monkeypatch):
+    def test_a_failing_view_does_not_block_the_others(self, waiter, monkeypatch):
         failed = []
         monkeypatch.setattr(threading, "excepthook", failed.append)
-        monkeypatch.setattr(paced, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
+        monkeypatch.setattr(frame_stream, "_ACKNOWLEDGEMENT_TIMEOUT", 0.05)
         broken, view = HeatmapView(b"", None), HeatmapView(b"", None)
         sent = threading.Event()
         view.observe(lambda change: change["new"]["index"] == 2 and sent.set(), names="frame")
         with monkeypatch.context() as patched:
             patched.setattr(broken, "overdue", lambda: 1 / 0)
             waiter.expect(broken, 0.0)
-            view.offer(TestPace.frame(1), {})
-            view.offer(TestPace.frame(2), {})
+            view.offer(TestFrameStream.frame(1), {})
+            view.offer(TestFrameStream.frame(2), {})
             assert sent.wait(60)
         view.retire()
         assert [one.exc_type for one in failed] == [ZeroDivisionError]
@@ -540,8 +538,8 @@ class TestWaiter:
             one.close()
 
 
-class TestPace:
-    """Frames leave no faster than they are painted."""
+class TestFrameStream:
+    """Frames are sent no faster than the page acknowledges them."""
 
     @pytest.fixture
     def view(self, monkeypatch):
@@ -551,8 +549,8 @@ class TestPace:
             expect = staticmethod(self.expected.__setitem__)
             forget = dismiss = staticmethod(lambda view: self.expected.pop(view, None))
 
-        monkeypatch.setattr(paced, "WAITER", Waiter)
-        monkeypatch.setattr(paced.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(frame_stream, "WAITER", Waiter)
+        monkeypatch.setattr(frame_stream.time, "monotonic", lambda: self.now)
         made = HeatmapView(b"", DisplaySettings())
         yield made
         made.close()
@@ -576,7 +574,7 @@ class TestPace:
         view.offer(self.frame(6), {})
         assert view.frame["index"] == 6
 
-    def test_what_is_finished_is_sent_where_no_page_ever_answered(self, view):
+    def test_a_final_frame_is_sent_at_once_if_no_page_has_ever_answered(self, view):
         view.offer(self.frame(1), {})
         view.offer(self.frame(2), {})
         view.offer(self.frame(3) | {"final": True}, {"state": "done"})
@@ -584,9 +582,9 @@ class TestPace:
         self.painted(view, 3)
         view.offer(self.frame(4), {})
         view.offer(self.frame(5) | {"final": True}, {})
-        assert view.frame["index"] == 4  # a page answers: it is waited for
+        assert view.frame["index"] == 4  # a page has answered, so its acknowledgement is awaited
 
-    def test_an_old_acknowledgement_frees_nothing(self, view):
+    def test_an_old_acknowledgement_is_ignored(self, view):
         view.offer(self.frame(1), {})
         self.painted(view, 1)
         view.offer(self.frame(2), {})
@@ -594,14 +592,14 @@ class TestPace:
         view.offer(self.frame(3), {})
         assert view.frame["index"] == 2
 
-    def test_a_frame_that_is_sent_again_overtakes_none(self, view, monkeypatch):
+    def test_a_resent_frame_does_not_arrive_after_a_newer_one(self, view, monkeypatch):
         view.offer(self.frame(1), {})
         self.painted(view, 1)
         sent, get_state, threads = [], view.get_state, []
 
         def read(*args, **kwargs):
             state = get_state(*args, **kwargs)
-            if not threads:  # the worker's next frame comes between reading and sending
+            if not threads:  # the worker offers the next frame between reading and sending
                 threads.append(threading.Thread(target=view.offer, args=(self.frame(2), {})))
                 threads[0].start()
                 threads[0].join(0.5)
@@ -617,7 +615,7 @@ class TestPace:
         threads[0].join()
         assert sent == [1, 2]
 
-    def test_a_status_alone_keeps_the_frame_that_waits(self, view):
+    def test_a_status_without_a_frame_keeps_the_queued_frame(self, view):
         view.offer(self.frame(1), {"state": "running"})
         view.offer(self.frame(2), {"state": "running"})
         view.offer(None, {"state": "stopped"})
@@ -625,9 +623,9 @@ class TestPace:
         assert view.frame["index"] == 2
         assert view.status == {"state": "stopped"}
 
-    def test_a_page_that_never_answers_holds_up_nothing_for_long(self, view):
+    def test_a_page_that_never_answers_delays_frames_only_until_the_timeout(self, view):
         view.offer(self.frame(1), {})
-        assert not self.expected  # nothing waits
+        assert not self.expected  # no frame is queued
         view.offer(self.frame(2), {})
         assert self.expected == {view: 102.0}
         self.now = 101.9
@@ -640,11 +638,11 @@ class TestPace:
         view.offer(self.frame(3), {})
         assert (view.frame["index"], self.expected[view]) == (2, 104.0)
         self.now = 104.0
-        view.offer(self.frame(4), {})  # sooner than the waiter
+        view.offer(self.frame(4), {})  # before the waiter's thread sends it
         assert view.frame["index"] == 4
 
     @pytest.mark.parametrize("end", ["painted", "flushed", "finished", "retired", "closed"])
-    def test_nobody_waits_for_what_was_sent_or_given_up(self, view, end):
+    def test_the_waiter_forgets_frames_that_were_sent_or_dropped(self, view, end):
         view.offer(self.frame(1), {})
         view.offer(self.frame(2), {})
         assert view in self.expected
@@ -672,7 +670,7 @@ class TestPace:
         made.close()
 
 
-def test_display_settings_are_refused_when_wrong():
+def test_invalid_display_settings_are_errors():
     with pytest.raises(TypeError, match="unknown"):
         DisplaySettings(brightness=1)
     with pytest.raises(ValueError, match="opacity"):
@@ -684,7 +682,7 @@ def test_display_settings_are_refused_when_wrong():
     assert {p.name for p in render.DISPLAY} == set(result.settings)
 
 
-OWN_BASELINES = {
+BASELINES = {
     "tensor": torch.full((3, 16, 16), 0.25),
     "array": np.full((3, 1, 1), 0.5, dtype=np.float32),
     "function": lambda x: x * 0.5,
@@ -693,21 +691,21 @@ OWN_BASELINES = {
 }
 
 
-@pytest.mark.parametrize("first", OWN_BASELINES)
-@pytest.mark.parametrize("second", OWN_BASELINES)
-def test_a_baseline_of_ones_own_is_a_choice_like_any_other(model, image, first, second):
-    start = {"method": "integrated_gradients", "n_steps": 4, "baseline": OWN_BASELINES[first]}
+@pytest.mark.parametrize("first", BASELINES)
+@pytest.mark.parametrize("second", BASELINES)
+def test_custom_baselines_can_be_chosen_repeatedly(model, image, first, second):
+    start = {"method": "integrated_gradients", "n_steps": 4, "baseline": BASELINES[first]}
     made = Explorer(model, image, executor="inline", **start)
     for name in (first, second, first):
-        made.update(baseline=OWN_BASELINES[name])
-        expected = sw.attribute(model, image, **{**start, "baseline": OWN_BASELINES[name]})
+        made.update(baseline=BASELINES[name])
+        expected = sw.attribute(model, image, **{**start, "baseline": BASELINES[name]})
         assert torch.equal(made.attribution.values, expected.values)
     labels = [label for label, _ in control(made, "baseline").widget.options]
     assert len(labels) == len(set(labels))
     made.close()
 
 
-def test_closing_lets_go_of_the_model(image):
+def test_close_releases_the_model_and_its_cached_results(image):
     made = Explorer(Net().eval(), image, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3)
     model, cache = weakref.ref(made.problem.model), made.session.cache
     stored = cache.bytes
@@ -720,7 +718,7 @@ def test_closing_lets_go_of_the_model(image):
     assert cache.bytes < stored
 
 
-def test_the_title_is_of_the_map_that_is_shown(explorer, model):
+def test_the_title_is_that_of_the_map_shown(explorer, model):
     explorer.update(target="dog")
     assert explorer.view.status["title"] == "Gradient · dog"
     model.broken = True
@@ -728,7 +726,7 @@ def test_the_title_is_of_the_map_that_is_shown(explorer, model):
     status = explorer.view.status
     assert (status["state"], status["title"], status["dim"]) == ("error", "Gradient · dog", True)
     assert "SmoothGrad · dog" in status["remedy"]
-    explorer.panel._sign.widget.value = "signed"  # the values are still there
+    explorer.panel._sign.widget.value = "signed"  # the values of the previous map are still available
     assert explorer.view.frame["signed"]
     assert explorer.view.status["title"] == "Gradient · dog"
     assert "out of order" in explorer.view.status["message"]
@@ -742,7 +740,7 @@ def test_the_title_is_of_the_map_that_is_shown(explorer, model):
     assert not explorer.view.status["dim"]
 
 
-def test_a_map_seen_before_says_so(explorer):
+def test_the_status_says_if_a_map_is_cached(explorer):
     explorer.update(target="dog")
     assert not explorer.view.status["cached"]
     explorer.update(target="cat")
@@ -750,7 +748,7 @@ def test_a_map_seen_before_says_so(explorer):
     assert explorer.view.status["cached"]
 
 
-def test_the_predictions_follow_a_model_that_was_trained(explorer, model):
+def test_update_refreshes_the_predictions_after_training(explorer, model):
     before = list(explorer.panel._bars._bars.y)
     with torch.no_grad():
         model.head.bias[5] += 100
@@ -760,20 +758,20 @@ def test_the_predictions_follow_a_model_that_was_trained(explorer, model):
     assert list(explorer.panel._bars._bars.y) != before
 
 
-def test_predictions_of_what_the_model_was_are_said_to_be_so(explorer, model):
-    def said() -> bool:
+def test_a_note_says_if_the_predictions_are_outdated(explorer, model):
+    def noted() -> bool:
         return any("the predictions are not" in note for note in explorer.view.status["notes"])
 
     with torch.no_grad():
         model.head.bias[5] += 100
-    assert not said()
+    assert not noted()
     explorer.panel._method.widget.value = "smoothgrad"
-    assert said()
+    assert noted()
     explorer.update()
-    assert not said()
+    assert not noted()
 
 
-def test_an_image_that_was_edited_comes_with_its_own_map_and_not_under_the_old_one(explorer, model):
+def test_an_edited_image_is_shown_only_together_with_its_own_map(explorer, model):
     x, before = explorer.arguments["inputs"], explorer.view.image
     x[:] = x[:, ::-1].copy()
     model.broken = True
@@ -787,7 +785,7 @@ def test_an_image_that_was_edited_comes_with_its_own_map_and_not_under_the_old_o
     assert explorer.view.image != before
 
 
-def test_a_layer_that_is_not_there_moves_nothing(explorer):
+def test_an_unknown_layer_changes_no_setting(explorer):
     before = explorer.settings["method"]
     with pytest.raises(ValueError, match=r"layer: 'cnv' is not known\. Did you mean 'conv'"):
         explorer.update(method="grad_cam", layer="cnv")
@@ -797,7 +795,7 @@ def test_a_layer_that_is_not_there_moves_nothing(explorer):
 
 
 @pytest.mark.parametrize("text", ["²", "5" * 5000, "-1", "  ", "ant bee", "💥"])
-def test_whatever_is_typed_is_answered(explorer, text):
+def test_any_invalid_text_in_the_search_is_an_error(explorer, text):
     explorer.panel._search.widget.value = text
     assert explorer.view.status["state"] == "error"
     assert explorer.view.status["message"].startswith("target")
@@ -837,10 +835,10 @@ def test_a_tensor_as_target_is_an_index_or_an_error(model, image):
     assert made.attribution.settings["target"] == 4
     made.close()
     with pytest.raises(TypeError):
-        sw.explore(model, image, target=torch.tensor(0.7))  # not class 0
+        sw.explore(model, image, target=torch.tensor(0.7))  # must not be truncated to class 0
 
 
-def test_names_by_index_and_other_names(model, image):
+def test_class_names_by_index_and_invalid_class_names(model, image):
     made = Explorer(model, image, class_names={str(i): n for i, n in enumerate(NAMES)}, executor="inline", target="dog")
     assert made.settings["target"] == 4
     made.close()
@@ -850,7 +848,7 @@ def test_names_by_index_and_other_names(model, image):
         sw.explore(model, image, class_names={1: "a", 2: "b"})
 
 
-# ---- what the target is called, and what is predicted
+# ---- target names and predictions
 
 
 def one_output(seed=0):
@@ -858,13 +856,13 @@ def one_output(seed=0):
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
 
 
-def opened(model, image, **settings):
+def open_explorer(model, image, **settings):
     return Explorer(model, image, executor="inline", **{"method": "gradient", **settings})
 
 
 def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     model = one_output()
-    made = opened(model, image, class_names=["neg", "pos"], target="neg")
+    made = open_explorer(model, image, class_names=["neg", "pos"], target="neg")
     with torch.no_grad():
         share = model(made.problem.tensor).sigmoid().item()
     shown = {name: probability for _, name, probability in made.panel.predictions}
@@ -885,16 +883,16 @@ def test_both_names_of_one_logit_are_shown_and_can_be_chosen(image):
     made.close()
 
 
-def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
-    made = opened(one_output(), image, class_names=["neg", "pos"], target="pos")
+def test_deletion_can_be_shown_for_the_other_class_of_one_logit(image):
+    made = open_explorer(one_output(), image, class_names=["neg", "pos"], target="pos")
     made.trust._choice.value = [test.name for test in made.trust.tests].index("curves")
     made.trust._fold.selected_index = 0
     section = next(section for section in made.trust._sections if section.test.name == "curves")
-    result, case = section._result
-    name, other = section._for_class(result, case)
+    result, finished_map = section._result
+    name, other = section._for_class(result, finished_map)
     assert (name, other) == ("", result)
     section._class.value = "neg"
-    name, other = section._for_class(result, case)
+    name, other = section._for_class(result, finished_map)
     assert name == "neg"
     torch.testing.assert_close(other.main["deletion"].scores, -result.main["deletion"].scores)
     made.close()
@@ -902,7 +900,7 @@ def test_deletion_can_be_told_of_the_other_class_of_one_logit(image):
 
 def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     model = one_output()
-    made = opened(model, image, score="value")
+    made = open_explorer(model, image, score="value")
     with torch.no_grad():
         value = model(made.problem.tensor).item()
     assert made.panel.predictions == []
@@ -914,7 +912,7 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     section.marked(np.arange(256).reshape(16, 16) < 99)
     assert "the score goes from" in section._said.value
     assert section._shares.layout.display == "none"
-    made.update(score="logit")  # the same output, read as a class's
+    made.update(score="logit")  # the same output, read as a class score
     assert section._shares.layout.display is None
     assert made.panel._bars.widget.layout.display is None
     assert made.panel._values.layout.display == "none"
@@ -922,21 +920,21 @@ def test_a_value_is_shown_as_it_is_and_not_as_a_probability(image):
     made.close()
 
 
-def test_of_several_values_one_is_chosen_by_its_index(model, image):
+def test_one_of_several_values_is_chosen_by_its_index(model, image):
     with pytest.raises(
         ValueError, match=r"target: the model returns 6 values; with score='value', pass the index of one"
     ):
-        opened(model, image, score="value")
-    made = opened(model, image, score="value", target=3)
+        open_explorer(model, image, score="value")
+    made = open_explorer(model, image, score="value", target=3)
     assert made.panel.title == "Gradient · output 3"
     assert made.panel._values.value.count("output") == 5
     assert "and 1 more" in made.panel._values.value
     made.close()
 
 
-def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, image):
+def test_names_with_commas_are_shortened_if_they_stay_unique(model, image):
     names = ["scratch, deep", "scratch, shallow", "tabby, tabby cat", "dent", ", odd", "eel"]
-    made = opened(model, image, class_names=names, target=1)
+    made = open_explorer(model, image, class_names=names, target=1)
     assert made.panel.title == "Gradient · scratch, shallow"
     assert set(made.panel._bars._bars.x) <= {"scratch, deep", "scratch, shallow", "tabby", "dent", ", odd", "eel"}
     made.update(target=2)
@@ -947,11 +945,11 @@ def test_names_with_commas_are_shortened_where_that_confuses_nothing(model, imag
 def test_an_index_into_the_output_is_a_target_like_a_class(image):
     torch.manual_seed(0)
     model = nn.Conv2d(3, 5, 3, padding=1).eval()
-    made = opened(model, image, target=(2, 3, 4))
+    made = open_explorer(model, image, target=(2, 3, 4))
     assert made.panel.title == "Gradient · output[2, 3, 4]"
     assert made.panel._search.widget.value == "2, 3, 4"
     reached = made.attribution.values[0].abs().sum(0).nonzero()
-    assert reached.amin(0).tolist() == [2, 3]  # what a 3 x 3 convolution sees of row 3, column 4
+    assert reached.amin(0).tolist() == [2, 3]  # the receptive field of row 3, column 4
     assert reached.amax(0).tolist() == [4, 5]
     assert not any("each position" in note for note in made.attribution.notes)
     made.panel._search.widget.value = "(1, 8, 9)"
@@ -965,7 +963,7 @@ def test_an_index_into_the_output_is_a_target_like_a_class(image):
 
 
 @pytest.mark.parametrize(
-    ("value", "meant"),
+    ("value", "name"),
     [
         ("GradCAM", "grad_cam"), ("Grad-CAM++", "grad_cam_plus_plus"), ("ig", "integrated_gradients"),
         ("IntegratedGradients", "integrated_gradients"), ("saliency", "gradient"), ("SHAP", "expected_gradients"),
@@ -973,19 +971,19 @@ def test_an_index_into_the_output_is_a_target_like_a_class(image):
         ("guided_backpropagation", "guided_backprop"), ("smooth_grad", "smoothgrad"), ("deconvolution", "deconvnet"),
     ],
 )  # fmt: skip
-def test_what_others_call_a_method_is_answered_with_its_name(explorer, value, meant):
-    said = f"method: {re.escape(repr(value))} is not known. Did you mean '{meant}'?"
-    for ask in (
+def test_an_alias_of_a_method_is_an_error_that_suggests_its_name(explorer, value, name):
+    message = f"method: {re.escape(repr(value))} is not known. Did you mean '{name}'?"
+    for call in (
         lambda: sw.attribute(one_output(), torch.zeros(1, 3, 8, 8), method=value),
         lambda: explorer.update(method=value),
         lambda: explorer.page_size(record={"method": [value]}),
     ):
-        with pytest.raises(ValueError, match=said):
-            ask()
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 @pytest.mark.parametrize("value", ["occlusion", "DeepLift", "Captum.IntegratedGradients", "kernel_shap"])
-def test_so_are_names_of_captum(value):
+def test_the_name_of_a_captum_method_is_an_error_that_suggests_the_prefix(value):
     with pytest.raises(
         ValueError, match=r"is not known\. Did you mean 'captum\.(Occlusion|DeepLift|Int\w+|KernelShap)'"
     ):

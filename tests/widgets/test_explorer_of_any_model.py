@@ -1,4 +1,4 @@
-"""The explorer on models as people have them: the check-up's line, several inputs, transformers, small memories."""
+"""The explorer of various models: check-up, several inputs, layers, little memory, class names and captum methods."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ X = images(0, 1, 3, 16, 16).float()
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    """A machine with a GPU has one finding more about a model on the CPU."""
+    """Hide the GPU, as the check-up has an additional finding on a machine with a GPU if the model is on the CPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
@@ -26,7 +26,7 @@ def explorer(model=None, inputs=X, **settings):
     return Explorer(net() if model is None else model, inputs, executor="inline", **{"method": "gradient", **settings})
 
 
-def test_a_healthy_model_is_checked_and_nothing_is_found():
+def test_a_healthy_model_is_checked_and_has_no_findings():
     made = explorer()
     assert made.view.checked
     assert made.view.findings == []
@@ -37,14 +37,14 @@ def test_findings_name_methods_by_their_titles():
     model = nn.Sequential(*conv_net(activation=nn.GELU)).float().eval()
     made = explorer(model)
     finding, other = made.view.findings
-    assert "Grad-CAM" in other["methods"]  # of these weights its map is negative everywhere
+    assert "Grad-CAM" in other["methods"]  # with these weights its map is negative everywhere
     assert finding["methods"] == ["Deconvnet", "Guided Backprop", "Guided Grad-CAM"]
     assert finding["where"] == ["1", "3"]
     assert made.view.status["method"] == "Gradient"
     made.close()
 
 
-def test_the_check_up_is_repeated_when_the_model_has_changed_and_only_then(monkeypatch):
+def test_the_check_up_is_repeated_only_if_the_model_has_changed(monkeypatch):
     from saliency_widgets.api import checkup as module
 
     runs = []
@@ -66,7 +66,7 @@ def test_the_check_up_is_repeated_when_the_model_has_changed_and_only_then(monke
     made.close()
 
 
-def test_a_check_up_that_fails_says_so_and_the_map_is_there(monkeypatch):
+def test_a_failed_check_up_is_reported_and_the_map_is_computed(monkeypatch):
     from saliency_widgets.api import checkup as module
 
     def fail(*_args):
@@ -79,8 +79,8 @@ def test_a_check_up_that_fails_says_so_and_the_map_is_there(monkeypatch):
     made.close()
 
 
-def test_of_several_inputs_the_image_is_shown_and_the_others_are_held():
-    class Two(nn.Module):
+def test_with_several_inputs_the_image_is_explained_and_the_others_are_constant():
+    class TwoInputs(nn.Module):
         def __init__(self):
             super().__init__()
             self.net, self.table = net(), mlp().float()
@@ -88,7 +88,7 @@ def test_of_several_inputs_the_image_is_shown_and_the_others_are_held():
         def forward(self, table, image):
             return self.net(image)[:, :3] * self.table(table)
 
-    model = Two().eval()
+    model = TwoInputs().eval()
     inputs = {"table": rows(0, 1, 4).float(), "image": X}
     made = explorer(model, inputs, target=1)
     assert made.attribution.values.shape == X.shape
@@ -102,7 +102,7 @@ def test_of_several_inputs_the_image_is_shown_and_the_others_are_held():
         explorer(model, inputs, explain="table")
 
 
-def test_an_image_inside_a_mapping_is_shown_and_edits_of_what_is_beside_it_are_seen():
+def test_an_image_in_a_nested_mapping_is_explained_with_the_current_other_inputs():
     class Nested(nn.Module):
         def __init__(self):
             super().__init__()
@@ -149,14 +149,14 @@ def test_the_layer_menu_lists_layers_with_their_shapes_the_last_first():
     made.close()
 
 
-def test_a_function_reads_a_layer_for_the_explorer_too():
+def test_a_reshape_function_is_applied_to_the_layer():
     made = explorer(method="grad_cam", reshape=lambda out: out.flip(2))
     plain = sw.attribute(made.arguments["model"], X, method="grad_cam")
     torch.testing.assert_close(made.attribution.values, plain.values.flip(2))
     made.close()
 
 
-def test_when_memory_runs_out_the_progress_line_says_so_and_the_size_is_remembered():
+def test_running_out_of_memory_is_reported_and_the_number_of_rows_is_remembered():
     class Small(nn.Module):
         def __init__(self):
             super().__init__()
@@ -177,26 +177,26 @@ def test_when_memory_runs_out_the_progress_line_says_so_and_the_size_is_remember
     failed = model.tally.passes
     assert failed > 0
     made.update(n_samples=20)
-    assert model.tally.passes == failed, "a size that had failed was tried again"
+    assert model.tally.passes == failed, "a number of rows that had failed was tried again"
     expected = sw.attribute(model.net, X, method="smoothgrad", n_samples=20, target=0)
     torch.testing.assert_close(made.attribution.values, expected.values)
     made.close()
 
 
-def test_names_of_the_classes_are_the_models_own():
+def test_class_names_are_read_from_the_models_config():
     model = net()
     model.config = type("Config", (), {"id2label": {0: "ape", 1: "bee", 2: "cat", 3: "dog"}})()
     made = explorer(model, target="cat")
     assert made.attribution.settings["target"] == 2
     assert made.view.status["title"] == "Gradient · cat"
     made.close()
-    model.config.id2label = {0: "one", 1: "two"}  # of another head: not its own any more
+    model.config.id2label = {0: "one", 1: "two"}  # 2 names for 4 classes are ignored
     made = explorer(model, target=2)
     assert made.view.status["title"] == "Gradient · class 2"
     made.close()
 
 
-def test_two_explorers_on_one_model_at_once_are_right():
+def test_two_explorers_of_one_model_give_correct_maps_at_the_same_time():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.4), *conv_net(channels=4)
     ).float()
@@ -246,7 +246,7 @@ def test_captums_methods_are_in_the_menu_with_their_sliders():
     torch.testing.assert_close(sw.attribute(model, X, method=captum.attr.DeepLift(model), target=1).values, reference)
 
 
-def test_a_method_of_captums_can_be_the_first_and_by_name_its_settings_are_words():
+def test_a_captum_method_can_be_initial_and_its_settings_can_be_stored_as_text():
     made = explorer(method="captum.IntegratedGradients", target=1, n_steps=7)
     assert made.attribution.settings["method"] == "captum.IntegratedGradients"
     assert made.attribution.settings["n_steps"] == 7

@@ -1,4 +1,4 @@
-"""What the view is told beside the map: the code that repeats it, and what the check-up found."""
+"""What the heatmap view sends besides the map: the code that reproduces it, and the findings of the check-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def view():
 
 @pytest.fixture
 def sent(view, monkeypatch):
-    """The states that leave for the page, in order."""
+    """The states sent to the page, in order."""
     states = []
     monkeypatch.setattr(view, "_send", lambda message, buffers=None: states.append(message["state"]))
     return states
@@ -59,7 +59,7 @@ def test_findings_become_dicts_with_the_methods_titles_in_the_same_order():
     assert messages.findings_of((), TITLES) == []
 
 
-def test_a_view_is_not_checked_until_it_is_told(view, sent):
+def test_a_view_is_not_checked_until_findings_are_passed(view, sent):
     assert view.checked is False
     assert view.findings == []
     view.show_findings([])
@@ -71,7 +71,7 @@ def test_a_view_is_not_checked_until_it_is_told(view, sent):
     assert len(view.findings) == 1
 
 
-def test_findings_and_that_it_was_checked_arrive_together(view, sent):
+def test_checked_and_findings_are_sent_in_one_message(view, sent):
     result = messages.findings_of(RESULT, TITLES)
     worker = threading.Thread(target=view.show_findings, args=(result,))
     worker.start()
@@ -79,7 +79,7 @@ def test_findings_and_that_it_was_checked_arrive_together(view, sent):
     assert sent == [{"checked": True, "findings": result}]
 
 
-def test_what_is_told_is_not_changed_from_outside(view):
+def test_a_view_copies_its_findings(view):
     result = messages.findings_of(RESULT, TITLES)
     view.show_findings(result)
     result[0]["what"] = "changed"
@@ -96,12 +96,12 @@ def test_an_empty_status_has_no_code_no_method_and_no_remark():
     assert (value["code"], value["method"], value["remark"]) == ("pass", "Gradient", "4 rows per pass")
 
 
-def test_the_code_leaves_with_the_map_it_repeats(view, sent):
+def test_the_code_is_sent_with_the_map_that_it_reproduces(view, sent):
     view.offer(frame(1), messages.status(done=1))
-    view.offer(frame(2), messages.status(done=2))  # waits: nobody has painted the first
+    view.offer(frame(2), messages.status(done=2))  # queued: the first frame is not acknowledged yet
     view._on_message(view, {"type": "painted", "generation": 1, "index": 1}, [])
     view.offer(frame(3, final=True), messages.status(code="the third"))
-    assert view.code == ""  # it waits with its map
+    assert view.code == ""  # queued with its map
     view._on_message(view, {"type": "painted", "generation": 1, "index": 2}, [])
     assert view.code == "the third"
     assert [(state["frame"]["index"], state["status"]["code"]) for state in sent] == [
@@ -114,14 +114,14 @@ def test_the_code_leaves_with_the_map_it_repeats(view, sent):
     assert view.code == ""
 
 
-def test_the_code_is_sent_once_and_never_written_in_the_repr(view, sent):
+def test_the_code_is_sent_once_and_is_not_in_the_repr(view, sent):
     code = "sw.attribute(model, inputs, seed=12345)"
     view.offer(frame(1, final=True), messages.status(state="done", title="Gradient", code=code))
     assert [sorted(state) for state in sent] == [["frame", "status"]]
     assert repr(view) == "HeatmapView('Gradient', done)"
 
 
-def test_a_closed_view_is_told_nothing(view, sent):
+def test_a_closed_view_sends_nothing(view, sent):
     view.retire()
     view.close()
     sent.clear()
@@ -129,20 +129,20 @@ def test_a_closed_view_is_told_nothing(view, sent):
     assert sent == []
 
 
-def test_a_setting_that_moves_while_another_does_is_not_sent_back_either(monkeypatch):
-    display, sent, others = DisplaySettings(), [], []
+def test_settings_that_change_concurrently_are_not_sent_back_to_the_page(monkeypatch):
+    display, sent, threads = DisplaySettings(), [], []
     controls, should_send = display.controls(), display._should_send_property
 
-    def look(name, value):
-        if name == "clip" and not others:  # while it moves, another thread follows another control
-            others.append(threading.Thread(target=display._follow, args=(controls["opacity"],)))
-            others[0].start()
-            others[0].join(0.3)
+    def should_send_after_another_change(name, value):
+        if name == "clip" and not threads:  # meanwhile another thread copies the value of another control
+            threads.append(threading.Thread(target=display._follow, args=(controls["opacity"],)))
+            threads[0].start()
+            threads[0].join(0.3)
         return should_send(name, value)
 
-    monkeypatch.setattr(display, "_should_send_property", look)
+    monkeypatch.setattr(display, "_should_send_property", should_send_after_another_change)
     monkeypatch.setattr(display, "send_state", lambda key=None: sent.append(key))
     controls["clip"].value = (1.0, 90.0)
-    others[0].join(60)
+    threads[0].join(60)
     assert sent == []
     assert display.settings["clip"] == (1.0, 90.0)

@@ -1,4 +1,4 @@
-"""Names that are HTML stay text: whatever people, models and files are called, no element is made of it."""
+"""Names with HTML are shown as text: those of classes, layers, methods, files and columns create no element."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ BODIES = [
 ]
 AROUND = ["{}", "'>{}", '">{}', "</title></script>{}", "&lt;{}"]
 NAMES = [around.format(body) for body in BODIES for around in AROUND]
-GROUPS = [NAMES[k::6] for k in range(6)]  # of five, each with several bodies
-OURS = {"div", "span", "b", "small", "br", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "figure"}
-OURS |= {"figcaption", "img"}
-PAGE = {"html", "head", "meta", "title", "link", "style", "body", "div", "h1", "main", "noscript", "p", "script"}
+GROUPS = [NAMES[k::6] for k in range(6)]  # of five names with different bodies
+TAGS = {"div", "span", "b", "small", "br", "ul", "li", "p", "table", "thead", "tbody", "tr", "th", "td", "figure"}
+TAGS |= {"figcaption", "img"}
+PAGE_TAGS = {"html", "head", "meta", "title", "link", "style", "body", "div", "h1", "main", "noscript", "p", "script"}
 ATTRIBUTES = {"style", "class", "title", "role", "src", "alt", "width", "aria-hidden", "border"}
 
 
 class Reader(HTMLParser):
-    """What a browser would make of some HTML: its elements, and its text by element."""
+    """Parses HTML as a browser does: its elements, and its text by element."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -68,16 +68,16 @@ class Reader(HTMLParser):
 
 
 def read(source: str) -> str:
-    """The text of a widget's HTML, which holds no element but ours and no text that was escaped twice."""
+    """Return the text of a widget's HTML, unescaped once; assert that it has only this package's elements."""
     result = Reader(source)
-    assert set(result.tags) <= OURS, source
+    assert set(result.tags) <= TAGS, source
     assert result.attributes <= ATTRIBUTES, source
     assert not result.strange, source
     return "".join(result.text.values())
 
 
-def seen() -> str:
-    """The text of all HTML that the kernel's widgets show now."""
+def shown_text() -> str:
+    """Return the text of the HTML of all open widgets."""
     widgets = list(registry._instances.values())
     html = [one.value for one in widgets if isinstance(one, (ipywidgets.HTML, ipywidgets.HTMLMath))]
     html += [one.description for one in widgets if getattr(one, "description_allow_html", False)]
@@ -86,9 +86,9 @@ def seen() -> str:
 
 
 def check_page(path: Path, *expected: str) -> None:
-    """A saved page has its elements, and no others; what it is called is text."""
+    """Assert that a saved page has only the expected elements and shows the names as text."""
     result = Reader(path.read_text())
-    assert set(result.tags) <= PAGE
+    assert set(result.tags) <= PAGE_TAGS
     assert result.tags.count("script") == 2
     assert not result.strange
     assert result.attributes.isdisjoint({"onerror", "onload"})
@@ -96,7 +96,7 @@ def check_page(path: Path, *expected: str) -> None:
     assert all(name in shown for name in expected), shown
 
 
-# Two of the groups have each body, and each of what is around.
+# The first two groups have each body and each surrounding text at least once.
 @pytest.fixture(
     params=[*GROUPS[:2], *(pytest.param(group, marks=pytest.mark.soak) for group in GROUPS[2:])],
     ids=lambda names: names[0],
@@ -106,7 +106,7 @@ def names(request: pytest.FixtureRequest) -> list[str]:
 
 
 class Net(nn.Module):
-    """A conv net whose layers have these names; it raises what it is told to."""
+    """A conv net whose layers have these names; it raises an error with the text ``fault``, if any."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
@@ -126,23 +126,23 @@ def image(seed: int = 0) -> np.ndarray:
 
 
 def open_all(trust, fold: int = 0) -> str:
-    """The text of each test of a trust panel."""
+    """Open each test of a trust panel, and return the text shown."""
     trust._fold.selected_index = fold
     texts = []
     for k in range(len(trust.tests)):
         trust._choice.value = k
-        texts.append(seen())
+        texts.append(shown_text())
     return "\n".join(texts)
 
 
-def test_the_names_are_thirty_and_hostile() -> None:
+def test_there_are_thirty_names_with_html() -> None:
     assert len(set(NAMES)) == 30
     assert all(Reader(name).tags or Reader(name).strange for name in NAMES)
     with pytest.raises(AssertionError):
         read(f"<div>{NAMES[0]}</div>")
 
 
-def test_a_widget_of_ours_escapes_what_is_no_markup() -> None:
+def test_rich_text_escapes_plain_strings() -> None:
     widget = RichText(NAMES[0])
     assert read(widget.value) == NAMES[0]
     widget.value = NAMES[1]
@@ -162,9 +162,9 @@ def test_images(names, tmp_path) -> None:
     help_lines = read(help_lines)
     assert all(name in help_lines for name in names)
     text = open_all(explorer.trust)
-    assert all(name in text for name in names)  # of the methods, in the table of agreement
+    assert all(name in text for name in names)  # names of methods, in the table of agreement
     explorer.update(method="gradient", score="value")
-    assert all(name in seen() for name in names)
+    assert all(name in shown_text() for name in names)
     explorer.update(method="gradient", score="logit")
     for name in names:
         explorer.save_html(tmp_path / "page.html", title=name, record={"method": ["gradient"]}, progress=False)
@@ -172,12 +172,12 @@ def test_images(names, tmp_path) -> None:
         explorer.kind_view.saving._fold.selected_index = 0
         explorer.kind_view.saving._name.value = str(tmp_path / name.replace("/", "") / "page.html")
         explorer.kind_view.saving._save()
-        assert name.replace("/", "") in seen()
+        assert name.replace("/", "") in shown_text()
     for name in names:
         model.fault = name
         explorer.trust._fold.selected_index = None
         explorer.trust._fold.selected_index = 0
-        assert name in seen()
+        assert name in shown_text()
     explorer.close()
     model.fault = ""
     assert read(sw.checkup(model, image())._repr_html_())
@@ -192,9 +192,9 @@ def test_tables(names) -> None:
     for name in names:
         explorer.update(target=name)
         explorer.edit(**{name: 3.0})
-        text += seen()
+        text += shown_text()
         explorer.update(score="value")
-        text += seen()
+        text += shown_text()
         explorer.update(score="logit")
     text += open_all(explorer.trust)
     assert all(text.count(name) > 1 for name in names)
@@ -207,10 +207,10 @@ def test_comparisons(names, tmp_path) -> None:
     inputs = {name: image(k) for k, name in enumerate(names)}
     grid = sw.compare({names[0]: model, names[1]: Net(names).eval()}, inputs, methods="gradient", class_names=names)
     grid.wait(progress=False)
-    text = seen()
+    text = shown_text()
     for position in [one for one in grid._shown if one.models == one.inputs % 2]:
         grid._open_explorer(position)
-        text += seen()
+        text += shown_text()
     assert all(name in text for name in names)
     for name in names:
         grid.save_html(tmp_path / "page.html", title=name, progress=False)
@@ -224,7 +224,7 @@ def test_sweeps(names) -> None:
     layers = [f"layers.{path}" for path, _ in model.layers.named_children()]
     result = sw.sweep(model, image(), "grad_cam", {"layer": layers}, progress=False, metrics=["insertion"], cost="time")
     assert result.widget.children
-    text = seen()
+    text = shown_text()
     assert all(layer in text for layer in layers)
     read(result._repr_html_())
 
@@ -233,7 +233,7 @@ def test_sweeps(names) -> None:
 def test_lessons(names, tmp_path) -> None:
     lesson = Lesson(Net(names).eval(), image(), target=0, class_names=names, steps=["input"], executor="inline")
     lesson.save_html(tmp_path / "page.html")
-    check_page(tmp_path / "page.html", names[0][:20])  # cut in titles
+    check_page(tmp_path / "page.html", names[0][:20])  # truncated in titles
     for name in names:
         lesson.save_html(tmp_path / "page.html", title=name)
         check_page(tmp_path / "page.html", name)
@@ -241,13 +241,13 @@ def test_lessons(names, tmp_path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_tables_of_numbers(names) -> None:
-    """What a notebook shows of an evaluation."""
+def test_evaluations(names) -> None:
+    """The HTML of an evaluation in a notebook."""
     model = Net(names).eval()
     entry = from_captum(type(names[0], (Saliency,), {})(model), title=names[1])
     some = {"steps": 2, "stages": 1, "turns": 1, "draws": 1, "progress": False}
     source = sw.evaluate(model, image(), {names[2]: entry, names[3]: "gradient"}, **some)._repr_html_()
-    source = re.sub(r"<style scoped>.*?</style>", "", source, flags=re.DOTALL)  # of pandas
+    source = re.sub(r"<style scoped>.*?</style>", "", source, flags=re.DOTALL)  # added by pandas
     text = read(source)
     assert names[2] in text
     assert names[3] in text

@@ -1,4 +1,4 @@
-"""Messages that no page of ours sends: nothing is raised at them, nothing moves, and the next right one works."""
+"""Malformed messages from a page: they raise nothing and change nothing, and the next valid one works."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def explorer() -> Iterator[Explorer]:
     made.close()
 
 
-def spoiled(message: dict[str, Any]) -> list[Any]:
-    """The message with each of its values left out, or wrong."""
+def malformed(message: dict[str, Any]) -> list[Any]:
+    """Return values that are no message, and the message with each of its values missing or wrong."""
     without = [{name: value for name, value in message.items() if name != left} for left in message]
     return [*WRONG, *without, *[{**message, name: wrong} for name in message if name != "type" for wrong in WRONG]]
 
 
-@each("message", spoiled({"type": "painted", "generation": 1, "index": 1}), ids=str)
-def test_an_acknowledgement_that_is_none_paints_nothing_but_the_next_does(message: Any) -> None:
+@each("message", malformed({"type": "painted", "generation": 1, "index": 1}), ids=str)
+def test_a_malformed_acknowledgement_is_ignored_and_the_next_one_counts(message: Any) -> None:
     view = HeatmapView(b"", None)
     view.offer({"generation": 1, "index": 2}, {})
     view.offer({"generation": 1, "index": 3}, {})
     view._on_message(view, message, [])
-    newer = isinstance(message, dict) and 10**30 in message.values()  # a page that is ahead has painted this one too
+    newer = isinstance(message, dict) and 10**30 in message.values()  # acknowledging a later frame includes this one
     assert view.frame["index"] == (3 if newer else 2)
     view._on_message(view, {"type": "painted", "generation": 1, "index": 2}, [])
     assert view.frame["index"] == 3
@@ -45,10 +45,10 @@ def test_an_acknowledgement_that_is_none_paints_nothing_but_the_next_does(messag
     view.close()
 
 
-def test_a_region_without_its_size_marks_nothing(explorer: Explorer) -> None:
+def test_a_malformed_region_is_ignored(explorer: Explorer) -> None:
     masks: list[np.ndarray] = []
     explorer.view.on_region(masks.append)
-    for message in spoiled({"type": "region", "height": 8, "width": 8}):
+    for message in malformed({"type": "region", "height": 8, "width": 8}):
         explorer.view._on_message(explorer.view, message, [b"\xff" * 8])
         explorer.view._on_message(explorer.view, message, [])
         assert masks == [], message
@@ -56,10 +56,10 @@ def test_a_region_without_its_size_marks_nothing(explorer: Explorer) -> None:
     assert [mask.shape for mask in masks] == [(8, 8)]
 
 
-def test_a_grid_opens_no_cell_and_prefers_none() -> None:
+def test_a_grid_ignores_malformed_messages() -> None:
     grid = sw.compare(conv_net(), images(), methods=["gradient", "input_x_gradient"])
     grid.wait(60, progress=False)
-    for message in [*spoiled({"type": "open", "cell": 9}), *spoiled({"type": "visible", "cells": [0]})]:
+    for message in [*malformed({"type": "open", "cell": 9}), *malformed({"type": "visible", "cells": [0]})]:
         grid.view._on_message(grid.view, message, [])
     assert grid._detail_pane._explorer is None
     grid.view._on_message(grid.view, {"type": "open", "cell": 0}, [])
@@ -67,15 +67,15 @@ def test_a_grid_opens_no_cell_and_prefers_none() -> None:
     grid.close()
 
 
-def test_a_lesson_tries_nothing() -> None:
+def test_a_lesson_ignores_malformed_messages() -> None:
     lesson = sw.lesson(conv_net(), images()[:1], n_samples=2, steps=["input", "gradient"])
-    for message in spoiled({"type": "try", "step": "no such step", "shot": 0}):
+    for message in malformed({"type": "try", "step": "no such step", "shot": 0}):
         lesson.view._on_message(lesson.view, message, [])
     assert lesson.explorer is None
     lesson.close()
 
 
-def test_a_bar_that_is_not_there_chooses_nothing(explorer: Explorer) -> None:
+def test_a_click_on_a_bar_that_does_not_exist_is_ignored(explorer: Explorer) -> None:
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(9, 4)), columns=list("abcd"))
     table = sw.explore(mlp(), rows.iloc[[0]], background=rows)
     before = explorer.panel.selection["target"], table.kind_view.what_if._feature.value
@@ -87,7 +87,7 @@ def test_a_bar_that_is_not_there_chooses_nothing(explorer: Explorer) -> None:
     table.close()
 
 
-def test_a_menu_keeps_its_choice(explorer: Explorer) -> None:
+def test_a_menu_keeps_its_value_after_an_invalid_one(explorer: Explorer) -> None:
     menu = explorer.panel._method.widget
     with pytest.raises(TraitError):
         menu.set_state({"index": None})

@@ -1,4 +1,4 @@
-"""The kernel's interrupt: what is computed in the background ends, the status says so, and the next move works."""
+"""Kernel interrupts: background computations end, the status says so, and the next request works."""
 
 import threading
 from types import SimpleNamespace
@@ -10,11 +10,11 @@ from torch import nn
 import saliency_widgets as sw
 from saliency_widgets.widgets.base import interrupts
 
-SAID = "Interrupted. Change a setting, or call .update(), to compute it again."
+NOTE = "Interrupted. Change a setting, or call .update(), to compute it again."
 
 
 class Gate(nn.Module):
-    """w · x, which lets a few passes through and then waits until it is opened."""
+    """A linear model that runs ``free`` passes and then blocks until the gate is opened."""
 
     def __init__(self, free):
         super().__init__()
@@ -37,7 +37,7 @@ def gate():
 
 
 def open_gate(explorer):
-    """Let the pass that waits end, and wait for the worker."""
+    """Let the blocked pass finish, and wait for the worker."""
     Gate.opened.set()
     assert explorer.session.wait(60)
     explorer.view.flush()
@@ -66,28 +66,28 @@ def interrupt_of_no_cell(_explorer, _monkeypatch):
 
 
 @pytest.mark.parametrize("interrupt", [interrupt_of_wait, interrupt_of_another_cell, interrupt_of_no_cell])
-def test_an_interrupt_stops_an_explorer_and_the_next_move_works(gate, interrupt, monkeypatch):
+def test_an_interrupt_stops_an_explorer_and_the_next_request_works(gate, interrupt, monkeypatch):
     explorer = sw.explore(gate, X, target=1, method="smoothgrad", n_samples=500, chunk_size=1)
     try:
         assert Gate.reached.wait(60)
         interrupt(explorer, monkeypatch)
         open_gate(explorer)
-        assert explorer.view.status["done"] <= gate.free  # the pass that was under way is the last
+        assert explorer.view.status["done"] <= gate.free  # no pass begins after the interrupt
         assert explorer.view.status["state"] == "stopped"
-        assert SAID in explorer.view.status["notes"]
+        assert NOTE in explorer.view.status["notes"]
         with pytest.raises(RuntimeError, match="stopped"):
             explorer.wait()
         explorer.update(n_samples=4)
         assert torch.equal(explorer.wait(60).values, torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
         explorer.view.flush()
         assert explorer.view.status["state"] == "done"
-        assert SAID not in explorer.view.status["notes"]
+        assert NOTE not in explorer.view.status["notes"]
     finally:
         Gate.opened.set()
         explorer.close()
 
 
-def test_cells_that_end_otherwise_stop_nothing(gate):
+def test_cells_that_end_without_an_interrupt_stop_nothing(gate):
     explorer = sw.explore(gate, X, target=1, method="smoothgrad", n_samples=20, chunk_size=1)
     try:
         assert Gate.reached.wait(60)
@@ -99,7 +99,7 @@ def test_cells_that_end_otherwise_stop_nothing(gate):
         explorer.close()
 
 
-def test_an_interrupt_in_place_is_told_and_goes_on_to_the_caller():
+def test_an_interrupt_of_an_inline_computation_is_shown_and_raised():
     class Interrupted(nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""The lesson: every step's maps are those of sw.attribute, and all that is shown is in the view's traits."""
+"""The lesson: the maps of every step equal those of sw.attribute, and the view's traits hold all that is shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shots(lesson: Lesson, step: str) -> list[dict[str, Any]]:
 
 
 def raw(lesson: Lesson, name: str) -> dict[str, Any]:
-    """A map by its name, whichever step has brought it."""
+    """Return a map by its name, whichever step it belongs to."""
     (result,) = [maps[name] for step in lesson.steps if name in (maps := lesson.view.content(step).get("maps", {}))]
     return result
 
@@ -63,7 +63,7 @@ def panel(lesson: Lesson, step: str, shot: int, number: int) -> dict[str, Any]:
 
 
 def assert_shown(lesson: Lesson, name: str, expected: torch.Tensor) -> None:
-    """The map is this one, to half a level of its 16 bits."""
+    """Assert that a map equals the expected one, to half a level of its 16 bits."""
     result = raw(lesson, name)
     level = (result["high"] - result["low"]) / render.LEVELS
     assert np.abs(values(lesson, name) - expected.numpy()).max() <= 0.5001 * level + 1e-15
@@ -83,7 +83,7 @@ def test_it_has_its_steps_in_order_each_with_two_sentences_and_a_control(lesson:
         assert step["control_class"].startswith("sw-")
 
 
-def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
+def test_the_prediction_equals_the_models(lesson: Lesson, model: nn.Module) -> None:
     shares = model(IMAGE)[0].softmax(0)
     bars = panel(lesson, "prediction", 0, 1)
     order = shares.argsort(descending=True).tolist()
@@ -92,12 +92,12 @@ def test_the_prediction_is_the_models(lesson: Lesson, model: nn.Module) -> None:
     assert bars["chosen"] == 0
 
 
-def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Lesson, model: nn.Module) -> None:
+def test_the_gradient_and_its_reductions_equal_those_of_attribute(lesson: Lesson, model: nn.Module) -> None:
     gradient = sw.attribute(model, IMAGE, method="gradient")
     for which in range(3):
         assert_shown(lesson, panel(lesson, "gradient", which, 1)["map"], gradient.values[0, which])
-    loudest = int(gradient.values[0].abs().sum((1, 2)).argmax())
-    local = replace(gradient, values=gradient.values[:, loudest : loudest + 1]).values
+    strongest = int(gradient.values[0].abs().sum((1, 2)).argmax())
+    local = replace(gradient, values=gradient.values[:, strongest : strongest + 1]).values
     for number, shot in enumerate(shots(lesson, "absolute")):
         expected = Reduction(shot["label"])(local, IMAGE.shape[-2:])[0]
         assert_shown(lesson, panel(lesson, "absolute", number, 1)["map"], expected)
@@ -106,7 +106,7 @@ def test_the_gradient_and_what_becomes_of_it_are_those_of_attribute(lesson: Less
         assert_shown(lesson, panel(lesson, "channels", number, 3)["map"], expected)
 
 
-def test_noise_is_one_sample_of_smoothgrad_beside_its_image(lesson: Lesson, model: nn.Module) -> None:
+def test_the_noise_step_shows_single_smoothgrad_samples_and_their_images(lesson: Lesson, model: nn.Module) -> None:
     clean = strength(sw.attribute(model, IMAGE, method="gradient"))
     for number, level in enumerate(methods.NOISES):
         result = sw.attribute(model, IMAGE, method="smoothgrad", noise_level=level, n_samples=1)
@@ -138,23 +138,23 @@ def test_the_scores_curve_goes_from_the_baselines_score_to_the_images(lesson: Le
         assert panel(lesson, "saturation", at, 1)["curve"]["at"] == pytest.approx(at / methods.SEGMENTS)
 
 
-def test_what_is_added_up_on_the_way_is_integrated_gradients(lesson: Lesson, model: nn.Module) -> None:
+def test_the_sums_along_the_path_are_integrated_gradients(lesson: Lesson, model: nn.Module) -> None:
     target = int(model(IMAGE).argmax())
     black = torch.zeros_like(IMAGE)
     assert np.all(values(lesson, "path 0") == 0)
-    for at in (3, methods.SEGMENTS):  # of the image that is there, from the same baseline
-        there = IMAGE * at / methods.SEGMENTS
+    for at in (3, methods.SEGMENTS):  # of the interpolated image, from the same baseline
+        interpolated = IMAGE * at / methods.SEGMENTS
         exact = sw.attribute(
-            model, there, method="integrated_gradients", target=target, baseline=black, n_steps=1024, tolerance=0
+            model, interpolated, method="integrated_gradients", target=target, baseline=black, n_steps=1024, tolerance=0
         )
         expected = strength(exact).numpy()
         assert np.abs(values(lesson, f"path {at}") - expected).sum() < 0.03 * expected.sum()
     high = {raw(lesson, f"path {at}")["high"] for at in range(methods.SEGMENTS + 1)}
-    assert len(high) == 1, "one scale, so that the map grows"
+    assert len(high) == 1, "all maps need one scale, so that the map grows visibly"
     assert {panel(lesson, "path", at, 1)["scale"] for at in range(methods.SEGMENTS + 1)} == {f"path {methods.SEGMENTS}"}
 
 
-def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
+def test_on_a_linear_model_the_path_is_exact_and_nothing_saturates() -> None:
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).double().eval()
     with sw_lesson(linear, IMAGE, target=1, steps=["saturation", "path"]) as made:
@@ -169,7 +169,7 @@ def test_on_a_linear_model_the_way_is_exact_and_nothing_saturates() -> None:
 
 
 class sw_lesson:  # noqa: N801 - a context around sw.lesson
-    """A lesson that is finished, and closed afterwards."""
+    """A finished lesson, which is closed on exit."""
 
     def __init__(self, *value: Any, **requested: Any) -> None:
         self._made = sw.lesson(*value, **requested)
@@ -185,17 +185,17 @@ def strength_of(tensor: torch.Tensor) -> np.ndarray:
     return Reduction()(tensor, IMAGE.shape[-2:])[0].numpy()
 
 
-def test_guided_backprop_is_compared_by_numbers_of_the_maps_shown(lesson: Lesson, model: nn.Module) -> None:
+def test_the_guided_backprop_step_states_the_similarity_of_the_maps_shown(lesson: Lesson, model: nn.Module) -> None:
     order = model(IMAGE)[0].argsort(descending=True).tolist()
     first, last = shots(lesson, "guided_backprop")[:2]
     assert [first["label"], last["label"]] == [NAMES[order[1]], NAMES[order[-1]]]
-    alike = {}
+    rho = {}
     for number, method in enumerate(("guided_backprop", "gradient")):
         maps = [strength(sw.attribute(model, IMAGE, method=method, target=k)) for k in (order[0], order[1])]
         for side, expected in enumerate(maps):
             assert_shown(lesson, first["panels"][2 * number + side]["map"], expected)
-        alike[method] = spearman(*maps)
-    assert f"Guided Backprop {alike['guided_backprop']:.3f}, gradient {alike['gradient']:.3f}" in first["text"]
+        rho[method] = spearman(*maps)
+    assert f"Guided Backprop {rho['guided_backprop']:.3f}, gradient {rho['gradient']:.3f}" in first["text"]
 
 
 def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.Module) -> None:
@@ -208,19 +208,19 @@ def test_grad_cam_keeps_the_resolution_of_its_layers(lesson: Lesson, model: nn.M
     assert shots(lesson, "grad_cam")[start]["label"] == sw.attribute(model, IMAGE, method="grad_cam").layer
 
 
-def test_every_panel_finds_its_image_its_map_and_its_scale(lesson: Lesson) -> None:
+def test_the_image_map_and_scale_of_every_panel_exist(lesson: Lesson) -> None:
     contents = [lesson.view.content(step) for step in lesson.steps]
-    brought_images = {name for content in contents for name in content["images"]}
-    brought_maps = {name for content in contents for name in content["maps"]}
+    available_images = {name for content in contents for name in content["images"]}
+    available_maps = {name for content in contents for name in content["maps"]}
     for content in contents:
         assert 0 <= content["start"] < len(content["shots"])
         for shot in content["shots"]:
             for one in shot["panels"]:
-                assert {one["image"]} <= brought_images if "image" in one else True
-                assert {one["map"], one["scale"]} <= brought_maps if "map" in one else True
+                assert {one["image"]} <= available_images if "image" in one else True
+                assert {one["map"], one["scale"]} <= available_maps if "map" in one else True
 
 
-def test_steps_can_be_chosen_and_bring_all_that_they_need(model: nn.Module) -> None:
+def test_chosen_steps_include_all_images_and_maps_that_they_need(model: nn.Module) -> None:
     with sw_lesson(model, IMAGE, steps=["overlay", "gradient"]) as made:
         assert made.steps == ("gradient", "overlay")
         names = {one["map"] for shot in shots(made, "overlay") for one in shot["panels"] if "map" in one}
@@ -228,7 +228,7 @@ def test_steps_can_be_chosen_and_bring_all_that_they_need(model: nn.Module) -> N
         assert "input" in made.view.content("gradient")["images"]
 
 
-def test_the_step_is_turned_to_by_name_and_by_the_page(lesson: Lesson) -> None:
+def test_the_step_can_be_set_by_name_and_by_the_page(lesson: Lesson) -> None:
     lesson.step = "noise"
     assert lesson.view.step == lesson.steps.index("noise")
     lesson.view.set_state({"step": 2})
@@ -237,7 +237,7 @@ def test_the_step_is_turned_to_by_name_and_by_the_page(lesson: Lesson) -> None:
         lesson.step = "nois"
 
 
-def test_a_step_that_does_not_apply_says_so_and_the_others_are_there() -> None:
+def test_a_step_that_does_not_apply_shows_why_and_the_others_are_computed() -> None:
     smooth = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.GELU(), nn.Linear(8, 3)).double().eval()
     with sw_lesson(smooth, IMAGE, n_samples=2) as made:
         refused = {name for name in made.steps if made.view.content(name)["state"] == "refused"}
@@ -249,7 +249,7 @@ def test_a_step_that_does_not_apply_says_so_and_the_others_are_there() -> None:
         assert "shots" not in guided
 
 
-def test_a_target_of_your_own_and_one_logit_have_a_lesson_too(model: nn.Module) -> None:
+def test_a_lesson_works_for_a_function_as_target_and_for_one_logit(model: nn.Module) -> None:
     with sw_lesson(model, IMAGE, target=lambda out: out[:, 0] - out[:, 1], n_samples=2) as made:
         assert [shot["label"] for shot in shots(made, "guided_backprop")] == ["upper layers random"]
         difference = model(IMAGE)[0]
@@ -258,7 +258,7 @@ def test_a_target_of_your_own_and_one_logit_have_a_lesson_too(model: nn.Module) 
         assert len(panel(made, "prediction", 0, 1)["bars"]) == 1
 
 
-def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> None:
+def test_a_change_of_the_model_during_a_lesson_is_an_error() -> None:
     model = conv_net()
     made = Lesson(model, IMAGE, steps=["gradient", "noise"], executor="inline")
     board, step = made._board, STEPS["noise"]
@@ -269,7 +269,7 @@ def test_a_model_that_is_trained_meanwhile_is_not_mixed_with_what_it_was() -> No
     made.close()
 
 
-def test_stop_keeps_what_is_there_and_says_what_is_not(model: nn.Module) -> None:
+def test_stop_keeps_finished_steps_and_marks_the_others_as_stopped(model: nn.Module) -> None:
     made = sw.lesson(model, IMAGE, n_samples=500)
     made.view._on_message(made.view, {"type": "stop"}, [])
     states = [made.view.content(name).get("state") for name in made.steps]
@@ -280,7 +280,7 @@ def test_stop_keeps_what_is_there_and_says_what_is_not(model: nn.Module) -> None
     made.close()
 
 
-def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
+def test_try_it_creates_an_explorer_once_and_updates_it(model: nn.Module) -> None:
     with sw_lesson(model, IMAGE, class_names=NAMES, steps=["channels", "noise"]) as made:
         sent: list[dict] = []
         made.view.send = lambda content, buffers=None: sent.append(content)  # type: ignore[method-assign]
@@ -298,7 +298,7 @@ def test_try_it_makes_an_explorer_once_and_moves_it(model: nn.Module) -> None:
         assert explorer.settings["n_samples"] == 1
 
 
-def test_an_explorer_that_was_given_is_used_and_left_open(model: nn.Module) -> None:
+def test_an_explorer_that_was_passed_is_used_and_left_open(model: nn.Module) -> None:
     explorer = sw.explore(model, IMAGE, method="gradient")
     with sw_lesson(model, IMAGE, steps=["channels"], explorer=explorer) as made:
         made.view._on_message(made.view, {"type": "try", "step": "channels", "shot": 3}, [])
@@ -319,7 +319,7 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requested", "error", "words"),
+    ("requested", "error", "message"),
     [
         ({"steps": ["gradiant"]}, ValueError, "Did you mean 'gradient'"),
         ({"steps": "gradient"}, TypeError, r"expected a list such as \['input', 'gradient'\]"),
@@ -334,29 +334,29 @@ def test_close_leaves_no_thread_and_no_widget(model: nn.Module) -> None:
         ({"explorer": 3}, TypeError, "explorer"),
     ],
 )
-def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_no_widget(
-    model: nn.Module, requested: dict[str, Any], error: type[Exception], words: str
+def test_an_invalid_argument_is_an_error_and_leaves_no_widget(
+    model: nn.Module, requested: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     before = set(w.Widget.widgets)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         sw.lesson(model, IMAGE, **requested)
     assert set(w.Widget.widgets) == before
 
 
-def test_rows_and_batches_are_no_lesson(model: nn.Module) -> None:
+def test_rows_and_batches_are_refused(model: nn.Module) -> None:
     with pytest.raises(ValueError, match="a lesson requires an image"):
         sw.lesson(mlp(), rows(0, 1, 4))
     with pytest.raises(ValueError, match="batch of 2"):
         sw.lesson(model, images())
 
 
-def test_a_lesson_of_a_value_speaks_of_no_class():
+def test_a_lesson_of_a_value_mentions_no_class():
     torch.manual_seed(0)
     model = nn.Sequential(conv_net(), nn.Linear(4, 1).double()).eval()
     made = sw.lesson(model, IMAGE, score="value", steps=["prediction"]).wait(timeout=60)
-    said = shots(made, "prediction")[0]["text"]
-    assert said.startswith("The value is ")
-    assert "class" not in said
+    text = shots(made, "prediction")[0]["text"]
+    assert text.startswith("The value is ")
+    assert "class" not in text
     made.close()
 
 
@@ -366,8 +366,8 @@ def test_a_lesson_of_the_negative_class_of_one_logit():
     made = sw.lesson(model, IMAGE, class_names=["neg", "pos"], target="neg", steps=["prediction"]).wait(timeout=60)
     with torch.no_grad():
         logit = model(IMAGE)[0, 0]
-    said = shots(made, "prediction")[0]["text"]
-    assert said.startswith("The logit of neg is ")
+    text = shots(made, "prediction")[0]["text"]
+    assert text.startswith("The logit of neg is ")
     share = float(1 - logit.sigmoid())
-    assert f"Its probability is {share:.0%}." in said
+    assert f"Its probability is {share:.0%}." in text
     made.close()

@@ -1,4 +1,4 @@
-"""Models are let go once nobody refers to the widget and no page shows it; before that, never."""
+"""A widget and its model are released once nothing refers to the widget and no page shows it, and not before."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from toys import alive, settled
 import saliency_widgets as sw
 from saliency_widgets.api import checkup as engine_checkup
 from saliency_widgets.diagnostics.report import Checkup, Finding
-from saliency_widgets.widgets.base import frame_stream as paced
-from saliency_widgets.widgets.base import lifetime
+from saliency_widgets.widgets.base import frame_stream, lifetime
 from saliency_widgets.widgets.base.parts import close_whole, parts_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
@@ -42,7 +41,7 @@ def explorer(model: nn.Module) -> Any:
 
 
 def used_explorer(model: nn.Module) -> Any:
-    """With everything made that is made late: tests, pins, the section that saves."""
+    """Return an explorer whose lazily created parts exist: trust tests, pins and the save panel."""
     made = explorer(model)
     made.trust._fold.selected_index = 0
     made.trust.wait(60)
@@ -66,9 +65,9 @@ KINDS = {"explorer": explorer, "used": used_explorer, "comparison": comparison, 
 
 
 @pytest.fixture(autouse=True)
-def none_left() -> Iterator[None]:
+def no_widget_left() -> Iterator[None]:
     gc.collect()
-    gc.freeze()  # what the tests before have left, a million objects, makes each collection take seconds
+    gc.freeze()  # a million objects of earlier tests would make each collection take seconds
     before = set(registry._instances)
     yield
     settled(lambda: gc.collect() >= 0 and set(registry._instances) <= before)
@@ -79,7 +78,7 @@ def none_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_widget_that_nobody_refers_to_is_gone_with_its_model(kind: str) -> None:
+def test_an_unreferenced_widget_is_released_with_its_model(kind: str) -> None:
     model = image_model()
     made, held = KINDS[kind](model), weakref.ref(model)
     widget = weakref.ref(made)
@@ -90,7 +89,7 @@ def test_a_widget_that_nobody_refers_to_is_gone_with_its_model(kind: str) -> Non
     assert settled(lambda: not any(thread.name.startswith("saliency") for thread in threading.enumerate()))
 
 
-def test_a_row_explorer_is_gone_with_its_model() -> None:
+def test_an_unreferenced_row_explorer_is_released_with_its_model() -> None:
     model = nn.Linear(4, 3)
     made, held = sw.explore(model, TABLE.iloc[[0]], background=TABLE), weakref.ref(model)
     made.wait(60)
@@ -100,14 +99,14 @@ def test_a_row_explorer_is_gone_with_its_model() -> None:
     assert settled(lambda: not alive(held))
 
 
-def test_a_sweep_that_is_shown_no_more_is_gone() -> None:
+def test_the_view_of_an_unreferenced_sweep_is_released() -> None:
     sweep = sw.sweep(image_model(), IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
     view = weakref.ref(sweep.widget)
     del sweep
     assert settled(lambda: not alive(view))
 
 
-def test_a_sweep_that_is_finished_refers_to_no_model() -> None:
+def test_a_finished_sweep_does_not_refer_to_its_model() -> None:
     model = image_model()
     held = weakref.ref(model)
     sweep = sw.sweep(model, IMAGE, "smoothgrad", {"n_samples": [1, 2]}, progress=False)
@@ -116,13 +115,13 @@ def test_a_sweep_that_is_finished_refers_to_no_model() -> None:
     assert len(sweep.table) == 2
 
 
-def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifetime, "_OPEN", weakref.WeakSet())  # without what other tests have left open
+def test_ten_runs_of_a_cell_hold_at_most_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifetime, "_OPEN", weakref.WeakSet())  # without widgets that other tests left open
     monkeypatch.setattr(lifetime, "_survivors", 0)
     made, held = None, []
 
     def collected() -> bool:
-        """Whether two are left when a cell ends, which is when the package collects: a worker was in a pass before."""
+        """Collect as at the end of a cell, and return whether at most two are left; a worker may hold one longer."""
         monkeypatch.setattr(lifetime, "_survivors", 0)
         lifetime.collect_unshown()
         return sum(reference() is not None for reference in held) <= 2
@@ -139,7 +138,7 @@ def test_of_ten_runs_of_a_cell_two_models_are_held_at_most(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", ["explorer", "comparison"])
-def test_one_whose_model_is_being_checked_is_gone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_widget_is_released_while_its_check_up_runs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def examine(call: Any) -> Checkup:
@@ -153,12 +152,12 @@ def test_one_whose_model_is_being_checked_is_gone(kind: str, monkeypatch: pytest
     widget = weakref.ref(made)
     assert entered.wait(60)
     del model, made
-    assert not alive(widget)  # while its worker is in the middle of the check-up
+    assert not alive(widget)  # while its worker runs the check-up
     go_on.set()
-    assert settled(lambda: held() is None)  # without another collection
+    assert settled(lambda: held() is None)  # without another garbage collection
 
 
-def test_one_whose_map_is_being_computed_ends_and_is_gone() -> None:
+def test_a_widget_is_released_while_its_map_is_computed_and_the_computation_ends() -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(nn.Module):
@@ -181,13 +180,13 @@ def test_one_whose_map_is_being_computed_ends_and_is_gone() -> None:
     del model
     widget = weakref.ref(made)
     del made
-    assert settled(lambda: not alive(widget))  # while its worker is in the middle of a pass
+    assert settled(lambda: not alive(widget))  # while its worker is in a pass
     go_on.set()
-    assert settled(lambda: held() is None)  # without another collection
+    assert settled(lambda: held() is None)  # without another garbage collection
     assert Slow.passes < 50
 
 
-def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
+def test_a_displayed_widget_is_held_until_its_last_view_is_closed() -> None:
     made = explorer(image_model())
     held = weakref.ref(made)
     made._repr_mimebundle_()
@@ -195,7 +194,7 @@ def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
     assert alive(held)
     shown = held()
     assert shown is not None
-    for count in (1, 2, 1):  # two outputs show it, then one
+    for count in (1, 2, 1):  # two outputs show it, then one is closed
         shown._handle_msg(update(_view_count=count))
     del shown
     assert alive(held)
@@ -203,7 +202,7 @@ def test_what_is_displayed_is_held_until_its_last_view_is_closed() -> None:
     assert settled(lambda: not alive(held))
 
 
-def test_its_image_alone_on_a_page_holds_it_too() -> None:
+def test_a_displayed_heatmap_view_holds_its_explorer() -> None:
     made = explorer(image_model())
     held, view = weakref.ref(made), made.view
     view._handle_msg(update(_view_count=1))
@@ -213,7 +212,7 @@ def test_its_image_alone_on_a_page_holds_it_too() -> None:
     assert settled(lambda: not alive(held))
 
 
-def test_a_closed_view_leaves_what_has_a_name_as_it_was() -> None:
+def test_a_referenced_widget_still_works_after_its_view_is_closed() -> None:
     made = explorer(image_model())
     made._repr_mimebundle_()
     made._handle_msg(update(_view_count=1))
@@ -225,7 +224,7 @@ def test_a_closed_view_leaves_what_has_a_name_as_it_was() -> None:
     made.close()
 
 
-def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
+def test_the_output_history_of_ipython_does_not_hold_a_widget() -> None:
     shell = InteractiveShell.instance()
     try:
         shell.user_ns["make"] = lambda: explorer(image_model())
@@ -240,16 +239,16 @@ def test_what_a_cell_has_shown_is_not_kept_by_ipython() -> None:
         InteractiveShell.clear_instance()
 
 
-def test_what_is_collected_waits_for_no_lock() -> None:
+def test_collecting_a_widget_waits_for_no_lock() -> None:
     made = [explorer(image_model())]
-    locks = [paced.WAITER._state, made[0].view._pace, made[0].session._jobs.changed, made[0].session.cache._lock]
+    locks = [frame_stream.WAITER._state, made[0].view._pace, made[0].session._jobs.changed, made[0].session.cache._lock]
 
     def collect() -> None:
         made.clear()
         gc.collect()
 
     thread = threading.Thread(target=collect, daemon=True)
-    with contextlib.ExitStack() as held:  # as by a thread that is waiting for this one to begin
+    with contextlib.ExitStack() as held:  # as if by a thread that waits for this one to start
         for lock in locks:
             held.enter_context(lock)
         thread.start()
@@ -257,7 +256,7 @@ def test_what_is_collected_waits_for_no_lock() -> None:
         assert not thread.is_alive()
 
 
-def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -> None:
+def test_close_all_closes_explorers_and_comparisons_and_new_ones_work() -> None:
     old = [explorer(image_model()), comparison(image_model())]
     w.Widget.close_all()
     assert not any(getattr(one, "is_open", False) or getattr(one, "_open", False) for one in old)
@@ -267,7 +266,7 @@ def test_all_widgets_closed_at_once_leave_no_explorer_and_the_next_one_works() -
         made.close()
 
 
-def test_all_widgets_closed_at_once_leave_no_lesson_either() -> None:
+def test_close_all_closes_lessons() -> None:
     lesson = sw.lesson(image_model(), IMAGE, steps=["input", "noise"], target=0)
     lesson.wait(60)
     lesson._on_try("noise", 0)
@@ -275,17 +274,17 @@ def test_all_widgets_closed_at_once_leave_no_lesson_either() -> None:
     w.Widget.close_all()
     assert not lesson._open
     assert lesson.comm is None
-    explorer(image_model()).close()  # ipycanvas' manager is there again
+    explorer(image_model()).close()  # recreates the manager of ipycanvas
 
 
-def test_the_references_of_ipywidgets_are_enough_for_saving_and_for_a_reload() -> None:
+def test_the_widget_manager_state_includes_an_open_explorer_and_its_view() -> None:
     made = explorer(image_model())
     state = w.Widget.get_manager_state()["state"]
     assert {made.model_id, made.view.model_id} <= set(state)
     made.close()
 
 
-def test_what_a_page_names_is_held_by_the_trait_it_is_named_for() -> None:
+def test_widgets_that_a_page_refers_to_are_held_by_their_traits() -> None:
     made = explorer(image_model())
     view = made.view
     parts = {name: getattr(view, name).model_id for name in ("display", "layout")}
@@ -299,9 +298,7 @@ def test_what_a_page_names_is_held_by_the_trait_it_is_named_for() -> None:
 
 
 @pytest.mark.parametrize("reading", ["save", "reload", "close"])
-def test_what_is_collected_while_all_widgets_are_read_does_no_harm(
-    reading: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_collection_while_all_widgets_are_read_is_harmless(reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = w.HTML("shown")
     made = explorer(image_model())
     others = set(registry._instances) - {shown.model_id}

@@ -1,4 +1,4 @@
-"""Saved pages without a browser: what is in them, what is computed for them, and what happens when it goes wrong."""
+"""Saved pages without a browser: their content, the maps computed for them, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def explorer(model):
 
 
 def read(path):
-    """The state in a page, and its blocks of bytes as they were."""
+    """Return the state stored in a page, and its unpacked blocks of bytes."""
     text = path.read_text()
     (packed,) = re.findall(r'<script type="text/plain" id="sw-archive">(.*?)</script>', text, re.DOTALL)
     whole = zlib.decompress(base64.b64decode(packed))
@@ -76,7 +76,7 @@ def codes(message, blocks, key):
     return result, frame, traits["status"]
 
 
-def test_the_maps_of_a_page_are_those_that_attribute_gives(explorer, tmp_path):
+def test_the_maps_of_a_page_equal_those_of_attribute(explorer, tmp_path):
     record = {"target": [0, "cat"], "n_samples": [2, 4], "sign": ["absolute", "signed"]}
     saved = explorer.save_html(tmp_path / "a.html", record=record, progress=False)
     outcome, blocks = read(saved.path)
@@ -96,7 +96,7 @@ def test_the_maps_of_a_page_are_those_that_attribute_gives(explorer, tmp_path):
                 assert f"n_samples={samples}," in status["code"]
 
 
-def test_a_page_opens_with_what_is_on_the_screen_and_leaves_the_controls_behind(explorer, tmp_path):
+def test_a_page_opens_with_the_map_shown_and_without_the_controls(explorer, tmp_path):
     result, blocks = read(explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False).path)
     root = result["models"][result["root"]]
     expected = frame_of(explorer.attribution, Reduction("absolute"))
@@ -113,7 +113,7 @@ def test_nothing_is_computed_twice(explorer, model, tmp_path):
     before = model.passes
     explorer.save_html(tmp_path / "a.html", progress=False)
     explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4], "sign": True}, progress=False)
-    assert model.passes == before, "the samples of the map on the screen are all there"
+    assert model.passes == before, "the samples of the map shown are all cached"
     size = explorer.page_size({"n_samples": [4, 8]})
     assert (size.maps, size.new) == (2, 1)
     explorer.save_html(tmp_path / "a.html", record={"n_samples": [4, 8]}, progress=False)
@@ -121,12 +121,12 @@ def test_nothing_is_computed_twice(explorer, model, tmp_path):
     assert explorer.page_size({"n_samples": [4, 8]}).new == 0
 
 
-def test_parameters_that_a_method_does_not_have_are_not_recorded_twice(explorer):
+def test_maps_are_not_repeated_for_parameters_that_a_method_lacks(explorer):
     record = {"method": ["gradient", "smoothgrad", "grad_cam"], "n_samples": [2, 4], "noise_level": [0.1, 0.2, 0.3]}
     assert explorer.page_size(record).maps == 1 + 6 + 1
 
 
-def test_each_method_is_shown_in_its_papers_way_unless_the_person_chose_another(explorer, tmp_path):
+def test_each_method_has_its_default_sign_unless_the_user_chose_one(explorer, tmp_path):
     record = {"method": ["smoothgrad", "grad_cam"], "n_samples": [2, 4]}
     result, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     shared = {name: explorer.settings[name] for name in ("model", "inputs", "target", "fold")}
@@ -137,7 +137,7 @@ def test_each_method_is_shown_in_its_papers_way_unless_the_person_chose_another(
     assert np.array_equal(codes(result, blocks, "1 -")[0], frame_of(cam, Reduction("signed")).codes)
 
 
-def test_true_records_a_handful_with_the_one_on_the_screen(explorer, tmp_path):
+def test_true_records_a_few_values_including_the_current_one(explorer, tmp_path):
     record = {"n_samples": True, "noise_level": True, "channels": True}
     result, _ = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     axes = {axis["name"]: axis for axis in result["axes"]}
@@ -149,7 +149,7 @@ def test_true_records_a_handful_with_the_one_on_the_screen(explorer, tmp_path):
     assert noise["ordered"]
 
 
-def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, model, tmp_path, monkeypatch):
+def test_an_interrupted_save_writes_nothing_and_keeps_computed_maps(explorer, model, tmp_path, monkeypatch):
     path = tmp_path / "a.html"
     path.write_text("the page of yesterday")
     record = {"n_samples": [4], "noise_level": [0.1, 0.2, 0.3], "target": [explorer.settings["target"]]}
@@ -174,11 +174,11 @@ def test_interrupted_nothing_is_written_and_what_was_computed_is_kept(explorer, 
     explorer.update(method="smoothgrad")
     before = model.passes
     assert explorer.save_html(path, record=record, progress=False).maps == 3
-    assert model.passes == before + 6, "one map and two of four samples were there"
+    assert model.passes == before + 6, "one map and two of the four samples of another were cached"
     assert path.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
+def test_an_error_for_one_value_names_its_request(explorer, tmp_path):
     with pytest.raises(ValueError, match=r"record: .*The request was: method='grad_cam'.*layer='nowhere'"):
         explorer.save_html(
             tmp_path / "a.html", record={"method": ["grad_cam"], "layer": [None, "nowhere"]}, progress=False
@@ -202,9 +202,7 @@ def test_a_model_that_fails_for_one_value_is_named_with_it(explorer, tmp_path):
         ({"seed": range(300)}, ValueError, "300 maps, about .* over the limit of 200 maps.*pass limit=300"),
     ],
 )
-def test_what_can_not_be_recorded_is_said_before_anything_is_computed(
-    explorer, model, tmp_path, record, error, message
-):
+def test_an_invalid_record_is_an_error_before_anything_is_computed(explorer, model, tmp_path, record, error, message):
     before = model.passes
     with pytest.raises(error, match=message):
         explorer.save_html(tmp_path / "a.html", record=record, progress=False)
@@ -212,13 +210,13 @@ def test_what_can_not_be_recorded_is_said_before_anything_is_computed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_too_large_says_how_large_and_what_to_do(explorer, tmp_path):
+def test_a_page_that_is_too_large_is_an_error_with_a_remedy(explorer, tmp_path):
     with pytest.raises(ValueError, match=r"over the limit of 1 kB for one page.*pass max_bytes=\d+"):
         explorer.save_html(tmp_path / "a.html", max_bytes=1000, progress=False)
 
 
 @pytest.mark.parametrize(
-    ("path", "error", "said"),
+    ("path", "error", "message"),
     [
         ("nowhere/a.html", FileNotFoundError, r"there is no folder .*nowhere.* Create it first"),
         (".", IsADirectoryError, r"is a folder\. Add the name of the file"),
@@ -227,20 +225,20 @@ def test_a_page_too_large_says_how_large_and_what_to_do(explorer, tmp_path):
         ("", ValueError, "expected a path"),
     ],
 )
-def test_the_path_is_looked_at_before_anything_is_computed(explorer, model, tmp_path, monkeypatch, path, error, said):
+def test_the_path_is_checked_before_anything_is_computed(explorer, model, tmp_path, monkeypatch, path, error, message):
     monkeypatch.chdir(tmp_path)
     before = model.passes
-    with pytest.raises(error, match=f"^path: .*{said}"):
+    with pytest.raises(error, match=f"^path: .*{message}"):
         explorer.save_html(path, record={"n_samples": [8, 16]}, progress=False)
     assert model.passes == before
     for kind in (Comparison, Lesson):
         monkeypatch.setattr(kind, "wait", lambda *_arguments, **_keywords: pytest.fail("it waited"))
-        with pytest.raises(error, match=f"^path: .*{said}"):
+        with pytest.raises(error, match=f"^path: .*{message}"):
             kind.save_html(kind.__new__(kind), path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_replaces_what_a_link_points_to_and_keeps_its_mode(explorer, tmp_path):
+def test_saving_to_a_link_replaces_its_target_and_keeps_the_mode(explorer, tmp_path):
     (tmp_path / "real.html").write_text("old")
     (tmp_path / "real.html").chmod(0o600)
     (tmp_path / "link.html").symlink_to("real.html")
@@ -251,22 +249,22 @@ def test_a_page_replaces_what_a_link_points_to_and_keeps_its_mode(explorer, tmp_
     assert (tmp_path / "real.html").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_model_that_is_trained_meanwhile_is_noticed(explorer, model, tmp_path, monkeypatch):
-    answer = explorer.session.run
+def test_a_model_that_is_trained_while_saving_is_an_error(explorer, model, tmp_path, monkeypatch):
+    run = explorer.session.run
 
-    def trained(request, check=lambda: None):
-        result = answer(request, check)
+    def run_and_train(request, check=lambda: None):
+        result = run(request, check)
         with torch.no_grad():
             model.head.bias += 1
         return result
 
-    monkeypatch.setattr(explorer.session, "run", trained)
+    monkeypatch.setattr(explorer.session, "run", run_and_train)
     with pytest.raises(RuntimeError, match="changed while the maps were computed: save again"):
         explorer.save_html(tmp_path / "a.html", record={"n_samples": [1, 2, 4]}, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
+def test_any_view_can_be_written_with_the_widget_models_it_refers_to(tmp_path):
     display = DisplaySettings(opacity=0.5)
     view = HeatmapView(b"", display)
     states = {(0,): {display: {"opacity": 0.1}}, (1,): {display: {"opacity": 0.9}, view: {"status": {"title": "b"}}}}
@@ -283,7 +281,7 @@ def test_any_view_of_ours_can_be_a_page_with_the_models_it_refers_to(tmp_path):
     assert "&lt;here&gt;" in text
 
 
-def test_names_that_no_file_can_hold_are_on_the_pages_all_the_same(model, tmp_path):
+def test_names_with_unpaired_surrogates_can_be_saved(model, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     about = {"class_names": ["caf\udce9", *NAMES[1:]], "target": 0, "executor": "inline"}
     made = Explorer(model, image, method="gradient", **about)

@@ -1,4 +1,4 @@
-"""Maps pinned in an explorer: the ones that were on the screen, without another pass, and back again by a click."""
+"""Pinned maps of an explorer: they equal the maps shown, take no pass, and a click restores their settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explorer():
     made.close()
 
 
-def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
+def test_a_pin_equals_the_map_shown_and_takes_no_pass(explorer):
     explorer.wait()
     passes = explorer.problem.memory.passes
     explorer.pin()
@@ -41,25 +41,25 @@ def test_a_pin_is_the_map_on_the_screen_and_takes_no_pass(explorer):
     assert "4 samples" in cell.name
 
 
-def test_pins_stay_what_they_were_while_the_explorer_goes_on(explorer):
+def test_pins_do_not_change_when_the_explorer_does(explorer):
     explorer.pin()
     explorer.update(sign="signed", target="boat", n_samples=8)
     explorer.pin()
     explorer.update(method="gradient")
     explorer.pin()
-    explorer.pin()  # the same again is not pinned twice
+    explorer.pin()  # the same map is not pinned twice
     maps = explorer.kind_view.pins._maps
     assert len(explorer.kind_view.pins) == len(maps.view.cells) == 3
     signs = [Reduction("absolute"), Reduction("signed"), Reduction(explorer.panel.reduction.sign)]
-    for want, cell, reduction in zip(explorer.kind_view.pins._pins.items(), maps.view.cells, signs, strict=True):
-        result = maps.attribution(want[0])
-        assert dict(want[1].request.params).get("n_samples") == result.settings.get("n_samples")
+    for pin, cell, reduction in zip(explorer.kind_view.pins._pins.items(), maps.view.cells, signs, strict=True):
+        result = maps.attribution(pin[0])
+        assert dict(pin[1].request.params).get("n_samples") == result.settings.get("n_samples")
         frame = frame_of(result, reduction)
         np.testing.assert_array_equal(np.frombuffer(cell.frame["codes"], "<u2"), frame.codes.ravel())
-    assert len({cell.group for cell in maps.view.cells}) == 2  # SmoothGrad twice, the gradient
+    assert len({cell.group for cell in maps.view.cells}) == 2  # one of the SmoothGrad maps, one of the gradient
 
 
-def test_a_click_on_a_pin_brings_its_settings_back(explorer):
+def test_a_click_on_a_pin_restores_its_settings(explorer):
     explorer.update(sign="signed", n_samples=8)
     explorer.pin()
     explorer.update(method="gradient", target="cat", sign="absolute")
@@ -70,7 +70,7 @@ def test_a_click_on_a_pin_brings_its_settings_back(explorer):
     assert explorer.panel.reduction.sign == "signed"
 
 
-def test_squared_values_and_other_scores_have_scales_of_their_own(explorer):
+def test_squared_values_other_scores_and_other_channels_have_separate_scales(explorer):
     explorer.pin()
     explorer.update(sign="squared")
     explorer.pin()
@@ -81,7 +81,7 @@ def test_squared_values_and_other_scores_have_scales_of_their_own(explorer):
     assert len({cell.group for cell in explorer.kind_view.pins._maps.view.cells}) == 4
 
 
-def test_unpinned_they_are_gone_and_the_explorer_goes_on(explorer):
+def test_unpinned_maps_are_removed_and_the_explorer_still_works(explorer):
     explorer.pin()
     explorer.update(method="gradient")
     explorer.pin()
@@ -98,7 +98,7 @@ def test_unpinned_they_are_gone_and_the_explorer_goes_on(explorer):
     assert explorer.wait() is explorer.attribution
 
 
-def test_after_training_it_is_another_map_and_is_pinned_beside_the_old_one(explorer):
+def test_the_map_after_training_is_pinned_in_addition_to_the_old_one(explorer):
     explorer.pin()
     with torch.no_grad():
         explorer.arguments["model"][-1].weight.mul_(2)
@@ -108,7 +108,7 @@ def test_after_training_it_is_another_map_and_is_pinned_beside_the_old_one(explo
     assert second.frame["high"] == pytest.approx(2 * first.frame["high"], rel=1e-4)
 
 
-def test_two_threads_may_pin_and_unpin():
+def test_several_threads_may_pin_and_unpin():
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 14 * 18, 3)).eval()
     made = Explorer(model, torch.rand(3, 16, 20), target=0, method="smoothgrad", n_samples=1)
     made.wait(60)
@@ -139,7 +139,7 @@ def test_two_threads_may_pin_and_unpin():
     made.close()
 
 
-def test_a_pin_that_was_interrupted_is_there_after_the_next_wait(explorer, monkeypatch):
+def test_an_interrupted_pin_is_complete_after_the_next_wait(explorer, monkeypatch):
     explorer.wait()
     interrupt_once(monkeypatch, Session, "submit")
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What a client holds that drops all that workers publish: after wait(), everything that the kernel holds."""
+"""A client that drops messages of worker threads: after wait(), it has the complete state of the kernel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = images()[:1]
 
 
 class Client:
-    """Holds the state of each widget as the main thread has published it, as nbclient does of a running cell."""
+    """Holds the state of each widget as published by the main thread, like nbclient while a cell runs."""
 
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Any]] = {}
@@ -43,7 +43,7 @@ class Client:
         self.buffers.setdefault(comm_id, {}).update(named)
 
     def assert_holds(self, root: w.Widget) -> None:
-        """Everything that the widget is made of, bit for bit."""
+        """Assert that the client holds the state of the widget and of all its parts, bit for bit."""
         for widget in (root, *parts_of(root, [])):
             state: Any
             state, paths, buffers = _remove_buffers(widget.get_state())
@@ -80,7 +80,7 @@ def table_explorer() -> Any:
     return sw.explore(mlp(), rows.iloc[[0]], background=rows, class_names=["yes", "no", "perhaps"])
 
 
-MADE: dict[str, Callable[[], Any]] = {
+WIDGETS: dict[str, Callable[[], Any]] = {
     "image": lambda: sw.explore(conv_net(), IMAGE, method="smoothgrad", n_samples=6),
     "table": table_explorer,
     "comparison": lambda: sw.compare(conv_net(), images(), methods=["gradient", "smoothgrad"], n_samples=4),
@@ -88,8 +88,8 @@ MADE: dict[str, Callable[[], Any]] = {
 }
 
 
-def quiet(made: Any) -> None:
-    """Wait until its worker has nothing to write any more: the check-up comes after the maps."""
+def wait_for_worker(made: Any) -> None:
+    """Wait until the worker writes nothing more; the check-up comes after the maps."""
     made.wait(timeout=300)
     if isinstance(made, sw.Comparison):
         made._maps._jobs._executor.close()
@@ -97,43 +97,43 @@ def quiet(made: Any) -> None:
         made.session._jobs._executor.close()
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", WIDGETS)
 def test_after_wait_the_client_holds_what_the_kernel_holds(client: Client, name: str) -> None:
-    made = MADE[name]()
-    quiet(made)
+    made = WIDGETS[name]()
+    wait_for_worker(made)
     made.wait(timeout=300)
     assert client.dropped > 0
     client.assert_holds(made)
     made.close()
 
 
-def test_so_it_does_of_pinned_maps_and_of_the_open_tests(client: Client, explorer: Any) -> None:
+def test_the_client_also_holds_pinned_maps_and_open_trust_tests(client: Client, explorer: Any) -> None:
     explorer.pin()
     explorer.update(method="gradient")
     explorer.trust._fold.selected_index = 0
     explorer.pin()
     explorer.wait(timeout=60)
     explorer.trust.wait(timeout=60)
-    quiet(explorer)
+    wait_for_worker(explorer)
     explorer.wait(timeout=60)
     assert [cell.status["state"] for cell in explorer.kind_view.pins._maps.view.cells] == ["done", "done"]
     client.assert_holds(explorer)
 
 
-def test_a_sweep_is_shown_whole_by_its_own_cell(client: Client) -> None:
+def test_the_client_holds_a_complete_sweep_without_wait(client: Client) -> None:
     result = sw.sweep(conv_net(), images(), "smoothgrad", {"n_samples": [2, 4]}, progress=False)
     client.assert_holds(result.widget)
 
 
-def test_what_was_sent_again_is_not_sent_once_more(client: Client, explorer: Any) -> None:
-    quiet(explorer)
+def test_state_is_sent_again_only_once(client: Client, explorer: Any) -> None:
+    wait_for_worker(explorer)
     explorer.wait(timeout=60)
     taken = client.taken
     explorer.wait(timeout=60)
     assert client.taken == taken
 
 
-def test_what_a_person_has_moved_is_left_to_the_page(client: Client) -> None:
+def test_values_set_by_the_page_are_not_sent_again(client: Client) -> None:
     slider = w.IntSlider()
     writes = WorkerWrites(slider)
     for work in (
@@ -150,7 +150,7 @@ def test_what_a_person_has_moved_is_left_to_the_page(client: Client) -> None:
     slider.close()
 
 
-def test_a_part_that_comes_later_is_sent_again_too(client: Client) -> None:
+def test_a_part_that_is_added_later_is_sent_again_too(client: Client) -> None:
     box, label = w.VBox(), w.Label()
     writes = WorkerWrites(box)
     box.children = [w.HBox([label])]
@@ -164,7 +164,7 @@ def test_a_part_that_comes_later_is_sent_again_too(client: Client) -> None:
         one.close()
 
 
-def test_what_is_written_while_it_is_sent_again_is_the_last_that_is_sent(
+def test_a_value_written_while_state_is_sent_again_is_sent_last(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = w.Label()
@@ -179,21 +179,21 @@ def test_what_is_written_while_it_is_sent_again_is_the_last_that_is_sent(
     write("first")
     get_state = label.get_state
 
-    def overtaken(key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """What is read here is old by the time it is sent."""
+    def get_outdated_state(key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """Return a state that a worker changes before it is sent."""
         state = get_state(key, drop_defaults)
         if threading.current_thread() is threading.main_thread() and (value := next(words, None)):
             write(value)
         return state
 
-    monkeypatch.setattr(label, "get_state", overtaken)
+    monkeypatch.setattr(label, "get_state", get_outdated_state)
     writes.send()
     assert client.states[label.model_id]["value"] == "third"
     label.close()
 
 
 class Fleeting(w.Label):
-    """A part that is replaced and closed in the moment in which it is sent."""
+    """A part that is replaced and closed just while it is sent."""
 
     replace: Callable[[], None] | None = None
 
@@ -206,7 +206,7 @@ class Fleeting(w.Label):
 
 
 @pytest.mark.parametrize("replaced", [True, False])
-def test_a_part_that_another_thread_closes_meanwhile_is_no_error(client: Client, replaced: bool) -> None:
+def test_a_part_that_another_thread_closes_while_it_is_sent_is_no_error(client: Client, replaced: bool) -> None:
     part, other = Fleeting(), w.Label()
     box = w.VBox()
     writes = WorkerWrites(box)

@@ -1,4 +1,4 @@
-"""The section that saves a page, without a browser."""
+"""The save panel of an explorer, without a browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(executor="inline", **value):
 
 @pytest.fixture(autouse=True)
 def page(monkeypatch):
-    """A page that paints at once, so that every frame offered is sent."""
+    """Acknowledge each frame at once, as a fast page does, so that every offered frame is sent."""
     publish = HeatmapView._publish
 
     def painted_at_once(view, frame, status):
@@ -56,7 +56,7 @@ def button(explorer, name):
     return result
 
 
-def test_closed_it_makes_nothing_and_computes_nothing():
+def test_a_closed_panel_creates_no_controls():
     result = made()
     assert result.kind_view.saving._inside.children == ()
     result.update(n_samples=2)
@@ -65,7 +65,7 @@ def test_closed_it_makes_nothing_and_computes_nothing():
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_it_is_closed_whole(opened):
+def test_close_leaves_no_widget_of_the_panel(opened):
     before = set(registry._instances)
     result = made()
     if opened:
@@ -74,7 +74,7 @@ def test_it_is_closed_whole(opened):
     assert set(registry._instances) <= before
 
 
-def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
+def test_the_methods_parameters_are_offered_and_the_size_is_updated(explorer):
     assert offered(explorer) == {"target", "noise_level", "n_samples", "statistic", "base", "sign", "channels"}
     assert text(explorer.kind_view.saving._size).startswith("1 map, about ")
     explorer.kind_view.saving._boxes["n_samples"].value = True
@@ -88,7 +88,7 @@ def test_what_the_method_has_is_offered_and_the_size_follows(explorer):
 
 
 @pytest.mark.soak
-def test_too_much_is_told_before_it_is_tried(explorer, tmp_path):
+def test_exceeding_the_limit_is_shown_before_saving_is_tried(explorer, tmp_path):
     for name in ("noise_level", "n_samples", "base", "sign", "channels", "target"):
         explorer.kind_view.saving._boxes[name].value = True
     assert "Over the limit of 200" in text(explorer.kind_view.saving._size)
@@ -114,7 +114,7 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("nowhere/a.html", "there is no folder"),
         ("~nobody-of-this-name/a.html", "there is no user"),
@@ -123,12 +123,12 @@ def test_save_writes_the_same_page_as_from_python(explorer, tmp_path):
         ("pipe.html", "is a pipe"),
     ],
 )
-def test_an_error_says_what_to_do_and_the_next_try_works(explorer, tmp_path, monkeypatch, name, said):
+def test_an_invalid_path_is_shown_as_an_error_and_the_next_save_works(explorer, tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.html")
     explorer.kind_view.saving._name.value = name
     button(explorer, "Save").click()
-    assert said in text(explorer.kind_view.saving._message)
+    assert message in text(explorer.kind_view.saving._message)
     assert 'role="alert"' in explorer.kind_view.saving._message.value
     explorer.kind_view.saving._name.value = str(tmp_path / "a.html")
     button(explorer, "Save").click()

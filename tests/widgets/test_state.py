@@ -1,4 +1,4 @@
-"""States in files: the numbers come back bit for bit, the controls where they stood, and what differs is said."""
+"""Saved states: maps and controls are restored exactly, differences are reported, and bad files are refused."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from torch import nn
 from toys import conv_net, mlp
 
 import saliency_widgets as sw
-from saliency_widgets.api import io as storing
+from saliency_widgets.api import io as state_io
 from saliency_widgets.api.io import arrays, document, schema
 from saliency_widgets.widgets import Explorer
 
 NAMES = ["ant", "猫", "</script>", "dog"]
 
 
-def tame(x):
+def to_tensor(x):
     return torch.from_numpy(np.asarray(x)).movedim(-1, 0).double() / 255
 
 
@@ -42,7 +42,7 @@ def image():
 @pytest.fixture
 def explorer(image):
     made = Explorer(
-        conv_net(), image, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3,
+        conv_net(), image, transform=to_tensor, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3,
         noise_level=0.123, target=1, sign="signed", opacity=0.4, clip=(1, 97),
     )  # fmt: skip
     yield made
@@ -50,7 +50,7 @@ def explorer(image):
 
 
 def assert_same(a, b):
-    """Two attributions, field by field and bit by bit."""
+    """Assert that two attributions are equal, field by field and bit by bit."""
     for field in dataclasses.fields(a):
         one, other = getattr(a, field.name), getattr(b, field.name)
         if isinstance(one, torch.Tensor):
@@ -70,7 +70,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("ending", ["", ".json", ".npz"])
-def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
+def test_a_loaded_attribution_equals_the_saved_one_bit_for_bit(explorer, tmp_path, ending):
     written = explorer.save_state(tmp_path / f"cat.v1{ending}")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cat.v1.json", "cat.v1.npz"]
     assert written == tmp_path / "cat.v1.json"
@@ -79,11 +79,11 @@ def test_the_attribution_comes_back_bit_for_bit(explorer, tmp_path, ending):
     assert_same(explorer.attribution, result)
     assert np.array_equal(result.saliency_map(), explorer.attribution.saliency_map())
     assert result.to_code() == explorer.attribution.to_code()
-    again = sw.attribute(conv_net(), tame(np.asarray(explorer.arguments["inputs"])), **result.settings)
+    again = sw.attribute(conv_net(), to_tensor(np.asarray(explorer.arguments["inputs"])), **result.settings)
     assert torch.equal(again.values, result.values)
 
 
-def test_the_json_says_what_it_is_of(explorer, tmp_path):
+def test_the_json_describes_the_state(explorer, tmp_path):
     result = json.loads(explorer.save_state(tmp_path / "a").read_text(encoding="utf-8"))
     assert result["saliency_widgets"] == sw.__version__
     assert (result["kind"], result["class"], result["model"]["class"]) == ("image", "猫", "Sequential")
@@ -97,14 +97,14 @@ def test_the_json_says_what_it_is_of(explorer, tmp_path):
         (array.dtype.str, array.shape) for array in stored.values()
     ]
     assert np.array_equal(stored["values"], explorer.attribution.values.numpy())
-    assert np.array_equal(stored["inputs"], tame(explorer.arguments["inputs"])[None].numpy())
+    assert np.array_equal(stored["inputs"], to_tensor(explorer.arguments["inputs"])[None].numpy())
 
 
-def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tmp_path):
+def test_load_restores_an_explorer_with_its_controls_and_map(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        made = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=tame)
+        made = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=to_tensor)
     assert isinstance(made, Explorer)
     assert made.controls == explorer.controls
     assert torch.equal(made.wait(60).values, explorer.attribution.values)
@@ -112,7 +112,7 @@ def test_an_explorer_with_the_same_controls_and_the_same_map(explorer, image, tm
     made.close()
 
 
-def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_transform_is_told(explorer, tmp_path):
+def test_without_inputs_the_stored_tensor_is_explained_with_a_warning_about_the_transform(explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
     with pytest.warns(UserWarning, match="was transformed.*Pass the original inputs= and transform="):
         made = sw.load(tmp_path / "a", model=conv_net())
@@ -121,22 +121,22 @@ def test_without_the_inputs_what_the_model_saw_is_explained_and_the_missing_tran
     made.close()
 
 
-def test_black_of_a_transform_that_is_missing_stays_the_same_numbers(image, tmp_path):
+def test_a_black_baseline_keeps_its_values_without_the_transform(image, tmp_path):
     def centered(x):
-        return tame(x) * 2 - 1
+        return to_tensor(x) * 2 - 1
 
-    there = Explorer(conv_net(), image, transform=centered, executor="inline", n_steps=4)
-    assert there.attribution.settings["baseline"] == "black"
-    there.save_state(tmp_path / "a")
+    original = Explorer(conv_net(), image, transform=centered, executor="inline", n_steps=4)
+    assert original.attribution.settings["baseline"] == "black"
+    original.save_state(tmp_path / "a")
     with pytest.warns(UserWarning, match="black and white"):
         made = sw.load(tmp_path / "a", model=conv_net())
-    assert torch.allclose(made.wait(60).values, there.attribution.values, rtol=1e-9)
+    assert torch.allclose(made.wait(60).values, original.attribution.values, rtol=1e-9)
     assert bool((made.attribution.settings["baseline"] == -1).all())
     made.close()
-    there.close()
+    original.close()
 
 
-def test_loading_moves_the_controls_of_an_explorer(explorer, image, tmp_path):
+def test_load_state_restores_the_controls_and_the_map(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     then, values = explorer.controls, explorer.attribution.values
     explorer.update(method="gradient", target=0, sign="absolute", opacity=1, colormap="viridis")
@@ -148,7 +148,7 @@ def test_loading_moves_the_controls_of_an_explorer(explorer, image, tmp_path):
     assert torch.equal(explorer.attribution.values, values)
 
 
-def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
+def test_a_different_model_or_input_is_a_warning(explorer, image, tmp_path):
     explorer.save_state(tmp_path / "a")
     with torch.no_grad():
         next(explorer.arguments["model"].parameters()).add_(1)
@@ -158,12 +158,12 @@ def test_another_model_and_another_input_are_told(explorer, image, tmp_path):
     with pytest.warns(UserWarning, match="the model inputs have different values"):
         explorer.load_state(tmp_path / "a")
     with pytest.warns(UserWarning, match=r"instead of \(1, 3, 8, 8\)"):
-        made = sw.load(tmp_path / "a", model=conv_net(), inputs=np.zeros((12, 12, 3), np.uint8), transform=tame)
+        made = sw.load(tmp_path / "a", model=conv_net(), inputs=np.zeros((12, 12, 3), np.uint8), transform=to_tensor)
     made.close()
 
 
-class Result(nn.Module):
-    """A model that can't be recognized on another day."""
+class WithoutFingerprint(nn.Module):
+    """A model without a fingerprint, because it holds a generator."""
 
     def __init__(self):
         super().__init__()
@@ -174,7 +174,7 @@ class Result(nn.Module):
 
 
 def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
-    made = Explorer(Result(), image, transform=tame, executor="inline", method="gradient")
+    made = Explorer(WithoutFingerprint(), image, transform=to_tensor, executor="inline", method="gradient")
     result = json.loads(made.save_state(tmp_path / "a").read_text())
     assert result["model"]["fingerprint"] is None
     with warnings.catch_warnings():
@@ -187,21 +187,21 @@ def test_a_model_without_a_fingerprint_is_compared_by_its_map(image, tmp_path):
     made.close()
 
 
-def test_a_baseline_of_ones_own_is_stored(image, tmp_path):
+def test_a_custom_baseline_is_stored(image, tmp_path):
     baseline = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    made = Explorer(conv_net(), image, transform=tame, executor="inline", baseline=baseline, n_steps=8)
+    made = Explorer(conv_net(), image, transform=to_tensor, executor="inline", baseline=baseline, n_steps=8)
     made.save_state(tmp_path / "a")
     result = sw.load(tmp_path / "a")
     assert torch.equal(result.settings["baseline"], baseline)
     assert_same(made.attribution, result)
-    again = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=tame)
+    again = sw.load(tmp_path / "a", model=conv_net(), inputs=image, transform=to_tensor)
     assert torch.equal(again.wait(60).values, made.attribution.values)
     again.close()
     made.close()
 
 
-def test_a_function_is_no_number_and_nothing_is_written(image, tmp_path):
-    made = Explorer(conv_net(), image, transform=tame, executor="inline", target=lambda out: out[:, 0])
+def test_a_function_can_not_be_stored_and_nothing_is_written(image, tmp_path):
+    made = Explorer(conv_net(), image, transform=to_tensor, executor="inline", target=lambda out: out[:, 0])
     with pytest.raises(TypeError, match=r"target: a function can't be stored.*Nothing was written"):
         made.save_state(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
@@ -209,7 +209,7 @@ def test_a_function_is_no_number_and_nothing_is_written(image, tmp_path):
     made.close()
 
 
-def test_files_that_are_none_are_told(explorer, tmp_path):
+def test_missing_mixed_up_and_foreign_files_are_errors(explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
     explorer.update(n_samples=2)
     explorer.save_state(tmp_path / "b")
@@ -234,13 +234,13 @@ def test_files_that_are_none_are_told(explorer, tmp_path):
 def test_arguments_for_an_explorer_need_a_model(explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
     with pytest.raises(TypeError, match="pass the model too"):
-        sw.load(tmp_path / "a", transform=tame)
+        sw.load(tmp_path / "a", transform=to_tensor)
 
 
-# ---- files that are there already
+# ---- existing files
 
 
-def test_a_state_replaces_what_links_point_to_and_keeps_its_mode(explorer, tmp_path):
+def test_saving_to_links_replaces_their_targets_and_keeps_the_mode(explorer, tmp_path):
     (tmp_path / "there").mkdir()
     explorer.save_state(tmp_path / "there" / "a")
     for ending in ("json", "npz"):
@@ -255,46 +255,46 @@ def test_a_state_replaces_what_links_point_to_and_keeps_its_mode(explorer, tmp_p
     assert (tmp_path / "link.npz").is_symlink()
 
 
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("failing", [".npz", ".json"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_state_that_can_not_be_written_leaves_the_old_one(explorer, tmp_path, monkeypatch, there, failing, error):
-    if there:
+def test_a_state_that_can_not_be_written_leaves_the_old_one(explorer, tmp_path, monkeypatch, existing, failing, error):
+    if existing:
         explorer.save_state(tmp_path / "a")
     before, old = sorted(tmp_path.iterdir()), explorer.attribution
     explorer.update(n_samples=2)
-    put = storing.put
+    put = state_io.put
 
-    def full(path, content):
+    def fail(path, content):
         if path.suffix == failing:
             raise error
         return put(path, content)
 
-    monkeypatch.setattr(storing, "put", full)
+    monkeypatch.setattr(state_io, "put", fail)
     with pytest.raises(type(error)):
         explorer.save_state(tmp_path / "a")
     assert sorted(tmp_path.iterdir()) == before
-    if there:
+    if existing:
         assert_same(sw.load(tmp_path / "a"), old)
 
 
 def copy_before_json(monkeypatch, folder, copied):
-    """Copy the folder when the JSON is to be written: what a process leaves that is killed between both files."""
-    put = storing.put
+    """Copy the folder just before the JSON is written, as left by a process that is killed between both files."""
+    put = state_io.put
 
     def copying(path, content):
         if path.suffix == ".json":
             shutil.copytree(folder, copied)
         return put(path, content)
 
-    monkeypatch.setattr(storing, "put", copying)
+    monkeypatch.setattr(state_io, "put", copying)
 
 
 @pytest.mark.parametrize("links", [True, False])
 def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_path, monkeypatch, links):
     explorer.save_state(tmp_path / "a")
     old, killed = explorer.attribution, tmp_path / "killed"
-    put = storing.put
+    put = state_io.put
     if not links:
         monkeypatch.delattr(os, "link")
         monkeypatch.setattr(
@@ -306,14 +306,14 @@ def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_
     explorer.save_state(tmp_path / "a")
     assert_same(sw.load(killed / "a"), old)
     assert_same(sw.load(tmp_path / "a"), explorer.attribution)
-    monkeypatch.setattr(storing, "put", put)
+    monkeypatch.setattr(state_io, "put", put)
     explorer.update(n_samples=4)
-    explorer.save_state(killed / "a")  # and it goes on from there
+    explorer.save_state(killed / "a")  # the next save works
     assert_same(sw.load(killed / "a"), explorer.attribution)
 
 
 @pytest.mark.parametrize(
-    ("path", "error", "said"),
+    ("path", "error", "message"),
     [
         (None, TypeError, "expected a path"),
         (5, TypeError, "expected a path"),
@@ -323,39 +323,37 @@ def test_a_process_killed_between_both_files_leaves_the_old_state(explorer, tmp_
         ("x" * 300, OSError, "File name too long|there is no file"),
     ],
 )
-def test_a_path_of_the_wrong_kind_is_told_before_anything_is_computed(
-    explorer, tmp_path, monkeypatch, path, error, said
-):
+def test_an_invalid_path_is_an_error_before_anything_is_computed(explorer, tmp_path, monkeypatch, path, error, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Explorer, "wait", lambda *_arguments: pytest.fail("it waited"))
-    for refuse in (explorer.save_state, explorer.load_state, sw.load):
-        with pytest.raises(error, match=f"^path: .*({said})"):
-            refuse(path)
+    for call in (explorer.save_state, explorer.load_state, sw.load):
+        with pytest.raises(error, match=f"^path: .*({message})"):
+            call(path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_can_not_be_read_again_is_not_written(image, tmp_path, monkeypatch):
-    made = Explorer(conv_net(), image, transform=tame, executor="inline", class_names=["\ud800", "b", "c", "d"])
+def test_a_state_that_could_not_be_loaded_is_not_written(image, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), image, transform=to_tensor, executor="inline", class_names=["\ud800", "b", "c", "d"])
     with pytest.raises(ValueError, match=r"nothing was written: a string contains the unpaired surrogate"):
         made.save_state(tmp_path / "a")
     made.problem.class_names = NAMES
-    for module, limit, said in (
+    for module, limit, message in (
         (arrays, "LARGEST", "arrays: they hold"),
         (document, "MANY", "its JSON \\(.* bytes\\) exceeds"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(module, limit, 100)
-            with pytest.raises(ValueError, match=f"nothing was written: {said}"):
+            with pytest.raises(ValueError, match=f"nothing was written: {message}"):
                 made.save_state(tmp_path / "a")
     made.close()
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- files that are not as they were written
+# ---- changed and damaged files
 
 
 def rewrite(path, change=lambda _fields: None, packed=None):
-    """Change a state as somebody who knows the format would: all that names content is brought up to date."""
+    """Change a state like someone who knows the format, with the digest and the checksum updated."""
     text, npz = path.with_suffix(".json"), path.with_suffix(".npz")
     fields = json.loads(text.read_text())
     if packed is not None:
@@ -368,11 +366,11 @@ def rewrite(path, change=lambda _fields: None, packed=None):
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    """A state, to be copied."""
+    """The path of a saved state that tests copy."""
     path = tmp_path_factory.mktemp("state") / "a"
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     made = Explorer(
-        conv_net(), image, transform=tame, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3
+        conv_net(), image, transform=to_tensor, class_names=NAMES, executor="inline", method="smoothgrad", n_samples=3
     )
     made.save_state(path)
     made.close()
@@ -386,22 +384,22 @@ def good(pristine, tmp_path):
     return tmp_path / "a"
 
 
-def refused(path, said="", **value):
-    with pytest.raises(ValueError, match=rf"^path: .*{said}") as caught:
+def assert_refused(path, message="", **value):
+    with pytest.raises(ValueError, match=rf"^path: .*{message}") as caught:
         sw.load(path, **value)
     assert type(caught.value) is ValueError
     assert len(str(caught.value)) < 1000
     return str(caught.value)
 
 
-def test_rewritten_without_a_change_it_is_the_same(good):
+def test_a_rewritten_state_without_a_change_is_equal(good):
     before = sw.load(good)
     rewrite(good)
     assert_same(sw.load(good), before)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "not written by save_state"),
         (b"[]", "not written by save_state"),
@@ -424,45 +422,45 @@ def test_rewritten_without_a_change_it_is_the_same(good):
     ],
     ids=range(18),
 )
-def test_a_text_that_is_none_is_one_clear_error(good, content, said):
+def test_an_invalid_json_file_is_one_clear_error(good, content, message):
     good.with_suffix(".json").write_bytes(content)
-    refused(good, said)
+    assert_refused(good, message)
 
 
-def test_a_byte_order_mark_is_refused_and_spaces_mean_nothing(good):
+def test_a_byte_order_mark_is_refused_and_spaces_are_ignored(good):
     text, before = good.with_suffix(".json"), sw.load(good)
     content = text.read_bytes()
     text.write_bytes(json.dumps(json.loads(content), separators=(",", ":")).encode())
     assert_same(sw.load(good), before)
     text.write_bytes(b"\xef\xbb\xbf" + content)
-    refused(good, "BOM")
+    assert_refused(good, "BOM")
 
 
-def test_nested_too_deeply_within_the_bounds(good):
+def test_values_that_are_nested_too_deeply_are_refused(good):
     def nest(fields):
         for _ in range(50):
             fields["code"] = [fields["code"]]
 
     rewrite(good, nest)
-    refused(good, "nested too deeply")
+    assert_refused(good, "nested too deeply")
 
 
 @pytest.mark.parametrize(
     "change", [lambda fields: fields.update(code="x"), lambda fields: fields["controls"].update(n_samples=4)]
 )
-def test_a_text_that_was_changed_is_refused(good, change):
+def test_a_changed_json_file_is_refused(good, change):
     fields = json.loads(good.with_suffix(".json").read_text())
     change(fields)
     good.with_suffix(".json").write_text(json.dumps(fields))
-    refused(good, "changed or damaged since save_state wrote it")
+    assert_refused(good, "changed or damaged since save_state wrote it")
 
 
 WRONG = [None, True, -1, 0.5, 10**19, "x", "__builtins__", [], {}, [1], {"tuple": 5}, {"tuple": [-1]}, {"mapping": [1]},
          {"mapping": [[[1], 2]]}, {"mapping": [["a", 1], ["a", 2]]}, {"tensor": "score", "dtype": "float64"},
          {"tensor": "values", "dtype": "float64"}, {"tensor": "values", "dtype": "__builtins__"}, {"array": "zzz"},
          {"frame": [], "columns": [], "index": [1, 2]}, {"series": 5, "name": None, "index": []}]  # fmt: skip
-# Which of these are other values of the kind.
-FINE = {
+# Combinations that are valid nevertheless.
+VALID = {
     *((name, repr(text)) for name in ("saliency_widgets", "saved", "class", "code", "unit", "layer")
       for text in ("x", "__builtins__")),
     ("class", "None"), ("class_names", "None"), ("transformed", "True"),
@@ -472,7 +470,7 @@ FINE = {
 @pytest.mark.parametrize(
     ("rules", "inside"), [(schema.STATE, ()), (schema.ATTRIBUTION, ("attribution",))], ids=["state", "attribution"]
 )
-def test_a_field_that_is_not_what_it_must_be_is_refused(good, rules, inside):
+def test_a_field_with_an_invalid_value_is_refused(good, rules, inside):
     text = good.with_suffix(".json").read_text()
     for name in rules:
         for wrong in WRONG:
@@ -486,10 +484,10 @@ def test_a_field_that_is_not_what_it_must_be_is_refused(good, rules, inside):
                 fields[name] = wrong
 
             rewrite(good, change)
-            if same == [True] or (name, repr(wrong)) in FINE:
+            if same == [True] or (name, repr(wrong)) in VALID:
                 assert isinstance(sw.load(good), sw.Attribution)
             else:
-                refused(good)
+                assert_refused(good)
 
 
 @pytest.mark.parametrize("where", ["", "attribution", "controls", "settings"])
@@ -501,16 +499,16 @@ def test_a_field_that_is_missing_or_unknown_is_named(good, where):
                 "settings": fields["attribution"]["settings"]}[where]  # fmt: skip
 
     rewrite(good, lambda fields: inside(fields).update(evil=1))
-    refused(good, "evil")
+    assert_refused(good, "evil")
     for name in inside(json.loads(text)):
         if name not in ("arrays", "npz", "checksum", "format") and (where in ("", "attribution") or name == "method"):
             good.with_suffix(".json").write_text(text)
             rewrite(good, lambda fields, name=name: inside(fields).pop(name))
-            refused(good, name if name != "settings" else "values by name")
+            assert_refused(good, name if name != "settings" else "values by name")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda a: a.update(input_shape={"tuple": [1, 3, 8, 9]}), "values: must have the inputs' shape"),
         (lambda a: a.update(input_shape={"tuple": []}), "input_shape: must begin"),
@@ -528,18 +526,18 @@ def test_a_field_that_is_missing_or_unknown_is_named(good, where):
         (lambda a: a.update(score={"array": "score"}), "score: expected a number for each sample"),
     ],
 )
-def test_what_makes_a_wrong_attribution_is_refused(good, change, said):
+def test_an_inconsistent_attribution_is_refused(good, change, message):
     rewrite(good, lambda fields: change(fields["attribution"]))
-    refused(good, said)
+    assert_refused(good, message)
 
 
-# ---- arrays that are not what is stated
+# ---- arrays that differ from their declaration
 
 
 def npz(members, compression=zipfile.ZIP_DEFLATED):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # names that are there twice
+        warnings.simplefilter("ignore")  # duplicate names
         for name, content in members:
             archive.writestr(name, content)
     return file.getvalue()
@@ -559,7 +557,7 @@ def npy(array, **value):
 REPACKED = {
     "swapped": lambda members: [(members[0][0], members[1][1]), (members[1][0], members[0][1]), *members[2:]],
     "reordered": lambda members: members[::-1],
-    "twice": lambda members: [members[0], *members],
+    "duplicate": lambda members: [members[0], *members],
     "too many": lambda members: [*members, ("9.npy", members[0][1])],
     "too few": lambda members: members[:-1],
     "renamed": lambda members: [("../" + members[0][0], members[0][1]), *members[1:]],
@@ -568,7 +566,7 @@ REPACKED = {
     "records": lambda members: [(name, npy(np.zeros(3, [("a", "f4"), ("b", "i4")]))) for name, _ in members],
     "other shape": lambda members: [(name, npy(np.zeros(192).reshape(192, 1))) for name, _ in members],
     "other dtype": lambda members: [(name, npy(np.zeros((1, 3, 8, 8), ">f8"))) for name, _ in members],
-    "columns first": lambda members: [(name, npy(np.asfortranarray(np.zeros((1, 3, 8, 8))))) for name, _ in members],
+    "Fortran order": lambda members: [(name, npy(np.asfortranarray(np.zeros((1, 3, 8, 8))))) for name, _ in members],
     "shorter": lambda members: [(name, content[:-1]) for name, content in members],
     "longer": lambda members: [(name, content + b"1") for name, content in members],
     "giant shape": lambda members: [(n, c.replace(b"(1, 3, 8, 8), }  ", b"(10000, 10000), }")) for n, c in members],
@@ -578,18 +576,18 @@ REPACKED = {
 
 @pytest.mark.parametrize("name", REPACKED)
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
-def test_arrays_that_are_not_those_that_are_stated_are_refused(good, name, compression):
+def test_arrays_that_differ_from_their_declaration_are_refused(good, name, compression):
     rewrite(good, packed=npz(REPACKED[name](members_of(good)), compression))
-    refused(good, "arrays: ")
+    assert_refused(good, "arrays: ")
 
 
 @pytest.mark.parametrize("packed", [b"", b"PK", bytes(1000)])
-def test_what_is_no_npz_is_refused(good, packed):
+def test_an_invalid_npz_file_is_refused(good, packed):
     rewrite(good, packed=packed)
-    refused(good, "zip file")
+    assert_refused(good, "zip file")
 
 
-def test_a_truth_value_that_is_none_is_refused(good):
+def test_an_invalid_boolean_is_refused(good):
     members = members_of(good)
     content = npy(np.zeros((1, 3, 8, 8), bool))
     members[0] = (members[0][0], content[:-1] + b"\2")
@@ -598,22 +596,22 @@ def test_a_truth_value_that_is_none_is_refused(good):
         fields["arrays"][0]["dtype"] = "|b1"
 
     rewrite(good, change, npz(members))
-    refused(good, "not booleans")
+    assert_refused(good, "not booleans")
 
 
 def peak_of(path):
-    """The memory that a refusal takes."""
+    """Return the peak memory, in bytes, of refusing a state."""
     tracemalloc.start()
     try:
-        refused(path)
+        assert_refused(path)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.parametrize("lie", ["the JSON", "the npz", "none"])
-def test_a_bomb_is_refused_without_its_memory(good, lie):
-    """64 MiB of zeros in 64 kB: the JSON states less, the npz too, or 1.6 GB are stated."""
+def test_a_decompression_bomb_is_refused_without_allocating_its_memory(good, lie):
+    """64 MiB of zeros in 64 kB, declared as less in the JSON, as less in the npz too, or as 1.6 GB in the JSON."""
     members = members_of(good)
     head = members[0][1][:128]
     packed = npz([(members[0][0], head + bytes(2**26)), *members[1:]])
@@ -623,8 +621,8 @@ def test_a_bomb_is_refused_without_its_memory(good, lie):
     assert peak_of(good) < 2**22
 
 
-def test_entries_without_end_are_refused_without_their_memory(good):
-    """A directory of a million entries, each of which would become an object, for arrays of as many bytes."""
+def test_a_million_zip_entries_are_refused_without_allocating_their_memory(good):
+    """A million directory entries, for each of which zipfile would create an object, within the declared size."""
     entry = npz([("0.npy", b"")])
     begin = entry.index(b"PK\1\2")
     end = entry.index(b"PK\5\6")
@@ -636,29 +634,29 @@ def test_entries_without_end_are_refused_without_their_memory(good):
     assert peak_of(good) < 3 * good.with_suffix(".npz").stat().st_size
 
 
-def test_one_array_is_of_one_value(good):
-    """Else a small file could make many copies of one array."""
+def test_an_array_can_be_used_only_once(good):
+    """Otherwise a small file could expand to many copies of one array."""
     rewrite(good, lambda fields: fields["attribution"].update(standard_error=fields["attribution"]["values"]))
-    refused(good, "used twice|no value refers to")
+    assert_refused(good, "used twice|no value refers to")
 
 
-def test_a_wrong_pair_that_was_put_aside_by_name_is_not_taken(good):
-    """What lies under the name of a content must have that content."""
+def test_a_copy_that_was_set_aside_is_not_used_if_its_content_differs(good):
+    """A copy that was set aside is named by its digest, and its content must match."""
     digest = json.loads(good.with_suffix(".json").read_text())["npz"]
     packed = good.with_suffix(".npz")
-    storing._aside(packed, digest).write_bytes(packed.read_bytes()[:-1] + b"1")
+    state_io._aside(packed, digest).write_bytes(packed.read_bytes()[:-1] + b"1")
     packed.write_bytes(b"another")
-    refused(good, "is not the one that")
+    assert_refused(good, "is not the one that")
 
 
 @pytest.mark.parametrize("digest", ["../" * 10 + "etc/passwd", "a" * 31, 5, None, []])
-def test_a_name_of_content_that_is_none_is_refused(good, digest):
+def test_an_invalid_digest_is_refused(good, digest):
     rewrite(good, lambda fields: fields.update(npz=digest))
-    refused(good, "npz: expected a digest")
+    assert_refused(good, "npz: expected a digest")
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz"])
-def test_a_pipe_in_place_of_a_file_is_none(good, ending):
+def test_a_pipe_counts_as_a_missing_file(good, ending):
     path = good.with_suffix(ending)
     path.unlink()
     os.mkfifo(path)
@@ -666,11 +664,11 @@ def test_a_pipe_in_place_of_a_file_is_none(good, ending):
         sw.load(good)
 
 
-# ---- controls that are not what an explorer has
+# ---- invalid controls
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"method": "zzz"}, "method: 'zzz' is not known"),
         ({"method": 5}, "controls/method: expected the name of a method"),
@@ -687,39 +685,40 @@ def test_a_pipe_in_place_of_a_file_is_none(good, ending):
         ({"target": 3, "score": None}, "controls/score"),
     ],
 )
-def test_controls_that_no_explorer_has_are_refused_and_nothing_is_opened(good, change, said):
+def test_invalid_controls_are_refused_and_leave_nothing_open(good, change, message):
     rewrite(good, lambda fields: fields["controls"].update(change))
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     model = conv_net()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refused(good, said)
-        refused(good, said, model=model)
+        assert_refused(good, message)
+        assert_refused(good, message, model=model)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"target": 3000}, "out of range"), ({"method": "grad_cam", "layer": "zzz"}, "layer: 'zzz'")]
+    ("change", "message"),
+    [({"target": 3000}, "out of range"), ({"method": "grad_cam", "layer": "zzz"}, "layer: 'zzz'")],
 )
-def test_controls_that_this_model_lacks_are_refused_and_nothing_is_opened(good, change, said):
-    def ask(fields):
+def test_controls_that_do_not_fit_the_model_are_refused_and_leave_nothing_open(good, change, message):
+    def change_controls(fields):
         fields["controls"] = {name: fields["controls"][name] for name in ("method", "target", "score")} | change
 
-    rewrite(good, ask)
+    rewrite(good, change_controls)
     threads, widgets = set(threading.enumerate()), set(registry._instances)
-    with pytest.raises(ValueError, match=said), pytest.warns(UserWarning, match="was transformed"):
+    with pytest.raises(ValueError, match=message), pytest.warns(UserWarning, match="was transformed"):
         sw.load(good, model=conv_net())
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
 
 
-def test_a_warning_that_is_an_error_leaves_nothing_open(good, image):
+def test_a_warning_raised_as_an_error_leaves_nothing_open(good, image):
     threads, widgets = set(threading.enumerate()), set(registry._instances)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match="the model differs"):
-            sw.load(good, model=conv_net(1), inputs=image, transform=tame)
+            sw.load(good, model=conv_net(1), inputs=image, transform=to_tensor)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= widgets
 
@@ -742,7 +741,7 @@ def row_explorer(table):
     made.close()
 
 
-def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table, tmp_path):
+def test_a_row_is_restored_with_its_features_and_edits(row_explorer, table, tmp_path):
     row_explorer.edit(**{"c d": 0.25})
     row_explorer.save_state(tmp_path / "a")
     result = sw.load(tmp_path / "a")
@@ -760,7 +759,7 @@ def test_a_rows_state_comes_back_with_its_features_and_edits(row_explorer, table
     assert torch.equal(row_explorer.attribution.values, result.values)
 
 
-def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
+def test_a_background_with_strings_booleans_and_dates_is_restored(tmp_path):
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -788,7 +787,7 @@ def test_a_table_of_words_dates_and_categories_comes_back_as_it_was(tmp_path):
     made.close()
 
 
-def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, table, tmp_path):
+def test_a_row_is_unchanged_if_the_controls_are_refused(row_explorer, table, tmp_path):
     other = Explorer(
         mlp(), table.iloc[[1]], background=table, class_names=NAMES[:3], executor="inline", methods="captum.Saliency",
         method="captum.Saliency",
@@ -802,20 +801,20 @@ def test_a_row_whose_controls_are_refused_is_not_moved_either(row_explorer, tabl
     assert row_explorer.controls == controls
 
 
-def test_a_row_is_no_image(row_explorer, explorer, tmp_path):
+def test_a_row_explorer_refuses_the_state_of_an_image(row_explorer, explorer, tmp_path):
     explorer.save_state(tmp_path / "a")
     with pytest.raises(ValueError, match="kind 'table', got 'image'"):
         row_explorer.load_state(tmp_path / "a")
 
 
-def test_a_page_of_bars_is_refused_with_the_ways_out(row_explorer, tmp_path):
+def test_a_page_of_bars_is_refused_with_alternatives(row_explorer, tmp_path):
     with pytest.raises(NotImplementedError, match=r"bars can't be drawn.*save_state.*by_feature"):
         row_explorer.save_html(tmp_path / "a.html", record={"n_steps": [8]})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("about", ["one logit", "an index"])
-def test_targets_come_back_as_what_they_were(tmp_path, image, about):
+def test_targets_are_restored(tmp_path, image, about):
     torch.manual_seed(0)
     if about == "one logit":
         model, requested = (
@@ -824,49 +823,49 @@ def test_targets_come_back_as_what_they_were(tmp_path, image, about):
         )
     else:
         model, requested = nn.Conv2d(3, 2, 3, padding=1).double(), {"target": (1, 2, 3)}
-    made = Explorer(model.eval(), image, transform=tame, executor="inline", method="gradient", **requested)
+    made = Explorer(model.eval(), image, transform=to_tensor, executor="inline", method="gradient", **requested)
     made.save_state(tmp_path / "state")
     assert_same(sw.load(tmp_path / "state"), made.attribution)
-    again = sw.load(tmp_path / "state", model=model, inputs=image, transform=tame)
+    again = sw.load(tmp_path / "state", model=model, inputs=image, transform=to_tensor)
     assert torch.equal(again.wait().values, made.attribution.values)
     assert again.attribution.settings["target"] == made.attribution.settings["target"]
     again.close()
     made.close()
 
 
-def test_a_state_that_two_threads_save_at_once_is_saved(image, tmp_path, monkeypatch):
-    made = Explorer(conv_net(), image, transform=tame, executor="inline")
+def test_a_state_can_be_saved_by_two_threads_at_the_same_time(image, tmp_path, monkeypatch):
+    made = Explorer(conv_net(), image, transform=to_tensor, executor="inline")
     made.save_state(tmp_path / "state")
     link = os.link
 
-    def overtaken(source, aside):
-        """Another thread has put the same file aside."""
+    def link_twice(source, aside):
+        """Link twice, as if another thread had set aside the same file."""
         link(source, aside)
         link(source, aside)
 
-    monkeypatch.setattr(os, "link", overtaken)
+    monkeypatch.setattr(os, "link", link_twice)
     made.save_state(tmp_path / "state")
     assert torch.equal(sw.load(tmp_path / "state").values, made.wait(60).values)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.npz"]
     made.close()
 
 
-def test_what_is_put_aside_for_one_state_is_not_taken_for_another_of_equal_arrays(explorer, tmp_path, monkeypatch):
+def test_a_copy_that_was_set_aside_is_not_used_for_another_state_with_equal_arrays(explorer, tmp_path, monkeypatch):
     explorer.save_state(tmp_path / "a")
     explorer.save_state(tmp_path / "b")
-    old, killed, put = explorer.attribution, tmp_path / "killed", storing.put
+    old, killed, put = explorer.attribution, tmp_path / "killed", state_io.put
 
     copy_before_json(monkeypatch, tmp_path, killed)
     explorer.update(n_samples=2)
     explorer.save_state(tmp_path / "a")
-    monkeypatch.setattr(storing, "put", put)
+    monkeypatch.setattr(state_io, "put", put)
     explorer.save_state(killed / "b")
     assert_same(sw.load(killed / "a"), old)
     assert_same(sw.load(killed / "b"), explorer.attribution)
 
 
-def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(image, tmp_path):
-    saving = [Explorer(conv_net(), image, transform=tame, executor="inline", target=k % 4) for k in range(4)]
+def test_concurrent_saves_to_one_path_leave_one_complete_state(image, tmp_path):
+    saving = [Explorer(conv_net(), image, transform=to_tensor, executor="inline", target=k % 4) for k in range(4)]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(5):
             list(pool.map(lambda made: made.save_state(tmp_path / "state"), saving))
@@ -877,7 +876,7 @@ def test_of_states_that_are_saved_at_once_to_one_path_one_is_there(image, tmp_pa
         made.close()
 
 
-def test_links_to_one_file_are_no_two_files(explorer, tmp_path):
+def test_two_links_to_one_file_are_refused(explorer, tmp_path):
     (tmp_path / "one").write_bytes(b"what was there before")
     for ending in (".json", ".npz"):
         (tmp_path / f"state{ending}").symlink_to("one")

@@ -1,4 +1,4 @@
-"""The static output: the map's pixels and its caption, up to date, small, and of no cost where nobody displays it."""
+"""The static output: pixels and caption of the map, kept up to date, limited in size, created only if displayed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORANGE, BLUE = (0xF3, 0x77, 0x26), (0x6B, 0x9B, 0xC8)
 
 
 def stored(left: dict[str, dict[str, str]]) -> int:
-    """The bytes that outputs have in the file of a notebook, beyond those that empty ones have."""
+    """Return the bytes of outputs in a notebook file, in addition to those of empty outputs."""
     outputs = [nbformat.v4.new_output("display_data", data) for data in left.values()]
     empty = [nbformat.v4.new_output("display_data", dict.fromkeys(data, "")) for data in left.values()]
     full, bare = (
@@ -49,7 +49,7 @@ def stored(left: dict[str, dict[str, str]]) -> int:
 
 
 class Page:
-    """What a kernel publishes, and what its notebook holds by then."""
+    """Collects what a kernel publishes, and the outputs that its notebook then holds."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ class Page:
 
     @property
     def updates(self) -> int:
-        """How often the text was brought up to date."""
+        """The number of updates of the text."""
         return sum(message["update"] and "text/html" in message["data"] for message in self.messages)
 
     @property
@@ -84,7 +84,7 @@ class Page:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Page:
-    """A kernel's display; changes are sent by ``wait`` alone, unless a test says otherwise."""
+    """The display of a kernel; only ``wait`` sends changes, unless a test shortens the delay."""
     made = Page()
     shell = SimpleNamespace(kernel=None, display_pub=made)
     monkeypatch.setattr(static_output, "get_ipython", lambda: shell)
@@ -105,13 +105,13 @@ def enlarged(cells: np.ndarray, times: int) -> np.ndarray:
 
 
 def reduced(cell: np.ndarray) -> np.ndarray:
-    """The color in the middle of each of the 8 by 8 pixels."""
+    """Return the color in the middle of each of the 8 x 8 pixels."""
     middles = ((np.arange(8) + 0.5) * len(cell) / 8).astype(int)
     return cell[np.ix_(middles, middles)]
 
 
 def overlay(made: Explorer) -> np.ndarray:
-    """What the page shows, computed here from the attribution."""
+    """Compute the overlay on the page from the attribution."""
     values = made.panel.reduction(made.attribution.values, (8, 8))[0].double().numpy()
     quantized = render.quantize(values, signed=made.panel.reduction.signed)
     settings = made.kind_view.display.settings
@@ -119,7 +119,7 @@ def overlay(made: Explorer) -> np.ndarray:
     return render.blend(IMAGE, quantized, lut=render.lut(name[not quantized.signed]), **settings)
 
 
-# ---- what is left
+# ---- content
 
 
 def test_the_widget_comes_first_then_the_pixels_and_the_caption(page: Page) -> None:
@@ -135,11 +135,11 @@ def test_the_widget_comes_first_then_the_pixels_and_the_caption(page: Page) -> N
         assert part in page.text
     tags = re.sub(r"<style>.*</style>", "", page.html)
     assert html.unescape(re.sub(r"<br>", "\n", re.sub(r"</?(div|b)\b[^>]*>", "", tags))) == page.text
-    assert tags.count("<b>") == 1  # the title's; the name of the class is text
+    assert tags.count("<b>") == 1  # that of the title; the <b> in the class name is text
     made.close()
 
 
-def test_a_map_of_another_sign_and_of_other_colors_is_what_is_left_then(page: Page) -> None:
+def test_a_new_sign_and_new_colors_update_the_output(page: Page) -> None:
     made = explorer()
     made._ipython_display_()
     before = page.image
@@ -152,7 +152,7 @@ def test_a_map_of_another_sign_and_of_other_colors_is_what_is_left_then(page: Pa
     made.close()
 
 
-def test_bars_point_where_the_attributions_do(page: Page) -> None:
+def test_bars_have_the_direction_and_length_of_the_attributions(page: Page) -> None:
     background = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=["a", "b", "<i>c</i>", "d"])
     made = Explorer(mlp(), background.iloc[[3]], background=background, executor="inline")
     made._ipython_display_()
@@ -165,7 +165,7 @@ def test_bars_point_where_the_attributions_do(page: Page) -> None:
         assert min(orange, blue) == 0
     made.kind_view.bars.top.value = 2
     made.wait()
-    assert page.image.shape[0] == 24 * 3  # two, and the others summed
+    assert page.image.shape[0] == 24 * 3  # two features, and the sum of the others
     assert "method='integrated_gradients'" in page.text
     made.close()
 
@@ -199,7 +199,7 @@ def test_a_grid_has_every_map_on_its_scale(page: Page, scale: str) -> None:
     made.close()
 
 
-def test_a_lesson_leaves_the_step_that_is_turned_to(page: Page) -> None:
+def test_the_output_of_a_lesson_is_its_current_step(page: Page) -> None:
     steps = ["input", "prediction", "gradient", "overlay", "path"]
     made = sw.lesson(net(), IMAGE, class_names=NAMES, n_samples=2, steps=steps)
     made.wait(300)
@@ -212,13 +212,13 @@ def test_a_lesson_leaves_the_step_that_is_turned_to(page: Page) -> None:
         assert step["title"] in page.text
         assert step["text"][0] in page.text
         images.append(page.image)
-    assert page.updates == len(steps) - 1  # the first was there
+    assert page.updates == len(steps) - 1  # the first step was displayed at once
     assert not any(np.array_equal(a, b) for k, a in enumerate(images) for b in images[:k])
     np.testing.assert_array_equal(reduced(images[0][-308:-8, 8:308]), IMAGE)
     made.close()
 
 
-def test_a_sweep_leaves_its_recommendation_its_maps_and_its_table(page: Page) -> None:
+def test_the_output_of_a_sweep_is_its_recommendation_maps_and_table(page: Page) -> None:
     grid = {"noise_level": [0.1, 0.4], "n_samples": [2, 8]}
     result = sw.sweep(net(), IMAGE, "smoothgrad", grid, ["similarity", "standard_error"], progress=False)
     result._ipython_display_()
@@ -236,7 +236,7 @@ def test_a_sweep_leaves_its_recommendation_its_maps_and_its_table(page: Page) ->
     result.widget.close()
 
 
-def test_before_the_first_map_there_is_a_text_that_says_so(page: Page) -> None:
+def test_before_the_first_map_the_text_says_that_it_is_being_computed(page: Page) -> None:
     hold = threading.Event()
 
     class Slow(nn.Module):
@@ -259,7 +259,7 @@ def test_before_the_first_map_there_is_a_text_that_says_so(page: Page) -> None:
     made.close()
 
 
-def test_a_failure_and_a_stop_are_said(page: Page) -> None:
+def test_the_text_reports_an_error_and_a_stop(page: Page) -> None:
     made = explorer()
     made._ipython_display_()
     saved = page.image
@@ -276,7 +276,7 @@ def test_a_failure_and_a_stop_are_said(page: Page) -> None:
     made.close()
 
 
-def test_a_snapshot_that_fails_leaves_the_widget_and_says_why(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_snapshot_is_reported_and_the_widget_is_displayed(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     made = explorer()
     monkeypatch.setattr(Explorer, "_snapshot", lambda self: 1 / 0)
     made._ipython_display_()
@@ -285,7 +285,7 @@ def test_a_snapshot_that_fails_leaves_the_widget_and_says_why(page: Page, monkey
     made.close()
 
 
-def test_a_table_that_cannot_be_written_leaves_the_widget_and_says_why(
+def test_a_table_that_can_not_be_rendered_is_reported_and_the_widget_works(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OddError(Exception):
@@ -306,7 +306,7 @@ def test_a_table_that_cannot_be_written_leaves_the_widget_and_says_why(
     made.close()
 
 
-def test_names_that_no_file_can_hold_are_shown_all_the_same(page: Page) -> None:
+def test_names_with_unpaired_surrogates_are_shown(page: Page) -> None:
     names = ["caf\udce9", "te\ud800"]
     made = explorer(class_names=names + NAMES[2:], target=0)
     made._ipython_display_()
@@ -324,10 +324,10 @@ def test_names_that_no_file_can_hold_are_shown_all_the_same(page: Page) -> None:
     made.close()
 
 
-# ---- how large it is
+# ---- size
 
 
-def test_noise_of_a_million_pixels_has_room() -> None:
+def test_an_image_of_a_million_noisy_pixels_fits_within_the_limit() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
     model = nn.Sequential(nn.Conv2d(3, 2, 3, stride=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)).eval()
     made = Explorer(model, noise, executor="inline", method="gradient")
@@ -339,13 +339,14 @@ def test_noise_of_a_million_pixels_has_room() -> None:
 
 
 @each("letter", ["&", "é", "\U0001f600", "\n", "\x01", "\x0b", "\\", '"'])
-def test_texts_without_end_are_cut(letter: str) -> None:
+def test_very_long_texts_are_truncated(letter: str) -> None:
     table = pd.DataFrame({letter * 5000: [letter * 5000] * 1000})
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     snapshot = Snapshot([letter * 10**6] * 100, lambda share: Image.fromarray(noise[: int(600 * share)]), table)
     left = bundles(snapshot)
     assert stored(left) <= LARGEST
-    assert left["image"] == {"text/plain": ""} if letter == "\x0b" else left["image"]["image/png"]  # 18 bytes each
+    # Each \x0b takes 18 bytes in the file, which leaves no room for an image.
+    assert left["image"] == {"text/plain": ""} if letter == "\x0b" else left["image"]["image/png"]
 
 
 def test_names_of_any_length_and_script_are_drawn() -> None:
@@ -358,10 +359,10 @@ def test_names_of_any_length_and_script_are_drawn() -> None:
     assert bars.size == (640, 48)
 
 
-# ---- when it is brought up to date
+# ---- updates
 
 
-def test_a_burst_of_moves_is_one_update_and_nothing_new_is_none(page: Page) -> None:
+def test_a_burst_of_changes_is_one_update_and_no_change_is_no_update(page: Page) -> None:
     made = explorer()
     made._ipython_display_()
     for k in range(10):
@@ -374,7 +375,7 @@ def test_a_burst_of_moves_is_one_update_and_nothing_new_is_none(page: Page) -> N
     made.close()
 
 
-def test_running_estimates_are_no_news(page: Page) -> None:
+def test_running_estimates_cause_no_update(page: Page) -> None:
     made = explorer(method="smoothgrad", n_samples=4)
     made._ipython_display_()
     frame = {**made.view.frame, "index": 100, "final": False}
@@ -386,7 +387,9 @@ def test_running_estimates_are_no_news(page: Page) -> None:
     made.close()
 
 
-def test_a_page_is_told_in_the_background_once_it_is_quiet(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_is_sent_in_the_background_after_a_period_without_changes(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(static_output, "_QUIET", 0.01)
     made = explorer()
     made._ipython_display_()
@@ -395,13 +398,13 @@ def test_a_page_is_told_in_the_background_once_it_is_quiet(page: Page, monkeypat
     assert "target=3" in page.text
     assert page.messages[-1]["thread"] is not threading.main_thread()
     sent = page.updates
-    made.wait()  # what was sent between two cells may have been lost: again, with this cell's messages
+    made.wait()  # sends it again in this cell, as a message between two cells may have been lost
     assert page.updates == sent + 1
     assert page.messages[-1]["thread"] is threading.main_thread()
     made.close()
 
 
-def test_what_is_closed_leaves_the_last_that_was_shown(page: Page) -> None:
+def test_close_leaves_the_last_map_in_the_output(page: Page) -> None:
     made = explorer()
     made._ipython_display_()
     made.update(target=2)
@@ -412,7 +415,7 @@ def test_what_is_closed_leaves_the_last_that_was_shown(page: Page) -> None:
         made._ipython_display_()
 
 
-def test_it_keeps_no_widget_alive(page: Page) -> None:
+def test_the_output_keeps_no_widget_alive(page: Page) -> None:
     class Shown(WithStaticOutput, w.Box):
         def _snapshot(self) -> Snapshot:
             return Snapshot(["shown"])
@@ -423,23 +426,23 @@ def test_it_keeps_no_widget_alive(page: Page) -> None:
     source = w.IntSlider()
     made = Shown()
     made._ipython_display_()
-    left: StaticOutput = made._static
+    output: StaticOutput = made._static
     source.value = 3
     made.close()
     gone = weakref.ref(made)
     del made
     gc.collect()
     assert gone() is None
-    left.send()
+    output.send()
     assert page.updates == 0
     source.close()
 
 
-# ---- where there is none
+# ---- without static output
 
 
-def test_what_nobody_displays_costs_nothing(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Explorer, "_snapshot", lambda self: pytest.fail("nobody asked for it"))
+def test_a_widget_that_is_not_displayed_takes_no_snapshot(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Explorer, "_snapshot", lambda self: pytest.fail("a snapshot was taken"))
     made = explorer()
     box = w.VBox([made])
     box._repr_mimebundle_()
@@ -450,7 +453,7 @@ def test_what_nobody_displays_costs_nothing(page: Page, monkeypatch: pytest.Monk
     assert page.messages == []
 
 
-def test_switched_off_the_widget_is_displayed_as_any_other(page: Page) -> None:
+def test_without_static_output_the_widget_is_displayed_like_any_other(page: Page) -> None:
     made = explorer()
     formatter = DisplayFormatter()
     sw.static_output(False)
@@ -467,7 +470,7 @@ def test_switched_off_the_widget_is_displayed_as_any_other(page: Page) -> None:
         sw.static_output(0)  # type: ignore[arg-type]
 
 
-def test_without_a_kernel_ipython_prints_its_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_kernel_ipython_prints_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     made = explorer()
     for shell in (None, SimpleNamespace(display_pub=None)):  # python, and ipython in a terminal
         monkeypatch.setattr(static_output, "get_ipython", lambda shell=shell: shell)
@@ -497,7 +500,7 @@ None
 
 
 @pytest.mark.soak
-def test_a_notebook_that_waits_some_cells_later_is_stored_with_the_newest_map() -> None:
+def test_a_notebook_that_waits_in_a_later_cell_is_stored_with_the_newest_map() -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in _CELLS.split("---\n")])
     NotebookClient(book, timeout=300, kernel_name="python3").execute()
     nbformat.validate(book)
@@ -505,7 +508,7 @@ def test_a_notebook_that_waits_some_cells_later_is_stored_with_the_newest_map() 
     assert "application/vnd.jupyter.widget-view+json" in widget.data
     assert list(image.data) == ["image/png", "text/plain"]
     assert "method='gradient', target=2" in text.data["text/plain"]
-    assert len(book.cells[3].outputs) == 1  # inside of a box, it is the box that is displayed
+    assert len(book.cells[3].outputs) == 1  # inside a box, only the box is displayed
     assert book.cells[4].outputs == []
     book.metadata.pop("widgets")
     exported, _ = HTMLExporter().from_notebook_node(book)

@@ -1,4 +1,4 @@
-"""A sweep on the page: words, chart and maps are those of the numbers, and "Use these" moves the sliders."""
+"""The view of a sweep: text, chart and maps match the numbers, and "Use these" applies the recommendation."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def outcome() -> sw.Sweep:
     return sw.sweep(conv_net(), images(), "smoothgrad", GRID, ["similarity", "standard_error", "time"], progress=False)
 
 
-def test_a_notebook_shows_it_as_a_widget(outcome: sw.Sweep) -> None:
+def test_a_notebook_shows_a_sweep_as_a_widget(outcome: sw.Sweep) -> None:
     shown = outcome._repr_mimebundle_()
     assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == outcome.widget.model_id
     assert outcome.widget._words.value.count(outcome.words.replace("'", "&#x27;")) == 1
 
 
-def test_the_lines_are_the_numbers_and_the_ring_is_the_choice(outcome: sw.Sweep) -> None:
+def test_the_lines_show_the_numbers_and_the_ring_marks_the_choice(outcome: sw.Sweep) -> None:
     view = outcome.widget
     table = outcome.summary
     for line, noise in zip(view._lines, GRID["noise_level"], strict=True):
@@ -48,7 +48,7 @@ def test_the_lines_are_the_numbers_and_the_ring_is_the_choice(outcome: sw.Sweep)
     assert outcome.bend is None or view._knee.x == table.evaluations[outcome.bend]
 
 
-def test_another_metric_is_another_choice_of_the_same_numbers(outcome: sw.Sweep) -> None:
+def test_another_metric_gives_another_choice_from_the_same_numbers(outcome: sw.Sweep) -> None:
     view = outcome.widget
     view._quality.value = "standard_error"
     assert view.result.quality == "standard_error"
@@ -63,12 +63,12 @@ def test_another_metric_is_another_choice_of_the_same_numbers(outcome: sw.Sweep)
 
 
 def maps_of(view: Any) -> GridView:
-    """The grid on the page."""
+    """Return the grid of maps in a view."""
     (grid,) = [part for part in parts_of(view, []) if isinstance(part, GridView)]
     return grid
 
 
-def test_each_setting_has_its_map_and_the_chosen_one_its_ring(outcome: sw.Sweep) -> None:
+def test_each_setting_has_its_map_and_a_ring_marks_the_chosen_one(outcome: sw.Sweep) -> None:
     view = outcome.widget
     grid = maps_of(view)
     assert grid.rows == ["noise level 0.1", "noise level 0.4"]
@@ -92,7 +92,7 @@ def test_each_setting_has_its_map_and_the_chosen_one_its_ring(outcome: sw.Sweep)
     view._quality.value = "similarity"
 
 
-def test_a_cell_that_went_wrong_says_so_and_shows_no_other_map(outcome: sw.Sweep) -> None:
+def test_a_failed_cell_shows_its_error_and_no_other_map(outcome: sw.Sweep) -> None:
     cells = {**outcome.cells, (1, 2): CellResult({}, error="out of luck", failure="RuntimeError")}
     broken = np.full_like(outcome.map_of(1, noise_level=0.4, n_samples=2), np.inf)
     view = replace(outcome, cells={**cells, (1, 3): replace(outcome.cells[1, 3], values=broken)}).widget
@@ -116,7 +116,7 @@ def test_a_signed_map_keeps_its_sign_and_one_parameter_is_one_row() -> None:
     assert all(cell.frame["signed"] for cell in grid.cells)
 
 
-def test_more_maps_than_are_shown_are_told_of(outcome: sw.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_says_how_many_of_the_maps_are_shown(outcome: sw.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeps, "_MOST", 4)
     view = sweeps.SweepView(outcome)
     grid = maps_of(view)
@@ -125,7 +125,7 @@ def test_more_maps_than_are_shown_are_told_of(outcome: sw.Sweep, monkeypatch: py
     assert any("These are 4 of 6; map_of(...) returns any of them." in text for text in words)
 
 
-def test_a_click_on_a_map_brings_the_explorer_there(outcome: sw.Sweep) -> None:
+def test_a_click_on_a_map_applies_its_settings_to_the_explorer(outcome: sw.Sweep) -> None:
     explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
     grid = maps_of(outcome.widget_for(explorer))
     grid._on_message(grid, {"type": "open", "cell": 4}, [])
@@ -141,7 +141,7 @@ def test_a_click_on_a_map_brings_the_explorer_there(outcome: sw.Sweep) -> None:
     assert alone.opened["words"] == message
 
 
-def test_use_these_moves_the_sliders_of_an_explorer(outcome: sw.Sweep) -> None:
+def test_use_these_applies_the_recommendation_to_the_explorer(outcome: sw.Sweep) -> None:
     explorer = sw.explore(conv_net(), images()[:1], method="gradient", executor="inline")
     view = outcome.widget_for(explorer)
     view._use.click()
@@ -151,7 +151,7 @@ def test_use_these_moves_the_sliders_of_an_explorer(outcome: sw.Sweep) -> None:
     assert not any(child is view._use for child in outcome.widget.children)
 
 
-def test_rows_have_no_maps_but_all_the_rest() -> None:
+def test_a_sweep_of_rows_has_a_chart_but_no_maps() -> None:
     outcome = sw.sweep(
         conv_net()[-1], images(0, 1, 1, 4, 5).reshape(1, 20), "smoothgrad", {"n_samples": [2, 8]}, ["similarity"],
         progress=False,
@@ -160,11 +160,11 @@ def test_rows_have_no_maps_but_all_the_rest() -> None:
     assert len(outcome.widget._lines) == 1
 
 
-def test_what_was_not_measured_can_not_be_chosen_by(outcome: sw.Sweep) -> None:
+def test_choosing_by_a_metric_that_was_not_measured_is_an_error(outcome: sw.Sweep) -> None:
     with pytest.raises(ValueError, match="quality: 'insertion' is not known"):
         outcome.by("insertion")
     with pytest.raises(ValueError, match="cost: 'similarity' is not known"):
         outcome.by(cost="similarity")
     with pytest.raises(ValueError, match="within"):
         outcome.by(within=3)
-    assert outcome.by(within=1.0).choice == 0  # whatever is cheapest
+    assert outcome.by(within=1.0).choice == 0  # any quality is accepted, so the cheapest setting is chosen

@@ -1,4 +1,4 @@
-"""The explorer of rows: ranked bars, what-if, and the tests of what is shown."""
+"""The explorer of table rows: ranked bars, what-if edits, and trust tests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explorer(people, argument):
 
 
 def shown(bars):
-    """What stands on the chart, from above: label -> value."""
+    """Return the values on the chart by label, from top to bottom."""
     assert list(bars._bars.x) == list(bars._position.domain)[::-1]
     assert list(bars._names_axis.tick_labels.values()) == bars.labels
     return dict(zip(bars.labels, bars._bars.y.tolist(), strict=True))
@@ -94,7 +94,7 @@ def test_bars_are_ranked_with_their_values_and_the_rest_is_summed(explorer, peop
     assert explorer.by_feature().index.tolist() == order.index.tolist()
 
 
-def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, people, encoder):
+def test_the_map_shown_equals_that_of_attribute_and_of_the_code(explorer, people, encoder):
     row = people.iloc[[3]]
     attribution = sw.attribute(
         explorer.settings["model"], row, transform=encoder, background=people, baseline="mean", target=0
@@ -114,7 +114,7 @@ def test_the_screen_is_what_attribute_gives_and_what_the_code_says(explorer, peo
     assert torch.equal(names["attribution"].values, explorer.attribution.values)
 
 
-def test_edits_of_two_threads_are_both_in_the_row(people, argument):
+def test_edits_of_two_threads_are_both_applied(people, argument):
     made = Explorer(mlp(features=8, classes=1), people.iloc[[3]], **(argument | {"executor": "thread"}))
 
     def edit(name):
@@ -133,7 +133,7 @@ def test_edits_of_two_threads_are_both_in_the_row(people, argument):
     made.close()
 
 
-def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, argument):
+def test_the_row_is_a_copy_and_the_callers_objects_are_unchanged(people, argument):
     model, row, rows = mlp(features=8, classes=1), people.iloc[[3]].copy(), people.copy(deep=True)
     before = state_of(model)
     made = Explorer(model, row, **argument)
@@ -147,7 +147,7 @@ def test_the_row_is_a_copy_and_nothing_of_the_callers_is_changed(people, argumen
     made.close()
 
 
-def test_sliders_move_the_bars(explorer):
+def test_sliders_change_the_bars(explorer):
     before = shown(explorer.kind_view.bars)
     explorer.panel._params[next(p for p in explorer.panel._params if p.name == "n_steps")].value = 8
     explorer.panel._params[next(p for p in explorer.panel._params if p.name == "tolerance")].value = 0.0
@@ -174,7 +174,7 @@ def test_baselines_by_name(explorer, people, encoder, name):
     assert torch.equal(attribution.values, explorer.attribution.values)
 
 
-def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
+def test_a_row_of_the_background_can_be_chosen_as_baseline(explorer, people, encoder):
     control = baseline(explorer)
     assert control._row.layout.display == "none"
     control._holder.value = "row"
@@ -192,10 +192,10 @@ def test_a_row_of_the_background_is_chosen_by_slider(explorer, people, encoder):
     assert "baseline='median'" in explorer.to_code()
 
 
-def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
-    what, model = explorer.kind_view.what_if, explorer.settings["model"]
-    what._feature.value = "age"
-    assert (what._value.min, what._value.max, what._value.value) == (
+def test_what_if_changes_the_prediction_and_the_bars(explorer, people, encoder):
+    what_if, model = explorer.kind_view.what_if, explorer.settings["model"]
+    what_if._feature.value = "age"
+    assert (what_if._value.min, what_if._value.max, what_if._value.value) == (
         people["age"].min(), people["age"].max(), people.loc[3, "age"],
     )  # fmt: skip
     with torch.no_grad():
@@ -203,60 +203,60 @@ def test_what_if_moves_the_prediction_and_the_bars(explorer, people, encoder):
         now = model(torch.from_numpy(encoder.transform(people.iloc[[3]].assign(age=80)))).sigmoid().item()
     assert f"yes {was:.1%}" in explorer.kind_view._predicted.value
     assert f"no {1 - was:.1%}" in explorer.kind_view._predicted.value
-    what._value.value = 80
+    what_if._value.value = 80
     assert f"yes {now:.1%}" in explorer.kind_view._predicted.value
     assert f"was {was:.1%} before the changes" in explorer.kind_view._predicted.value
     assert any(label.startswith("age = 80") for label in shown(explorer.kind_view.bars))
-    assert what.changed == {"age": 80}
-    what._feature.value = "job"
-    assert [option for option, _ in what._value.options] == ["baker", "judge", "pilot"]
-    what._value.value = "pilot" if people.loc[3, "job"] != "pilot" else "judge"
-    assert set(what.changed) == {"age", "job"}
-    what._all.click()
-    assert what.changed == {}
+    assert what_if.changed == {"age": 80}
+    what_if._feature.value = "job"
+    assert [option for option, _ in what_if._value.options] == ["baker", "judge", "pilot"]
+    what_if._value.value = "pilot" if people.loc[3, "job"] != "pilot" else "judge"
+    assert set(what_if.changed) == {"age", "job"}
+    what_if._all.click()
+    assert what_if.changed == {}
     assert "before the changes" not in explorer.kind_view._predicted.value
     assert explorer.row.iloc[0].to_dict() == people.iloc[3].to_dict()
 
 
 def test_one_change_is_undone_and_others_stay(explorer, people):
-    what = explorer.kind_view.what_if
+    what_if = explorer.kind_view.what_if
     explorer.edit(age=33, debt=1.5)
-    what._feature.value = "debt"
-    assert what._value.value == 1.5
-    assert not what._back.disabled
-    what._back.click()
-    assert what.changed == {"age": 33}
-    assert what._value.value == people.loc[3, "debt"]
-    assert what._back.disabled
+    what_if._feature.value = "debt"
+    assert what_if._value.value == 1.5
+    assert not what_if._back.disabled
+    what_if._back.click()
+    assert what_if.changed == {"age": 33}
+    assert what_if._value.value == people.loc[3, "debt"]
+    assert what_if._back.disabled
 
 
-def test_a_slider_stands_on_the_rows_own_value_and_its_echo_is_no_change(explorer, people):
-    """The browser moves a value to the next step, and sends back what differs in the last bits."""
-    what = explorer.kind_view.what_if
+def test_a_slider_has_a_step_at_the_rows_value_and_its_echo_is_no_change(explorer, people):
+    """The browser rounds a value to the nearest step, and sends back one that differs in the last bits."""
+    what_if = explorer.kind_view.what_if
     for name, value in (("income", float(people.loc[3, "income"])), ("debt", -3.21987)):
         explorer.edit(**{name: value})
-        what._feature.value = name
-        slider = what._value
+        what_if._feature.value = name
+        slider = what_if._value
         steps = (value - slider.min) / slider.step
         assert steps == pytest.approx(round(steps), abs=1e-6)
-        generation, before = explorer.session.generation, what.changed
+        generation, before = explorer.session.generation, what_if.changed
         slider.value = value + 1e-9 * slider.step
-        assert what.changed == before
+        assert what_if.changed == before
         assert explorer.session.generation == generation
 
 
-def test_a_slider_that_was_replaced_while_it_is_dragged_moves_nothing(explorer):
-    what = explorer.kind_view.what_if
-    what._feature.value = "age"
-    dragged = what._value
-    what._feature.value = "debt"
-    assert dragged.comm is not None, "its page would send to nobody"
+def test_dragging_a_slider_that_was_replaced_changes_nothing(explorer):
+    what_if = explorer.kind_view.what_if
+    what_if._feature.value = "age"
+    dragged = what_if._value
+    what_if._feature.value = "debt"
+    assert dragged.comm is not None, "a closed slider can not receive the message of its page"
     assert dragged.layout.display == "none"
     dragged.set_state({"value": dragged.value + 5})
-    assert what.changed == {}
-    what._feature.value = "income"
+    assert what_if.changed == {}
+    what_if._feature.value = "income"
     assert dragged.comm is None
-    last = what._value_box.children
+    last = what_if._value_box.children
     assert len(last) == 2
     explorer.close()
     assert all(child.comm is None for child in last)
@@ -269,7 +269,7 @@ def test_a_click_on_a_bar_chooses_the_feature(explorer):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         ({"height": 1}, "feature: 'height' is not known"),
         ({"age": "old"}, "age: expected a number"),
@@ -278,21 +278,21 @@ def test_a_click_on_a_bar_chooses_the_feature(explorer):
         ({"debt": 1.0, "age": "old"}, "age: expected a number"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_said_and_nothing_moves(explorer, edit, said):
+def test_an_invalid_value_is_an_error_and_changes_nothing(explorer, edit, message):
     before = explorer.attribution
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         explorer.edit(**edit)
     assert explorer.attribution is before
     assert explorer.kind_view.what_if.changed == {}
     explorer.kind_view.what_if._edit(*next(iter(edit.items()))) if len(edit) == 1 else None
     if len(edit) == 1:
         assert explorer.view.status["state"] == "error"
-        assert said.split(":")[0] in explorer.view.status["message"]
+        assert message.split(":")[0] in explorer.view.status["message"]
     explorer.update(method="gradient")
     assert explorer.view.status["state"] == "done"
 
 
-def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder, argument):
+def test_edits_change_the_bars_of_several_classes(people, encoder, argument):
     model = mlp(features=8, classes=3)
     names = {**argument, "class_names": ["ant", "bee", "cat"]}
     made = Explorer(model, people.iloc[3], **names, target="bee")
@@ -308,7 +308,7 @@ def test_several_classes_have_their_bars_and_the_edits_move_them(people, encoder
     made.close()
 
 
-def test_a_regression_tells_its_value(people, encoder, argument):
+def test_a_regression_shows_its_value(people, encoder, argument):
     model = mlp(features=8, classes=1)
     made = Explorer(model, people.iloc[3], **{**argument, "class_names": None}, score="value")
     with torch.no_grad():
@@ -329,7 +329,7 @@ def test_a_regression_tells_its_value(people, encoder, argument):
 
 
 @each("form", ["array", "tensor", "list", "row", "series", "frame", "mapping"])
-def test_a_row_in_any_form_is_explored(form):
+def test_a_row_can_have_any_supported_type(form):
     numbers = [40.0, 3000.0, -5.0]
     rows = np.random.default_rng(0).normal(size=(9, 3))
     row = {
@@ -350,7 +350,7 @@ def test_a_row_in_any_form_is_explored(form):
     made.close()
 
 
-def test_rows_without_a_background_are_explored_too():
+def test_a_row_can_be_explored_without_a_background():
     made = sw.explore(mlp(), torch.rand(4, dtype=torch.float64))
     assert made.kind == "table"
     made.wait(20)
@@ -368,7 +368,7 @@ def test_rows_without_a_background_are_explored_too():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"inputs": lambda p: p.iloc[:2]}, ValueError, "one row, got 2"),
         ({"inputs": lambda p: p.head(0)}, ValueError, "table of shape"),
@@ -392,16 +392,16 @@ def test_rows_without_a_background_are_explored_too():
         ({"executor": lambda p: "threads"}, ValueError, "executor: 'threads' is not known"),
     ],
 )
-def test_a_wrong_argument_is_an_error_of_the_call_and_leaves_nothing_open(people, argument, change, error, said):
+def test_an_invalid_argument_is_an_error_and_leaves_no_thread_or_widget(people, argument, change, error, message):
     threads, before = set(threading.enumerate()), set(registry._instances)
     arguments = {"inputs": people.iloc[3], **argument, **{name: make(people) for name, make in change.items()}}
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         Explorer(mlp(features=8, classes=1), arguments.pop("inputs"), **arguments)
     assert set(threading.enumerate()) <= threads
     assert set(registry._instances) <= before
 
 
-def test_a_baseline_of_other_columns_is_said_before_anything_moves(explorer, people):
+def test_a_baseline_with_other_columns_is_an_error_and_changes_nothing(explorer, people):
     before = explorer.attribution
     with pytest.raises(ValueError, match="baseline: expected the same columns as the inputs"):
         explorer.update(baseline=people.iloc[[2]][["age"]], n_steps=4)
@@ -411,7 +411,7 @@ def test_a_baseline_of_other_columns_is_said_before_anything_moves(explorer, peo
     assert explorer.attribution.settings["n_steps"] == 4
 
 
-def test_a_refused_value_leaves_the_control_where_it_stood(people):
+def test_a_refused_value_resets_the_control(people):
     def encode(rows):
         assert (rows["age"] < 100).all()
         return rows[["age", "income"]].to_numpy(float)
@@ -430,7 +430,7 @@ def test_a_refused_value_leaves_the_control_where_it_stood(people):
     made.close()
 
 
-def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
+def test_the_prediction_before_the_changes_is_that_of_the_current_model(people):
     model = linear(torch.ones(2, dtype=torch.float64))
     numbers = people[["age", "income"]]
     made = Explorer(model, numbers.iloc[0], background=numbers, score="value", executor="inline")
@@ -448,12 +448,12 @@ def test_what_was_before_the_changes_is_told_of_the_model_as_it_is(people):
     made.close()
 
 
-def test_a_regression_of_several_values_asks_which():
+def test_a_regression_of_several_values_requires_an_index():
     with pytest.raises(ValueError, match="the model returns 2 values; with score='value', pass the index of one"):
         Explorer(mlp(classes=2), torch.rand(4), score="value", executor="inline")
 
 
-def test_moving_a_slider_waits_for_no_pass():
+def test_an_edit_waits_for_no_pass():
     model = Slow().eval()
     rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
     made = Explorer(model, rows.iloc[0], background=rows, score="value")
@@ -461,13 +461,13 @@ def test_moving_a_slider_waits_for_no_pass():
     model.tally.gate.clear()
     for age in (1.0, 2.0, 3.0):
         made.edit(age=age)
-    assert made.session.busy  # it returned while the first is still in its pass
+    assert made.session.busy  # edit returned while the first map is still computed
     model.tally.gate.set()
     assert made.wait(20).by_feature()["age"].tolist() == [3.0]
     made.close()
 
 
-def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, people, encoder):
+def test_shuffled_contributions_are_marked_on_the_bars_while_the_test_is_open(explorer, people, encoder):
     section = open_tab(explorer, "shuffle")
     local = sw.shuffle(explorer.settings["model"], people.iloc[3], people, transform=encoder)
     marks = dict(zip(explorer.kind_view.bars.labels, explorer.kind_view.bars._marker_marks.x.tolist(), strict=True))
@@ -490,7 +490,7 @@ def test_shuffling_stands_beside_the_bars_while_it_is_about_them(explorer, peopl
     assert len(explorer.kind_view.bars._marker_marks.x) == 0
 
 
-def test_with_labels_the_loss_is_told(people, encoder, argument):
+def test_with_labels_the_loss_is_shown(people, encoder, argument):
     labels = np.arange(50) % 2
     made = Explorer(mlp(features=8, classes=1), people.iloc[3], **argument, labels=labels)
     section = open_tab(made, "shuffle")
@@ -502,7 +502,7 @@ def test_with_labels_the_loss_is_told(people, encoder, argument):
     made.close()
 
 
-def test_many_rows_saturation_and_stability(explorer, people, encoder):
+def test_importance_saturation_and_stability(explorer, people, encoder):
     section = open_tab(explorer, "importance")
     local = sw.importance(
         explorer.settings["model"], people, transform=encoder, progress=False, repeats=1, params={"baseline": "mean"}
@@ -514,14 +514,14 @@ def test_many_rows_saturation_and_stability(explorer, people, encoder):
     assert "image" not in section._said.value
     assert section.controls["baseline"].value == "mean"
     section = open_tab(explorer, "stability")
-    assert "other seeds" not in section._said.value  # from the mean, Integrated Gradients draw nothing
+    assert "other seeds" not in section._said.value  # Integrated Gradients with the mean as baseline is deterministic
     explorer.update(method="expected_gradients", n_samples=20)
     assert "other seeds" in section._said.value
     assert "Integrated Gradients" in section._table.value
     assert explorer.trust._message.value == ""
 
 
-def test_closing_leaves_nothing_open(people, argument):
+def test_close_leaves_no_thread_and_no_widget(people, argument):
     before, threads = set(registry._instances), set(threading.enumerate())
     made = Explorer(mlp(features=8, classes=1), people.iloc[3], **{**argument, "executor": "thread"})
     made.wait(20)
@@ -536,7 +536,7 @@ def test_closing_leaves_nothing_open(people, argument):
 
 
 class Slow(nn.Module):
-    """Can be held in a pass."""
+    """Sums three features; its passes block while the gate is closed."""
 
     passes = tallied("passes")
 
@@ -552,7 +552,7 @@ class Slow(nn.Module):
         return self.net(x)
 
 
-def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
+def test_the_newest_row_is_shown_and_labels_match_their_bars():
     model = Slow().eval()
     rows = pd.DataFrame(np.zeros((4, 3)), columns=NAMES[:3])
     made = Explorer(model, rows.iloc[0], background=rows, score="value")
@@ -567,13 +567,13 @@ def test_the_newest_row_is_shown_and_labels_belong_to_their_bars():
     model.tally.gate.set()
     assert made.wait(20).by_feature()["age"].tolist() == [29.0]
     assert shown(made.kind_view.bars)["age = 29"] == 29.0
-    for labels, values in seen:  # w = 1 and a baseline of 0: each bar is as long as its label says
+    for labels, values in seen:  # weights of 1 and a baseline of 0: each bar equals the value in its label
         for label, value in zip(labels, values, strict=True):
             assert value == float(label.partition(" = ")[2])
     made.close()
 
 
-def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing(monkeypatch):
+def test_edits_take_precedence_over_trust_tests_and_a_closed_panel_runs_none(monkeypatch):
     model = Slow().eval()
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=NAMES[:3])
     made = Explorer(model, rows.iloc[0], background=rows, score="value")
@@ -595,7 +595,7 @@ def test_the_panel_gives_way_to_the_sliders_and_closed_it_does_nothing(monkeypat
     made.close()
 
 
-def test_labels_fit_beside_the_bars():
+def test_labels_are_shortened_to_fit():
     assert label_of("age", "40") == "age = 40"
     assert label_of("a very long name of a column that goes on", "1234.5") == "a very long name of a colum… = 1234.5"
     assert [value_text(v) for v in (True, 3, 0.123456, 1e7, "a long category")] == [
@@ -605,7 +605,7 @@ def test_labels_fit_beside_the_bars():
 
 
 @pytest.mark.parametrize("name", ["tabular", "diabetes"])
-def test_the_demo_of_tables(name):
+def test_the_demos_of_tables(name):
     made = sw.demo(name, method="gradient")
     assert made.kind == "table"
     assert made.wait(60).complete
@@ -628,7 +628,7 @@ def test_both_classes_of_one_logit_are_shown_and_explained(people, argument, tar
     made.close()
 
 
-def test_a_binary_row_begins_with_its_likelier_class(people, argument):
+def test_the_default_target_of_one_logit_is_the_likelier_class(people, argument):
     made = Explorer(mlp(features=8, classes=1), people.iloc[3], **argument)
     (index, name, share), (_, _, rest) = made.panel.predictions
     assert made.attribution.settings["target"] == index
@@ -637,7 +637,7 @@ def test_a_binary_row_begins_with_its_likelier_class(people, argument):
     made.close()
 
 
-def test_bars_are_drawn_whole_before_anybody_reads_or_draws_them():
+def test_bars_are_drawn_completely_before_another_thread_reads_or_draws_them():
     bars = FeatureBars(list("abc"))
     bars.show(np.array([1.0, 2.0, 3.0]), final=True)
     entered, go_on = threading.Event(), threading.Event()
@@ -660,7 +660,7 @@ def test_bars_are_drawn_whole_before_anybody_reads_or_draws_them():
     assert bars._marker_marks.x.tolist() == [90.0, 80.0, 70.0]
 
 
-def test_the_check_up_is_of_the_model_and_of_the_methods_that_apply_to_rows(explorer, monkeypatch):
+def test_the_check_up_runs_once_for_a_model_and_covers_methods_for_rows(explorer, monkeypatch):
     from saliency_widgets.api import checkup as module
     from saliency_widgets.diagnostics.report import Finding
 
@@ -672,7 +672,7 @@ def test_the_check_up_is_of_the_model_and_of_the_methods_that_apply_to_rows(expl
 
     monkeypatch.setattr(module, "check_up", check_up)
     explorer.edit(age=31)
-    assert not runs  # another row of the same model
+    assert not runs  # the model is the same, only the row has changed
     with torch.no_grad():
         next(explorer.problem.model.parameters()).add_(0.1)
     explorer.update()
@@ -684,14 +684,14 @@ def test_the_check_up_is_of_the_model_and_of_the_methods_that_apply_to_rows(expl
     ("name", "arguments"),
     [("pin", ()), ("save_png", ("map.png",)), ("page_size", ()), ("save_html", ("page.html",))],
 )
-def test_what_rows_lack_says_so(explorer, name, arguments):
+def test_features_for_images_are_errors_for_rows(explorer, name, arguments):
     with pytest.raises(NotImplementedError, match=f"^{name}: "):
         getattr(explorer, name)(*arguments)
     with pytest.raises(NotImplementedError, match=r"^annotations: this explorer shows a row of a table"):
         _ = explorer.annotations
 
 
-def test_what_images_lack_says_so():
+def test_features_for_rows_are_errors_for_images():
     made = Explorer(conv_net(), images()[:1], method="gradient", executor="inline")
     with pytest.raises(NotImplementedError, match=r"^edit: this explorer shows an image"):
         made.edit(age=3)

@@ -1,4 +1,4 @@
-"""The trust panel: closed it does nothing, open it looks into the map that is shown, and never in its way."""
+"""The trust panel: closed it computes nothing; open it tests the map shown, without delaying the explorer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABS = [name for name, test in trust_tests().items() if "image" in (test.kinds o
 
 
 class Counted(nn.Module):
-    """Counts its passes, and can be held in them."""
+    """Counts its passes, which block while the gate is closed."""
 
     passes = tallied("passes")
 
@@ -69,23 +69,23 @@ def region() -> np.ndarray:
     return mask
 
 
-def painted(explorer: Explorer, mask: np.ndarray) -> None:
-    """As the page tells it."""
+def paint(explorer: Explorer, mask: np.ndarray) -> None:
+    """Send the message of a page on which a region was painted."""
     height, width = mask.shape
     content = {"type": "region", "width": width, "height": height}
     explorer.view._handle_custom_msg(content, [memoryview(np.packbits(mask).tobytes())])
 
 
-def test_closed_it_costs_nothing(explorer, model):
+def test_a_closed_panel_takes_no_pass(explorer, model):
     passes = model.passes
-    painted(explorer, region())
+    paint(explorer, region())
     explorer.trust._choice.value = 1
     assert model.passes == passes
     assert explorer.view.marking is False
 
 
 @pytest.mark.parametrize("tab", TABS[1:])
-def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
+def test_only_the_open_tab_is_computed(explorer, model, tab):
     before = state_of(model.net)
     unfold(explorer, tab)
     for name in TABS[1:]:
@@ -95,14 +95,14 @@ def test_an_open_tab_is_answered_and_the_others_are_not(explorer, model, tab):
     assert explorer.trust._message.value == ""
 
 
-def test_a_painted_region_is_taken_away(explorer, model, image):
+def test_a_painted_region_is_ablated(explorer, model, image):
     unfold(explorer)
     assert explorer.view.marking is True
-    painted(explorer, region())
-    said = section(explorer, "ablation")._said.value
+    paint(explorer, region())
+    text = section(explorer, "ablation")._said.value
     result = sw.ablate(model, image, region(), target=explorer.settings["target"])
-    assert f"to {result.after:.3g} ({result.change:+.3g})" in said
-    assert "9.8%" in said
+    assert f"to {result.after:.3g} ({result.change:+.3g})" in text
+    assert "9.8%" in text
     ablation = section(explorer, "ablation")
     assert np.allclose(ablation._random_marks.x, (result.elsewhere - result.before).numpy())
     assert set(ablation._classes.x) <= {"ant", "bee", "cat", "dog"}
@@ -120,18 +120,18 @@ def test_the_strongest_part_is_marked_on_the_image(explorer):
     assert "25.0%" in ablation._said.value
 
 
-def test_an_empty_region_asks_nothing_and_another_fill_asks_again(explorer, model):
+def test_an_empty_region_takes_no_pass_and_another_fill_is_recomputed(explorer, model):
     unfold(explorer)
     passes = model.passes
-    painted(explorer, np.zeros((16, 16), bool))
+    paint(explorer, np.zeros((16, 16), bool))
     assert model.passes == passes
-    painted(explorer, region())
+    paint(explorer, region())
     before = section(explorer, "ablation")._said.value
     section(explorer, "ablation").controls["fill"].value = "noise"
     assert section(explorer, "ablation")._said.value != before
 
 
-def test_another_map_is_looked_into_by_itself_and_compared(explorer):
+def test_a_new_map_is_tested_automatically_and_compared_with_others(explorer):
     unfold(explorer, "stability")
     assert "Select other methods" in section(explorer, "stability")._table.value
     explorer.update(method="smoothgrad", n_samples=4)
@@ -139,10 +139,10 @@ def test_another_map_is_looked_into_by_itself_and_compared(explorer):
     assert "Gradient" in table
     assert "other seeds" in section(explorer, "stability")._said.value
     explorer.update(target="bee" if explorer.settings["target"] != 1 else "cat")
-    assert "Select other methods" in section(explorer, "stability")._table.value, "maps of another class don't compare"
+    assert "Select other methods" in section(explorer, "stability")._table.value, "other classes aren't compared"
 
 
-def test_curves_of_other_maps_stand_beside(explorer):
+def test_curves_of_other_maps_are_shown_too(explorer):
     unfold(explorer, "curves")
     explorer.update(method="input_x_gradient")
     assert "Other maps: Gradient" in section(explorer, "curves")._said.value
@@ -152,8 +152,8 @@ def test_curves_of_other_maps_stand_beside(explorer):
     assert np.atleast_2d(rest.y).shape == (1, 33)
 
 
-def test_a_curve_of_another_map_is_of_that_map_as_it_is_now(explorer):
-    """Computed again with other settings, it has the same title, and is another map."""
+def test_the_curve_of_another_map_is_that_of_its_latest_version(explorer):
+    """A map that is recomputed with other settings has the same title but other values."""
     unfold(explorer, "curves")
 
     def neighbor(**settings):
@@ -167,7 +167,7 @@ def test_a_curve_of_another_map_is_of_that_map_as_it_is_now(explorer):
         assert np.array_equal(local, np.squeeze(rest))
 
 
-def test_an_opened_panel_is_closed_whole(model, image):
+def test_closing_an_open_panel_leaves_no_widget(model, image):
     before = set(registry._instances)
     made = Explorer(model, image, executor="inline", method="gradient")
     unfold(made, "saturation")
@@ -176,7 +176,7 @@ def test_an_opened_panel_is_closed_whole(model, image):
     assert [type(registry._instances[k]).__name__ for k in set(registry._instances) - before] == []
 
 
-def test_going_back_to_a_curve_costs_no_pass(explorer, model):
+def test_going_back_to_a_curve_takes_no_pass(explorer, model):
     unfold(explorer, "curves")
     passes = model.passes
     explorer.trust._choice.value = 0
@@ -184,10 +184,10 @@ def test_going_back_to_a_curve_costs_no_pass(explorer, model):
     assert model.passes == passes
 
 
-def test_curves_of_another_class_cost_no_pass(explorer, model):
+def test_curves_of_another_class_take_no_pass(explorer, model):
     unfold(explorer, "curves")
     panel = section(explorer, "curves")
-    passes, case = model.passes, explorer.trust._shown
+    passes, finished_map = model.passes, explorer.trust._shown
     result, _ = panel._result
     explained = explorer.attribution.settings["target"]
     other = (explained + 1) % 4
@@ -202,14 +202,14 @@ def test_curves_of_another_class_cost_no_pass(explorer, model):
     assert "class: &#x27;emu&#x27; is not known" in panel._said.value
     panel._class.value = ""
     assert "For the score of" not in panel._said.value
-    # Nor does the same map's check, asked about another class.
-    requested = replace(case, request=replace(case.request, target=other))
+    # A check of the same map for another class takes no pass either.
+    requested = replace(finished_map, request=replace(finished_map.request, target=other))
     *_, again = requested.check(panel.test, {}).begin(lambda: None)
     assert torch.equal(again.main["deletion"].scores, scores)
     assert model.passes == passes
 
 
-def test_an_answer_about_a_map_that_was_left_is_not_shown(explorer):
+def test_a_result_for_a_previous_map_is_not_shown(explorer):
     unfold(explorer, "saturation")
     old = explorer.trust._checks["saturation"][0]
     *_, result = old.begin(lambda: None)
@@ -227,11 +227,11 @@ def test_an_error_is_shown_and_the_next_check_recovers(explorer):
     explorer.trust._sections[0].region = torch.ones(3, 3, dtype=torch.bool)
     explorer.trust._ask(explorer.trust._sections[0])
     assert "(16, 16), got (3, 3)" in explorer.trust._message.value
-    painted(explorer, region())
+    paint(explorer, region())
     assert explorer.trust._message.value == ""
 
 
-def test_a_slider_goes_before_the_checks_and_closing_ends_them(model, image, monkeypatch):
+def test_sliders_take_precedence_over_checks_and_closing_ends_them(model, image, monkeypatch):
     threads = set(threading.enumerate())
     explorer = Explorer(model, image, method="gradient")
     explorer.wait(20)

@@ -1,4 +1,4 @@
-"""Whatever a model raises ends one computation: what is shown says so, the thread goes on, and the next move works."""
+"""Any exception of a model ends one computation: it is shown, the thread continues, and the next request works."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), columns=list
 
 
 class Leave(BaseException):
-    """A user's own, whose constructor takes more than it keeps."""
+    """An exception of a user, whose constructor has more arguments than ``args``."""
 
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
@@ -31,7 +31,7 @@ class Leave(BaseException):
 
 
 class Unspeakable(BaseException):
-    """One whose own words end the thread, too."""
+    """An exception whose conversion to text raises SystemExit."""
 
     def __str__(self) -> str:
         raise SystemExit
@@ -52,7 +52,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
 
 
 class Faulty(nn.Module):
-    """Raises on workers' threads, as long as ``fault`` is set."""
+    """Raises on worker threads while ``fault`` is set."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def image_model() -> Faulty:
 
 
 @pytest.fixture(autouse=True)
-def nothing_escapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_thread_raises(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     escaped: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", escaped.append)
     yield
@@ -79,7 +79,7 @@ def nothing_escapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> None:
+def test_errors_in_an_explorer_its_trust_tests_and_its_save_panel(name: str, tmp_path: Path) -> None:
     model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     before = explorer.wait(60)
@@ -110,7 +110,7 @@ def test_in_an_explorer_its_tests_and_its_saving(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_in_an_explorer_of_rows(name: str) -> None:
+def test_errors_in_an_explorer_of_rows(name: str) -> None:
     model = Faulty(nn.Linear(4, 3)).eval()
     explorer = sw.explore(model, TABLE.iloc[[0]], background=TABLE, target=0, method="gradient")
     before = explorer.wait(60)
@@ -126,13 +126,13 @@ def test_in_an_explorer_of_rows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_in_a_comparison(name: str) -> None:
+def test_errors_in_a_comparison(name: str) -> None:
     model = image_model()
     comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
     before = comparison.wait(60, progress=False)
     model.fault.append(RAISED[name])
     weights = {key: weight.clone() for key, weight in model.state_dict().items()}
-    model.inner[0].bias.data += 0.25  # another version: nothing that was kept helps
+    model.inner[0].bias.data += 0.25  # a new version, for which nothing is cached
     comparison.update()
     with pytest.raises((ValueError, MemoryError)):
         comparison.wait(60, progress=False)
@@ -148,7 +148,7 @@ def test_in_a_comparison(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_in_a_lesson(name: str) -> None:
+def test_errors_in_a_lesson(name: str) -> None:
     model = image_model()
     model.fault.append(RAISED[name])
     lesson = sw.lesson(model, IMAGE, steps=["input", "gradient"], target=0)
@@ -162,7 +162,7 @@ def test_in_a_lesson(name: str) -> None:
     lesson.close()
 
 
-def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: Path) -> None:
+def test_an_error_of_millions_of_characters_is_truncated_where_it_is_shown(tmp_path: Path) -> None:
     model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
@@ -190,10 +190,10 @@ def test_an_error_of_millions_of_characters_is_cut_where_it_is_shown(tmp_path: P
     explorer.close()
 
 
-def test_inputs_that_fit_no_more_are_said_by_the_map_and_by_nothing_else() -> None:
+def test_inputs_that_overflow_are_an_error_of_the_map_only() -> None:
     made = sw.explore(nn.Linear(4, 3).eval(), TABLE.iloc[[0]], background=TABLE, executor="inline")
     made.wait(60)
-    made.edit(a=1e300)  # the check-up that follows meets the same row
+    made.edit(a=1e300)  # the check-up that follows gets the same row
     with pytest.raises(ValueError, match="too large for the model's type"):
         made.wait(60)
     made.edit(a=1.0)
@@ -201,7 +201,7 @@ def test_inputs_that_fit_no_more_are_said_by_the_map_and_by_nothing_else() -> No
     made.close()
 
 
-def test_each_wait_raises_an_exception_of_its_own_that_holds_nobody() -> None:
+def test_each_wait_raises_a_new_exception_that_holds_no_locals() -> None:
     model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
@@ -229,10 +229,10 @@ def test_each_wait_raises_an_exception_of_its_own_that_holds_nobody() -> None:
     explorer.close()
 
 
-ACTIVATIONS: list[weakref.ref] = []  # not in a closure, which passes have a copy of
+ACTIVATIONS: list[weakref.ref] = []  # not in a closure, because passes copy closures
 
 
-def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
+def test_an_error_does_not_hold_the_failed_pass() -> None:
     model = image_model()
     explorer = sw.explore(model, IMAGE, target=0, method="smoothgrad", n_samples=2)
     explorer.wait(60)
@@ -251,7 +251,7 @@ def test_the_pass_that_failed_is_not_kept_by_its_error() -> None:
     explorer.close()
 
 
-def test_a_pass_that_failed_before_another_did_is_not_kept_either() -> None:
+def test_chained_and_grouped_errors_do_not_hold_failed_passes() -> None:
     activations: list[weakref.ref] = []
 
     def run() -> None:
@@ -277,7 +277,7 @@ def test_a_pass_that_failed_before_another_did_is_not_kept_either() -> None:
 
 
 @pytest.mark.parametrize("executor", ["thread", "inline"])
-def test_an_observer_on_the_worker_saves_what_is_finished(executor: str, tmp_path: Path) -> None:
+def test_an_observer_on_the_worker_can_save_the_finished_map(executor: str, tmp_path: Path) -> None:
     explorer = sw.explore(image_model(), IMAGE, target=0, method="smoothgrad", n_samples=2, executor=executor)
     explorer.wait(60)
 
@@ -293,7 +293,7 @@ def test_an_observer_on_the_worker_saves_what_is_finished(executor: str, tmp_pat
     explorer.close()
 
 
-def test_an_observer_of_a_comparison_never_waits_for_itself() -> None:
+def test_wait_is_refused_in_an_observer_of_a_comparison() -> None:
     model = image_model()
     comparison = sw.compare(model, IMAGE, methods=["gradient", "grad_cam"], classes=[0])
     comparison.wait(60, progress=False)
@@ -313,7 +313,7 @@ def test_an_observer_of_a_comparison_never_waits_for_itself() -> None:
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
-def test_what_observes_a_cell_and_fails_keeps_no_comparison_waiting(
+def test_a_failing_observer_of_a_cell_does_not_block_the_comparison(
     kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reported: list[Any] = []
@@ -338,7 +338,7 @@ def test_what_observes_a_cell_and_fails_keeps_no_comparison_waiting(
 
 
 class OddError(Exception):
-    """Can be neither copied nor made again."""
+    """An exception that can be neither copied nor created again."""
 
     def __new__(cls, *_args: Any, made: bool = False) -> OddError:
         if not made:
@@ -350,14 +350,14 @@ class OddError(Exception):
 
 
 class SameError(Exception):
-    """Says that it was copied, and wasn't."""
+    """An exception whose copy is itself."""
 
     def __copy__(self) -> SameError:
         return self
 
 
 @pytest.mark.parametrize("error", [OddError(made=True), SameError("odd words"), Leave("odd words", 3)])
-def test_what_cannot_be_copied_is_raised_again_as_another_all_the_same(error: BaseException) -> None:
+def test_an_exception_that_can_not_be_copied_is_raised_again_as_another(error: BaseException) -> None:
     error.__context__ = KeyError("before")
     with pytest.raises(BaseException, match="odd words") as caught:
         raise_again(error)
