@@ -601,7 +601,7 @@ def test_labels_are_shortened_to_fit():
     assert [value_text(v) for v in (True, 3, 0.123456, 1e7, "a long category")] == [
         "True", "3", "0.1235", "1e+07", "a long ca…",
     ]  # fmt: skip
-    assert [size_text(v, signed=True) for v in (1530.4, -0.1234, 0.0, 2e9)] == ["+1,530", "−0.123", "0", "+2e+09"]
+    assert [size_text(v, signed=True) for v in (1530.4, -0.1234, 0.0, 2e9)] == ["+1,530", "-0.123", "0", "+2e+09"]
 
 
 @pytest.mark.parametrize("name", ["tabular", "diabetes"])

@@ -223,7 +223,7 @@ def label_of(name: str, value: str) -> str:
 def size_text(size: float, *, signed: bool = False) -> str:
     """Format a number with three significant digits, or from 1000 to 1e7 rounded to an integer."""
     text = f"{abs(size):,.0f}" if 1000 <= abs(size) < 1e7 else f"{abs(size):.3g}"
-    sign = "" if float(text.replace(",", "")) == 0 else "−" if size < 0 else "+" if signed else ""
+    sign = "" if float(text.replace(",", "")) == 0 else "-" if size < 0 else "+" if signed else ""
     return sign + text
 
 
