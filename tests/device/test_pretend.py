@@ -27,7 +27,7 @@ def test_the_device_computes_what_the_cpu_computes(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mix",
+    "operation",
     [
         lambda on_device, on_cpu: on_device + on_cpu,
         lambda on_device, on_cpu: on_cpu + on_device,
