@@ -44,7 +44,6 @@ def map_function(method: str, **params):
 # ---- deletion and insertion
 
 WEIGHTS, X = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64), torch.tensor([[1.0, -2.0, 4.0, 0.5]]).double()
-PARTS = (WEIGHTS * X[0]).tolist()  # 2, 2, 2, 1.5: all are evidence for the class
 
 
 def area(order: tuple[int, ...], parts: list[float], kind: str) -> float:
