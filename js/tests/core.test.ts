@@ -4,6 +4,7 @@ import { type Cause, Coalescer } from "../src/core/coalesce.ts";
 import { Composer } from "../src/core/compose.ts";
 import { readDisplay } from "../src/core/display.ts";
 import { codeValue, decodeCodes, decodeFrame, LEVELS, nearest, toBytes, ZERO } from "../src/core/frame.ts";
+import { inkOn, luminance } from "../src/core/ink.ts";
 import { Acknowledger, compare, Newest, receive, type Stamp } from "../src/core/order.ts";
 import { pngSize } from "../src/core/png.ts";
 
@@ -302,5 +303,24 @@ describe("coalescing", () => {
     paints.request("resize");
     clock.advance(16);
     expect(painted).toEqual(["resize"]);
+  });
+});
+
+describe("ink", () => {
+  it("has a contrast of at least 4.5 on every ground", () => {
+    let least = 21;
+    for (let red = 0; red < 256; red += 5)
+      for (let green = 0; green < 256; green += 5)
+        for (let blue = 0; blue < 256; blue += 5) {
+          const ground = luminance(red, green, blue) + 0.05;
+          least = Math.min(least, inkOn(red, green, blue) === "#000" ? ground / 0.05 : 1.05 / ground);
+        }
+    expect(least).toBeGreaterThan(4.5);
+  });
+
+  it("computes the luminances of WCAG", () => {
+    expect(luminance(255, 255, 255)).toBeCloseTo(1, 12);
+    expect(luminance(255, 0, 0)).toBeCloseTo(0.2126, 12);
+    expect(luminance(119, 119, 119)).toBeCloseTo(0.1845, 4);
   });
 });

@@ -8,6 +8,7 @@ import {
   progressText,
   readingText,
   type Status,
+  tokenText,
   unanswered,
   withoutKernel,
 } from "../src/core/text.ts";
@@ -118,4 +119,11 @@ it("describes the value and share of a pixel", () => {
   const reading = { x: 12, y: 40, value: 0.01234, share: 0.0042 };
   expect(readingText(reading)).toBe("x 12, y 40 · attribution 0.0123 · 0.42% of the total");
   expect(readingText({ ...reading, value: null })).toBe("x 12, y 40");
+});
+
+it("reads a token with its id, value and share", () => {
+  const reading = { x: 3, y: 0, value: -0.01234, share: 0.25 };
+  expect(tokenText("cat", 4937, reading)).toBe("cat · id 4937 · attribution -0.0123 · 25% of the total");
+  expect(tokenText("cat", undefined, { ...reading, value: null })).toBe("cat");
+  expect(tokenText("\n", 13, { ...reading, value: null })).toBe('"\\n" · id 13');
 });

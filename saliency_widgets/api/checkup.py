@@ -95,7 +95,7 @@ def check_up_when_idle(
     return work
 
 
-@takes_options("transform", "class_names", "explain", "device")
+@takes_options("transform", "class_names", "tokenizer", "explain", "device")
 def checkup(
     model: nn.Module,
     inputs: Any,

@@ -29,12 +29,13 @@ class Kind:
     """Numbers of any shape.
 
     Attributes:
-        name: "numbers", "image" or "table".
+        name: "numbers", "image", "table" or "text".
         noun: The word for one input, in texts.
         mark: The phrase for a large value, in texts.
         pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
         drawn: Whether attributions are drawn as a map over the input.
+        pieces: The text of each token of each sample; None for anything but texts.
     """
 
     name: ClassVar[str] = "numbers"
@@ -43,6 +44,7 @@ class Kind:
     drawn: ClassVar[bool] = False
     pixels: PixelRange | None = None
     columns: Columns | None = None
+    pieces: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def default_fill(self) -> str:

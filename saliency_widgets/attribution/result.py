@@ -50,6 +50,7 @@ class Attribution:
             lie side by side, (B, F); :meth:`part` returns those of one input. Inputs inside lists, tuples, mappings
             and dataclasses are named by their path, "batch.x". The same holds for a layer with several output tensors.
         columns: The columns of the table that the inputs were rows of, or None: see :meth:`by_feature`.
+        pieces: The text of each token of each sample, if texts were explained, or None: see :meth:`by_token`.
     """
 
     values: Tensor
@@ -70,6 +71,7 @@ class Attribution:
     agreement: Tensor | None = None
     map_error: Tensor | None = None
     columns: Columns | None = None
+    pieces: tuple[tuple[str, ...], ...] | None = None
 
     @property
     def method(self) -> str:
@@ -142,6 +144,40 @@ class Attribution:
         values = self.columns.summed(self.values.detach().cpu().double()).numpy()
         return pd.DataFrame(values, columns=list(self.columns.names))
 
+    def by_token(self, *, sign: str = "signed", channels: str = "sum", sample: int = 0) -> pd.DataFrame:
+        """Return the attributions of a text by token.
+
+        Args:
+            sign: "signed", "absolute", "positive", "negative" or "squared".
+            channels: How the values of an embedding become one: "sum", "L2", "mean" or "max".
+            sample: The index of the text in the batch.
+
+        Returns:
+            One row for each token, with the columns "token" and "attribution". With the default arguments, the
+            attributions of Integrated Gradients add up to the change of the score.
+
+        Raises:
+            ValueError: The inputs were not texts, or the values are not one per number of an embedding.
+        """
+        import pandas as pd
+
+        sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
+        values = self._per_token(Reduction(sign, channels), sample).detach().cpu().double().numpy()
+        assert self.pieces is not None
+        return pd.DataFrame({"token": list(self.pieces[sample]), "attribution": values[0]})
+
+    def _per_token(self, reduction: Reduction, sample: int) -> Tensor:
+        """Return one value for each token of a text, shape (1, T)."""
+        if self.pieces is None:
+            raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
+        if self.values.shape != self.input_shape:
+            raise ValueError(
+                f"by_token: {self.method} returns values of shape {tuple(self.values.shape)}, not one per number of an "
+                f"embedding."
+            )
+        values = self.values[sample : sample + 1]
+        return reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[0]
+
     def saliency_map(
         self,
         *,
@@ -159,13 +195,15 @@ class Attribution:
             sample: The index of the sample in the batch.
 
         Returns:
-            A map of the input's size, shape (H, W), float64 in [0, 1]; for "signed", 0.5 is zero.
+            A map of the input's size, shape (H, W), or (T,) for a text, float64 in [0, 1]; for "signed", 0.5 is zero.
 
         Raises:
             ValueError: An unknown sign or channel rule, a sample out of range, or values that don't form an image.
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         reduction = Reduction(self.default_sign if sign is None else sign, channels)
+        if self.pieces is not None:
+            return self._colored(self._per_token(reduction, sample), reduction, clip)[0]
         if self.values.ndim != 4 or len(self.input_shape) < 3:
             one = (1, *self.values.shape[1:])
             raise ValueError(
@@ -173,8 +211,12 @@ class Attribution:
                 f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
         height, width = self.input_shape[-2:]
-        values = reduction(self.values[sample : sample + 1], (height, width))[0].cpu().double().numpy()
-        quantized = render.quantize(values, signed=reduction.signed)
+        return self._colored(reduction(self.values[sample : sample + 1], (height, width))[0], reduction, clip)
+
+    @staticmethod
+    def _colored(values: Tensor, reduction: Reduction, clip: tuple[float, float] | None) -> np.ndarray:
+        """Return the position of each value of a map (H, W) on the color scale."""
+        quantized = render.quantize(values.cpu().double().numpy(), signed=reduction.signed)
         percentiles = render.check_display({} if clip is None else {"clip": clip})["clip"]
         limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
         return render.strength(quantized.codes, quantized.signed, limits)

@@ -7,6 +7,7 @@ from saliency_widgets.inputs.nested import Explain
 from saliency_widgets.inputs.options import Options, split_options
 from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.table import Table, TableKind, as_explored, is_table, read_table
+from saliency_widgets.inputs.text import TextKind
 from saliency_widgets.outputs.class_names import read_class_names, short_names
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Prepared",
     "Table",
     "TableKind",
+    "TextKind",
     "as_explored",
     "class_names_of",
     "is_table",

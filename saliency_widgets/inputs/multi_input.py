@@ -31,6 +31,7 @@ from saliency_widgets.inputs.nested import (
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
+from saliency_widgets.inputs.text import prepare_text
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import isolated_copy
 
@@ -66,6 +67,8 @@ def prepare_for(
         ValueError: An input can't be explained, a name is unknown, or batches differ in size.
     """
     check_depth(inputs)
+    if options.tokenizer is not None:
+        return prepare_text(model, inputs, options, device=device)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
         return _prepare_all(model, inputs, options, device, dtype, gradients=gradients)
@@ -306,9 +309,8 @@ class _Tried:
 def _try(model: nn.Module, rows: Tensor, arguments: Arguments | None = None) -> _Tried:
     samples = torch.arange(len(rows), device="cpu")
     with isolated_copy(model) as tried, torch.no_grad():
-        args, kwargs = (arguments or Arguments(batch=len(rows))).fill(rows, samples)
         try:
-            output = tried(*args, **kwargs)
+            output = (arguments or Arguments(batch=len(rows))).run(tried, rows, samples)
         except Exception:  # only whether it runs matters here
             return _Tried(runs=False)
         try:

@@ -31,6 +31,9 @@ class Options:
         class_names: Names of the classes, in order or by index, so that targets can be named; or torchvision weights.
             Default: the model's names (``config.id2label`` and the like). With two names and a single logit z, z is the
             score of class 1, and -z that of class 0; without names, z is target 0.
+        tokenizer: The tokenizer of a language model: a Hugging Face tokenizer, a mapping from words to ids, or a
+            function from a text to ids. The input is then a text, its ids or what the tokenizer returns, and what is
+            explained are the embeddings of its tokens.
         explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
             Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
             Several inputs are explained together: see :meth:`Attribution.part`.
@@ -49,6 +52,7 @@ class Options:
 
     transform: Any = None
     class_names: Any = None
+    tokenizer: Any = None
     explain: Explain = None
     device: torch.device | str | None = None
     fold: bool = True

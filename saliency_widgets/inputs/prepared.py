@@ -34,6 +34,7 @@ class Prepared:
         images: The inputs as images, cropped and resized as for the model, uint8 (B, H, W, 3), or None.
         notes: Notes for the user, such as assumptions about the inputs.
         arguments: The arguments to call the model with, if it takes more than the tensor.
+        from_weights: Whether the tensor was computed with the model's weights, as embeddings are.
     """
 
     tensor: Tensor
@@ -41,6 +42,7 @@ class Prepared:
     images: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     arguments: Arguments | None = None
+    from_weights: bool = False
 
     @property
     def table(self) -> Table | None:

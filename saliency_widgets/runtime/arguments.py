@@ -6,18 +6,20 @@ concatenated; each input keeps its own range, baseline and shape.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from saliency_widgets.attribution.input_parts import InputPart, split_parts
 from saliency_widgets.attribution.kind import Kind, baseline_of
 from saliency_widgets.params import unknown
+from saliency_widgets.runtime.lookup import Lookup
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Arguments:
         parts: The inputs that are explained together; empty for a single input in its own shape. An input with one
             number per sample, shape (B,), is a part even if it is the only input: methods see (B, 1).
         name: The name of the explained input, if the model takes other inputs too.
+        lookups: The embeddings whose outputs are explained inputs; their ids are among the arguments.
     """
 
     args: tuple[Any, ...] = (Slot(),)
@@ -49,6 +52,7 @@ class Arguments:
     batch: int = 1
     parts: tuple[InputPart, ...] = ()
     name: str | None = None
+    lookups: tuple[Lookup, ...] = ()
 
     @property
     def several(self) -> tuple[InputPart, ...]:
@@ -82,6 +86,24 @@ class Arguments:
             return mapped(filled, node)
 
         return tuple(map(filled, self.args)), {name: filled(value) for name, value in self.kwargs.items()}
+
+    def run(
+        self,
+        model: nn.Module,
+        rows: Tensor | Sequence[Tensor],
+        samples: Tensor,
+        *,
+        channels_last: bool = False,
+    ) -> Any:
+        """Run a copy of the model on some rows and return its output. See :meth:`fill` for the arguments."""
+        args, kwargs = self.fill(rows, samples, channels_last=channels_last)
+        if not self.lookups:
+            return model(*args, **kwargs)
+        pieces = self.split(rows) if isinstance(rows, Tensor) else rows
+        with contextlib.ExitStack() as stack:
+            for lookup in self.lookups:
+                stack.enter_context(lookup.replaced(model, pieces[lookup.index].clone()))
+            return model(*args, **kwargs)
 
     def tiled(self, times: int) -> Arguments:
         """Return the arguments for a batch that repeats the samples block by block."""

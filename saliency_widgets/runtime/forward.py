@@ -13,17 +13,15 @@ from saliency_widgets.attribution.errors import Cancelled, out_of_memory
 from saliency_widgets.runtime.errors import fixed_batch, forward_failure
 from saliency_widgets.runtime.memory import Memory
 
-Arguments = Callable[[Any, Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
+Call = Callable[[nn.Module, Any, Tensor], Any]
 
 
-def forward(
-    model: nn.Module, arguments: Arguments, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory
-) -> Any:
+def forward(model: nn.Module, call: Call, rows: Tensor | Sequence[Tensor], samples: Tensor, memory: Memory) -> Any:
     """Run a copy of the model on some rows and return its output.
 
     Args:
         model: The copy.
-        arguments: A function from rows and their samples to the arguments of ``model.forward``.
+        call: Runs the copy on rows, given the samples that they belong to: see :meth:`.Arguments.run`.
         rows: The rows, shape (N, ...), or the explained inputs one by one.
         samples: The index of the sample that each row belongs to, shape (N,).
         memory: The limits and measurements of earlier passes.
@@ -32,9 +30,8 @@ def forward(
         ValueError: The forward pass failed.
     """
     if not isinstance(rows, Tensor):
-        args, kwargs = arguments(rows, samples)
         try:
-            return model(*args, **kwargs)
+            return call(model, rows, samples)
         except Exception as error:
             if isinstance(error, Cancelled) or out_of_memory(error):
                 raise
@@ -45,8 +42,7 @@ def forward(
         with torch.enable_grad() if memory.by_hand else contextlib.nullcontext():
             if memory.by_hand and not rows.requires_grad:
                 rows = rows.detach().requires_grad_(True)
-            args, kwargs = arguments(rows, samples)
-            return model(*args, **kwargs)
+            return call(model, rows, samples)
 
     try:
         output = run(rows, samples)

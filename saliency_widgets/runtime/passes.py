@@ -364,8 +364,7 @@ class Passes:
         samples = _samples(rows, self.batch)
         if self.joint:
             inputs, samples = inputs[0], torch.arange(inputs[0].shape[0], device="cpu")
-        fill = partial(self.call.fill, channels_last=laid)
-        return forward(model, fill, inputs, samples, self.memory)
+        return forward(model, partial(self.call.run, channels_last=laid), inputs, samples, self.memory)
 
 
 def _samples(rows: Sequence[int], batch: int) -> Tensor:

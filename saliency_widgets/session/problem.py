@@ -354,7 +354,7 @@ class Problem:
         with self._lock:  # a cell may move controls while the worker calls this
             inputs = self._inputs
             seen, number = identity(inputs), self._model_version()
-            moved = number != self._number and self._placement() != self._form
+            moved = number != self._number and (self.prepared.from_weights or self._placement() != self._form)
             self._number = number
             if seen != self._seen or moved:
                 prepared = self._prepare(inputs)

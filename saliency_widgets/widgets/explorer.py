@@ -42,9 +42,10 @@ from saliency_widgets.widgets.export.state import load_state, save_state
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
 from saliency_widgets.widgets.image.view import ImageView
 from saliency_widgets.widgets.table.view import TableView
+from saliency_widgets.widgets.text.view import TextView
 from saliency_widgets.widgets.trust import TrustPanel
 
-KIND_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView}
+KIND_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView, "text": TextView}
 _CORRECTED = "The model's weights changed, so the map was recomputed."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
@@ -79,7 +80,8 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         check_executor(executor)
         options, params = split_options(params)
         transform = options.get("transform")
-        inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
+        if options.get("tokenizer") is None:
+            inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
         problem = Problem(model, inputs, **options)
         if problem.parts and options.get("explain") is None:  # of several inputs, show the first image
             problem = Problem(model, inputs, **{**options, "explain": problem.main_part})
@@ -117,7 +119,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def kind(self) -> str:
-        """The kind of input: "image" or "table"."""
+        """The kind of input: "image", "table" or "text"."""
         return self.problem.kind.name
 
     @property

@@ -14,13 +14,13 @@ MODEL = torch.nn.Linear(4, 3)
 TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
-    sw.sweep: ALL - {"cuda_graphs"},
-    sw.compare: ALL - {"cuda_graphs", "feature_names", "background"},
+    sw.sweep: ALL - {"cuda_graphs", "tokenizer"},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer"},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL - {"cuda_graphs", "explain"},  # background is a positional argument
-    sw.importance: ALL - {"cuda_graphs", "explain"},
-    sw.checkup: {"transform", "class_names", "explain", "device"},
+    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer"},  # background is a positional argument
+    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer"},
+    sw.checkup: {"transform", "class_names", "tokenizer", "explain", "device"},
     sw.lesson: {"transform", "class_names", "device"},
 }
 

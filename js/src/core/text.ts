@@ -101,6 +101,7 @@ export const KERNEL_GONE = "The kernel is gone: run the cell again";
 export const STILL_WORKS = {
   image: "Opacity, colors and all other display settings still work.",
   grid: "Opacity, colors, scales and all other display settings still work.",
+  text: "Opacity, colors and all other display settings still work.",
   plain: "The displayed results remain unchanged.",
 };
 
@@ -130,6 +131,14 @@ export function readingText(reading: Reading): string {
   const position = `x ${reading.x}, y ${reading.y}`;
   if (reading.value === null) return position;
   return `${position} · attribution ${formatNumber(reading.value)} · ${formatShare(reading.share)} of the total`;
+}
+
+/** "cat · id 4937 · attribution 0.0123 · 0.42% of the total" */
+export function tokenText(piece: string, id: number | undefined, { value, share }: Reading): string {
+  const parts = [piece.trim() ? piece : JSON.stringify(piece)];
+  if (id !== undefined) parts.push(`id ${id}`);
+  if (value !== null) parts.push(`attribution ${formatNumber(value)}`, `${formatShare(share)} of the total`);
+  return parts.join(SEPARATOR);
 }
 
 function isNumber(value: unknown): value is number {

@@ -8,7 +8,7 @@ import type { Finding } from "../core/findings.ts";
 import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
-import { readingText, type Status, unanswered, withoutKernel } from "../core/text.ts";
+import { readingText, type Status, tokenText, unanswered, withoutKernel } from "../core/text.ts";
 import { drawBar } from "../shell/bar.ts";
 import { CheckUpLine } from "../shell/checkup.ts";
 import { setText } from "../shell/elements.ts";
@@ -20,6 +20,7 @@ import { primeControls } from "../shell/prime.ts";
 import { reserveHeight } from "../shell/reserve.ts";
 import { Stage, watchSize } from "../shell/stage.ts";
 import { follow, tell } from "../shell/traits.ts";
+import { type RawTokens, TokenFlow } from "../text/flow.ts";
 import { CopyButton } from "./copy.ts";
 import { Drawings } from "./drawings.ts";
 import { type Elements, keepFocus, makeElements } from "./elements.ts";
@@ -48,6 +49,7 @@ export class HeatmapView {
   readonly #region: RegionTools;
   readonly #kernel: KernelWatch;
   readonly #copy: CopyButton;
+  readonly #flow: TokenFlow;
   readonly #checkUp = new CheckUpLine(this.#elements.checkup);
   readonly #reserveReadings = reserveHeight(this.#elements.readings);
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
@@ -65,6 +67,8 @@ export class HeatmapView {
   /** undefined until it is resolved; null without display settings. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
+  /** Whether the input is a text, which is shown instead of an image. */
+  #text = false;
   #painted: Frame | null = null;
   #original = false;
   #problems = new Map<"image" | "display", Problem>();
@@ -96,6 +100,9 @@ export class HeatmapView {
       life,
     );
     this.#elements.run.after(this.#region.root);
+    this.#flow = new TokenFlow(() => this.#showReading(), life);
+    this.#elements.stage.after(this.#flow.root);
+    this.#followTheme();
     holdButton(
       hold,
       (held) => {
@@ -117,6 +124,7 @@ export class HeatmapView {
     watchSize(canvas, resized, life);
 
     this.#on("plain", () => root.classList.toggle("sw-plain", this.model.get("plain") === true));
+    this.#on("tokens", () => this.#readTokens());
     this.#on("image", () => this.#readImage());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
@@ -154,6 +162,22 @@ export class HeatmapView {
     const raw = this.model.get("frame") as RawFrame | undefined;
     if (!receive(decodeFrame(raw), raw, this.#newest, this.#acknowledge)) return;
     this.#paints.request("frame");
+  }
+
+  #readTokens(): void {
+    const tokens = (this.model.get("tokens") ?? {}) as RawTokens;
+    this.#text = (tokens.pieces?.length ?? 0) > 0;
+    this.#elements.root.classList.toggle("sw-text", this.#text);
+    this.#flow.root.hidden = !this.#text;
+    this.#flow.load(tokens);
+    this.#paints.request("display");
+  }
+
+  /** Repaint a text when the theme changes, because its ground is that of the page. */
+  #followTheme(): void {
+    const observer = new MutationObserver(() => this.#text && this.#paints.request("display"));
+    observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+    this.#life.signal.addEventListener("abort", () => observer.disconnect());
   }
 
   async #readImage(): Promise<void> {
@@ -218,7 +242,7 @@ export class HeatmapView {
 
   #readStatus(): void {
     const sent = (this.model.get("status") ?? {}) as Status;
-    const line = this.#kernel.unanswered ? unanswered(this.model.get("plain") ? "plain" : "image") : "";
+    const line = this.#kernel.unanswered ? unanswered(this.#shown) : "";
     const status = this.#kernel.gone ? withoutKernel(sent, line) : sent;
     const [problem = null] = this.#problems.values();
     showStatus(this.#elements, status, problem);
@@ -269,18 +293,12 @@ export class HeatmapView {
     const display = this.#display;
     // The image and the display settings each request a paint when they arrive.
     if (this.#decoding || (frame && display === undefined)) return;
-    const { root, empty } = this.#elements;
-    if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
-    const bare = this.#original && this.#image;
-    const pixels =
-      frame && display && !bare ? this.#composer.blend(frame, this.#image, display) : this.#image;
-    empty.hidden = pixels !== null;
-    setText(empty, pixels ? "" : "No image yet");
-    const drawn = pixels !== null && this.#stage.draw(pixels, this.#canvases());
+    const drawn = this.#text ? this.#paintText(frame) : this.#paintImage(frame);
     this.#showScale(frame, display ?? null);
     this.#showReading();
     this.#acknowledge.painted();
     if (!frame || !drawn) return;
+    const { root } = this.#elements;
     const { generation, index, final } = frame;
     root.dataset.generation = String(generation);
     root.dataset.index = String(index);
@@ -289,6 +307,25 @@ export class HeatmapView {
     const detail = { generation, index, final, cause: frame === this.#painted ? cause : "frame" };
     this.#painted = frame;
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));
+  }
+
+  #paintText(frame: Frame | null): boolean {
+    const display = this.#display;
+    if (!frame || !display || frame.width !== this.#flow.count) return false;
+    this.#flow.paint(this.#composer.blend(frame, this.#flow.ground, display));
+    return true;
+  }
+
+  #paintImage(frame: Frame | null): boolean {
+    const display = this.#display;
+    const { empty } = this.#elements;
+    if (frame && !this.#image && !this.#imageSize) this.#reserve(frame);
+    const bare = this.#original && this.#image;
+    const pixels =
+      frame && display && !bare ? this.#composer.blend(frame, this.#image, display) : this.#image;
+    empty.hidden = pixels !== null;
+    setText(empty, pixels ? "" : "No image yet");
+    return pixels !== null && this.#stage.draw(pixels, this.#canvases());
   }
 
   *#canvases(): Iterable<HTMLCanvasElement> {
@@ -305,11 +342,24 @@ export class HeatmapView {
     drawBar(bar, ticks, drawn.row, drawn.ticks);
   }
 
+  get #shown(): "text" | "plain" | "image" {
+    return this.#text ? "text" : this.model.get("plain") === true ? "plain" : "image";
+  }
+
   #showReading(): void {
     const { readout } = this.#elements;
+    const frame = this.#newest.current;
+    if (this.#text) {
+      const { token } = this.#flow;
+      readout.classList.toggle("sw-quiet", !token);
+      const size = { width: this.#flow.count, height: 1 };
+      const hint = frame ? "Point at a token, or use the arrow keys" : "No map yet";
+      const reading = token && this.#composer.read(frame, size, token.index, 0);
+      setText(readout, reading ? tokenText(token.piece, token.id, reading) : hint);
+      return;
+    }
     const pixel = this.#inspector.pixel;
     const size = this.#size();
-    const frame = this.#newest.current;
     readout.classList.toggle("sw-quiet", !pixel);
     if (pixel && size) {
       setText(readout, readingText(this.#composer.read(frame, size, pixel.x, pixel.y)));

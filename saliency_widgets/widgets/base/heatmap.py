@@ -26,6 +26,7 @@ class HeatmapView(BundledView, FrameStream):
         on_stop: Called when the user presses Stop.
         controls: The controls next to the view. Their comms are opened once the view is on a page.
         layers: Canvases drawn on top of the map.
+        tokens: The tokens of a text, which are shown instead of an image: see :meth:`.Tokens.shown`.
     """
 
     kind = traitlets.Unicode("heatmap").tag(sync=True)
@@ -35,6 +36,7 @@ class HeatmapView(BundledView, FrameStream):
     display = traitlets.Instance(DisplaySettings, allow_none=True).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
+    tokens = traitlets.Dict().tag(sync=True)
     marking = traitlets.Bool(False).tag(sync=True)
     region = traitlets.Dict().tag(sync=True)
 
@@ -46,12 +48,14 @@ class HeatmapView(BundledView, FrameStream):
         on_stop: Callable[[], None] | None = None,
         controls: Sequence[Widget] = (),
         layers: tuple[Canvas, ...] = (),
+        tokens: Mapping[str, Any] | None = None,
     ) -> None:
         self._on_stop = on_stop
         self._marked: Callable[[np.ndarray], None] = lambda _mask: None
         super().__init__(
-            image=image or b"", plain=image is None, display=display, layers=list(layers), controls=list(controls)
-        )
+            image=image or b"", plain=image is None and tokens is None, display=display, layers=list(layers),
+            controls=list(controls), tokens=dict(tokens or {}),
+        )  # fmt: skip
 
     @property
     def code(self) -> str:

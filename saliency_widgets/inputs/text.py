@@ -1,0 +1,172 @@
+"""Texts as inputs of language models: what is explained are the embeddings of their tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_widgets.attribution import Kind, Reduction
+from saliency_widgets.attribution.baselines import noise, zero
+from saliency_widgets.attribution.kind import Baseline
+from saliency_widgets.inputs.embedding import embed, find_lookup
+from saliency_widgets.inputs.options import Options
+from saliency_widgets.inputs.prepared import Prepared
+from saliency_widgets.inputs.tokens import IDS, Tokens, read_tokens
+from saliency_widgets.runtime.arguments import Arguments
+from saliency_widgets.runtime.errors import forward_failure
+
+
+@dataclass(frozen=True, eq=False)
+class TextKind(Kind):
+    """The embeddings of a text's tokens, shape (T, E).
+
+    Attributes:
+        tokens: The tokens.
+        embed: A function from ids, shape (N,), to their embeddings, shape (N, E).
+        vocabulary_size: The number of embeddings; None if unknown.
+    """
+
+    name = noun = "text"
+    mark = "A strong color"
+    drawn = True
+    tokens: Tokens = field()
+    embed: Callable[[Tensor], Tensor] = field()
+    vocabulary_size: int | None = None
+
+    @property
+    def pieces(self) -> tuple[tuple[str, ...], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The text of each token of each sample."""
+        return self.tokens.pieces
+
+    @property
+    def default_fill(self) -> str:
+        """The default fill: the mask token, or else the default baseline."""
+        return "mask" if "mask" in self.tokens.vocabulary else next(iter(self.baselines))
+
+    @property
+    def baselines(self) -> Mapping[str, Baseline]:
+        """The baselines by name: padding first, if any. A baseline of tokens preserves special tokens."""
+        named: dict[str, Baseline] = {name: self._of_token(index) for name, index in self.tokens.vocabulary.items()}
+        if self.vocabulary_size is not None:
+            named["mean"] = lambda inputs, _: torch.where(self._special(inputs), inputs, self._mean.to(inputs))
+        return {**named, "zero": zero, "noise": noise}
+
+    def _of_token(self, index: int) -> Baseline:
+        def make(inputs: Tensor, _seed: int) -> Tensor:
+            return torch.where(self._special(inputs), inputs, self.embed(torch.tensor([index]))[0].to(inputs))
+
+        return make
+
+    def _special(self, inputs: Tensor) -> Tensor:
+        return self.tokens.special.to(inputs.device)[..., None]
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean of the embeddings of all tokens, shape (E,)."""
+        assert self.vocabulary_size is not None
+        total = sum(self.embed(ids).double().sum(0) for ids in torch.arange(self.vocabulary_size).split(_ROWS))
+        return torch.as_tensor(total) / self.vocabulary_size
+
+    def why_no_baseline(self, name: str, inputs: Tensor) -> str:  # noqa: ARG002
+        """Return an error message that names the baselines of this text."""
+        if name in ("pad", "mask", "unknown"):
+            return f"baseline: the tokenizer has no {name!r} token. Use one of {list(self.baselines)}."
+        return f"baseline: {name!r} isn't defined for texts. Use one of {list(self.baselines)}, or a tensor."
+
+    def shape_of(self, inputs: Tensor) -> tuple[int, ...]:
+        """Return the number of tokens."""
+        return (inputs.shape[1],)
+
+    def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:
+        """Reduce the values of each embedding to one per token, shape (B, T)."""
+        channels_first = values.transpose(1, 2)[:, :, None]
+        return reduction(channels_first, (1, inputs.shape[1]))[:, 0]
+
+    def broadcast(self, masks: Tensor) -> Tensor:
+        """Add the embedding's dimension to masks of tokens."""
+        return masks[..., None]
+
+
+def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: torch.device) -> Prepared:
+    """Read a text, and look up the embeddings of its tokens.
+
+    Args:
+        model: The model, which takes ids.
+        inputs: A text, ids, or the tokenizer's output: see :func:`read_tokens`.
+        options: The options, among them the tokenizer.
+        device: The model's device.
+
+    Raises:
+        TypeError: The inputs or the tokenizer have an unsupported type.
+        ValueError: The text is empty or too long, an id is out of range, the model fails, or no embedding takes the
+            ids.
+    """
+    for name in ("transform", "explain", "background", "feature_names"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"{name}: it doesn't apply to a text. Omit it, or omit tokenizer=.")
+    tokens = read_tokens(inputs, options.tokenizer)
+    _check_length(model, tokens)
+    ids = tokens.ids.to(device)
+    arguments = _call(model, tokens, device)
+
+    def run(copied: nn.Module) -> Any:
+        args, kwargs = arguments.fill(ids, torch.arange(len(ids), device="cpu"))
+        try:
+            return copied(*args, **kwargs)
+        except Exception as error:
+            _check_range(copied, tokens)
+            raise forward_failure(copied, error, tuple(ids.shape)) from error
+
+    match = find_lookup(model, run, ids)
+    if match is None:
+        raise ValueError(
+            "inputs: no embedding of the model takes the ids, so there is nothing to explain. Pass the embeddings "
+            "themselves, without tokenizer=."
+        )
+    lookup, embeddings = match
+    called = Arguments(arguments.args, arguments.kwargs, len(ids), name="text", lookups=(lookup,))
+    size = getattr(model.get_submodule(lookup.path), "num_embeddings", None)
+    kind = TextKind(tokens, partial(embed, model, lookup.path), size)
+    return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
+
+
+def _call(model: nn.Module, tokens: Tokens, device: torch.device) -> Arguments:
+    """Return the arguments with which the model takes the tokens: by name if it can, otherwise the ids alone."""
+    parameters = inspect.signature(model.forward).parameters
+    values = {name: value.to(device) for name, value in tokens.arguments.items()}
+    if IDS not in parameters and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return Arguments((values[IDS],), {}, len(tokens.ids))
+    free = any(one.kind is one.VAR_KEYWORD for one in parameters.values()) and IDS not in parameters
+    return Arguments((), {name: value for name, value in values.items() if free or name in parameters}, len(tokens.ids))
+
+
+def _check_length(model: nn.Module, tokens: Tokens) -> None:
+    """Raise ValueError if there are more tokens than the model has positions for."""
+    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    length = tokens.ids.shape[1]
+    if isinstance(most, int) and 0 < most < length:
+        raise ValueError(
+            f"inputs: the text has {length} tokens, but the model has positions for {most}. Pass a shorter text, or "
+            f"truncated ids."
+        )
+
+
+def _check_range(model: nn.Module, tokens: Tokens) -> None:
+    """Raise ValueError for an id that no embedding of the model has."""
+    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    outside = ((tokens.ids < 0) | (tokens.ids >= max(sizes, default=0))).nonzero()
+    if sizes and len(outside):
+        row, column = outside[0].tolist()
+        raise ValueError(
+            f"inputs: the id {int(tokens.ids[row, column])} ({tokens.pieces[row][column]!r}) is out of range: the "
+            f"model's largest embedding has {max(sizes)} tokens. Does the tokenizer belong to another model?"
+        )
+
+
+_ROWS = 4096  # embeddings in one call

@@ -1,0 +1,97 @@
+"""The explorer of a text in JupyterLab: the color of each token, its reading, and the display without the kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lab import Lab
+from playwright.sync_api import Locator, expect
+from seen import Seen
+
+from saliency_widgets import render
+
+pytestmark = pytest.mark.browser
+
+BAG = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
+
+class Bag(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(8, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.head(self.embedding(ids).mean(1))
+
+explorer = sw.explore(Bag().eval(), "the good cat sat", tokenizer=WORDS, target=1, baseline="zero")
+explorer"""
+
+# The colors of the ground and of the letters of each token.
+_COLORS = """root => [...root.querySelectorAll('.sw-token')].map(token => {
+  const { backgroundColor, color } = getComputedStyle(token);
+  return [backgroundColor, color].map(text => text.match(/[0-9]+/g).slice(0, 3).map(Number));
+})"""
+
+
+def expected(lab: Lab, ground: int, **display: object) -> np.ndarray:
+    """The grounds that `render` computes for the kernel's map over a plain ground, shape (T, 3)."""
+    frame = lab.value("(lambda f: [f.codes.tolist(), f.low, f.high, f.signed])(explorer.session.last.frame)")
+    quantized = render.Quantized(np.array(frame[0], np.uint16), *frame[1:])
+    settings = {param.name: param.default for param in render.DISPLAY} | display
+    image = np.full((1, len(frame[0][0]), 3), ground, np.uint8)
+    return render.blend(image, quantized, **settings)[0]
+
+
+def contrast(ground: list[int], ink: list[int]) -> float:
+    def luminance(color: list[int]) -> float:
+        shares = np.array(color) / 255
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    high, low = sorted((luminance(ground), luminance(ink)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def assert_colored(root: Locator, grounds: np.ndarray) -> None:
+    colors = root.evaluate(_COLORS)
+    assert np.abs(np.array([ground for ground, _ in colors]) - grounds).max() <= 1
+    assert min(contrast(*pair) for pair in colors) >= 4.5
+
+
+def test_each_token_has_the_color_of_its_value(lab: Lab) -> None:
+    lab.open(lab.write_notebook([BAG]))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    root = seen.root
+    expect(root.locator(".sw-token")).to_have_text(["the", "good", "cat", "sat"])
+    expect(root.locator(".sw-tokens")).to_have_text("the good cat sat")
+    assert_colored(root, expected(lab, 255))
+
+    root.locator(".sw-token").nth(2).hover()
+    readout = root.locator(".sw-readout")
+    expect(readout).to_contain_text("cat · id 2 · attribution")
+    root.locator(".sw-tokens").focus()
+    root.page.keyboard.press("ArrowRight")
+    expect(readout).to_contain_text("sat · id 3")
+    root.page.keyboard.press("Home")
+    expect(readout).to_contain_text("the · id 1")
+
+    with lab.paused_kernel():
+        seen.listen()
+        seen.handle("opacity").press("Home")
+        root.page.wait_for_function("window.__paints.length > 0")
+        assert_colored(root, np.full((4, 3), 255))
+        seen.handle("opacity").press("End")
+        root.page.wait_for_function("window.__paints.length > 1")
+    assert_colored(root, expected(lab, 255, opacity=1.0))
+
+    lab.theme("dark")
+    root.page.wait_for_function("window.__paints.length > 2")
+    ground = root.locator(".sw-tokens").evaluate("e => Number(getComputedStyle(e).backgroundColor.match(/[0-9]+/)[0])")
+    assert ground < 64
+    assert_colored(root, expected(lab, ground, opacity=1.0))
+    lab.theme("light")

@@ -1,0 +1,122 @@
+"""The explorer of a text: its tokens, its frames, its controls, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import saliency_widgets as sw
+
+VOCABULARY = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
+TEXT = "the good cat sat"
+
+
+def bag():
+    """A bag of embeddings with a linear head: the share of each token is known."""
+    torch.manual_seed(0)
+
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(len(VOCABULARY), 4), nn.Linear(4, 3)
+
+        def forward(self, ids):
+            return self.head(self.embedding(ids).mean(1))
+
+    return Bag().double().eval()
+
+
+@pytest.fixture
+def model():
+    return bag()
+
+
+@pytest.fixture
+def explorer(model):
+    made = sw.explore(
+        model, TEXT, tokenizer=VOCABULARY, target=1, baseline="zero", n_steps=4, executor="inline",
+        class_names=["a", "b", "c"],
+    )  # fmt: skip
+    yield made
+    made.close()
+
+
+def values_on_page(explorer):
+    """The values that the page decodes from the frame."""
+    frame = explorer.view.frame
+    codes = np.frombuffer(frame["codes"], np.uint16)
+    return frame["low"] + codes / 65534 * (frame["high"] - frame["low"])
+
+
+def test_the_tokens_and_their_values_are_on_the_page(explorer, model):
+    assert explorer.kind == "text"
+    assert explorer.view.tokens["pieces"] == ["the", "good", "cat", "sat"]
+    assert explorer.view.tokens["gaps"] == ["", " ", " ", " "]
+    assert explorer.view.tokens["ids"] == [1, 6, 2, 3]
+    assert not explorer.view.plain
+    expected = (model.head.weight[1] * model.embedding.weight[[1, 6, 2, 3]] / 4).sum(-1).detach().numpy()
+    shown = values_on_page(explorer)
+    assert explorer.view.frame["signed"]
+    assert np.abs(shown - expected).max() <= np.abs(expected).max() / 65534
+    assert np.allclose(explorer.attribution.by_token()["attribution"], expected, atol=1e-12)
+
+
+def test_the_map_of_another_sign_and_norm_needs_no_pass(explorer, model):
+    passes = explorer.problem.memory.passes
+    explorer.update(sign="absolute", channels="L2")
+    assert explorer.problem.memory.passes == passes
+    each = (model.head.weight[1] * model.embedding.weight[[1, 6, 2, 3]] / 4).detach()
+    expected = each.abs().square().sum(-1).sqrt().numpy()
+    assert not explorer.view.frame["signed"]
+    assert np.abs(values_on_page(explorer) - expected).max() <= expected.max() / 65534
+
+
+def test_the_code_repeats_the_map(explorer, model):
+    scope = {"model": model, "inputs": TEXT, "tokenizer": VOCABULARY}
+    exec(explorer.to_code(), scope)
+    assert torch.equal(scope["attribution"].values, explorer.attribution.values)
+    assert scope["shown"].shape == (4,)
+
+
+def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
+    with torch.no_grad():
+        model.embedding.weight.mul_(3)
+    explorer.update()
+    expected = (model.head.weight[1] * model.embedding.weight[[1, 6, 2, 3]] / 4).sum(-1).detach().numpy()
+    assert np.abs(values_on_page(explorer) - expected).max() <= np.abs(expected).max() / 65534
+
+
+def test_the_trust_tests_of_texts_run(explorer):
+    explorer.trust._fold.selected_index = 0
+    assert [test.name for test in explorer.trust.tests] == ["saturation", "stability"]
+    saturation, stability = explorer.trust._sections
+    assert "Not saturated" in saturation._said.value  # the model is linear
+    explorer.trust._choice.value = 1
+    assert "Stable" in stability._said.value
+    assert "of all tokens" in "".join(child.value for child in stability.widget.children if hasattr(child, "value"))
+
+
+def test_the_baselines_are_those_of_a_text(explorer):
+    assert explorer.problem.baselines == ("unknown", "mean", "zero", "noise")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda explorer, path: explorer.save_state(path), "a text can't be stored yet"),
+        (lambda explorer, path: explorer.save_html(path), "this explorer shows a text"),
+        (lambda explorer, path: explorer.save_png(path), "this explorer shows a text"),
+        (lambda explorer, _path: explorer.pin(), "only maps of images"),
+        (lambda explorer, _path: explorer.edit(a=1), "only rows of a table"),
+    ],
+    ids=["state", "page", "image", "pin", "edit"],
+)
+def test_what_texts_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
+    with pytest.raises((NotImplementedError, ValueError), match=message):
+        call(explorer, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_texts_are_refused(model):
+    with pytest.raises(ValueError, match="the explorer shows one text, got a batch of 2"):
+        sw.explore(model, [[1, 2], [3, 4]], tokenizer=VOCABULARY)
