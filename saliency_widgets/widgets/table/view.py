@@ -60,12 +60,11 @@ class TableView(KindView):
                 f"and the others as background=."
             )
         params = dict(setup.params)
-        top = params.pop("top", None)
+        top = top_of(len(table.names)).check(params.pop("top")) if "top" in params else None
         if hasattr(params.get("baseline"), "iloc"):
             check_baseline(table, params["baseline"])
         self._labels = partial(labels_of, setup.labels, score=setup.panel["score"])
         self._labels(problem)  # raises for invalid labels
-        top = None if top is None else top_of(len(table.names)).check(top)
         self.panel = TablePanel(problem, params=params, **setup.panel)
         self.bars = FeatureBars(table.names, self._on_bar, top=top)
         self._table = self._read = self._first = table  # the displayed, the edited and the original row
