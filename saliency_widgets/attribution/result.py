@@ -161,22 +161,11 @@ class Attribution:
         """
         import pandas as pd
 
-        sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
-        values = self._per_token(Reduction(sign, channels), sample).detach().cpu().double().numpy()
-        assert self.pieces is not None
-        return pd.DataFrame({"token": list(self.pieces[sample]), "attribution": values[0]})
-
-    def _per_token(self, reduction: Reduction, sample: int) -> Tensor:
-        """Return one value for each token of a text, shape (1, T)."""
         if self.pieces is None:
             raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
-        if self.values.shape != self.input_shape:
-            raise ValueError(
-                f"by_token: {self.method} returns values of shape {tuple(self.values.shape)}, not one per number of an "
-                f"embedding."
-            )
-        values = self.values[sample : sample + 1]
-        return reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[0]
+        sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
+        values = reduced(self, Reduction(sign, channels), sample)[0].detach().cpu().double().numpy()
+        return pd.DataFrame({"token": list(self.pieces[sample]), "attribution": values})
 
     def saliency_map(
         self,
@@ -202,24 +191,18 @@ class Attribution:
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         reduction = Reduction(self.default_sign if sign is None else sign, channels)
-        if self.pieces is not None:
-            return self._colored(self._per_token(reduction, sample), reduction, clip)[0]
-        if self.values.ndim != 4 or len(self.input_shape) < 3:
+        if self.pieces is None and (self.values.ndim != 4 or len(self.input_shape) < 3):
             one = (1, *self.values.shape[1:])
             raise ValueError(
                 f"values: a map needs shape (B, C, H, W), got {one}, which is not an image. Read "
                 f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
-        height, width = self.input_shape[-2:]
-        return self._colored(reduction(self.values[sample : sample + 1], (height, width))[0], reduction, clip)
-
-    @staticmethod
-    def _colored(values: Tensor, reduction: Reduction, clip: tuple[float, float] | None) -> np.ndarray:
-        """Return the position of each value of a map (H, W) on the color scale."""
-        quantized = render.quantize(values.cpu().double().numpy(), signed=reduction.signed)
+        values = reduced(self, reduction, sample).cpu().double().numpy()
+        quantized = render.quantize(values, signed=reduction.signed)
         percentiles = render.check_display({} if clip is None else {"clip": clip})["clip"]
         limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
-        return render.strength(quantized.codes, quantized.signed, limits)
+        strength = render.strength(quantized.codes, quantized.signed, limits)
+        return strength if self.pieces is None else strength[0]
 
     def to_code(self) -> str:
         """Return Python code that repeats it, with variables for values that can't be written as code."""
@@ -261,6 +244,29 @@ class Attribution:
         settings = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
         return f"Attribution({tuple(self.values.shape)}, {settings}{state})"
+
+
+def reduced(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Tensor:
+    """Return one value for each pixel of a sample, shape (H, W), or for each token of a text, shape (1, T).
+
+    Args:
+        attribution: The attribution.
+        reduction: How signs and channels, or the numbers of an embedding, are reduced.
+        sample: The index of the sample in the batch.
+
+    Raises:
+        ValueError: The values don't form an image, or are not one per number of an embedding.
+    """
+    values = attribution.values[sample : sample + 1]
+    if attribution.pieces is None:
+        height, width = attribution.input_shape[-2:]
+        return reduction(values, (height, width))[0]
+    if attribution.values.shape != attribution.input_shape:
+        raise ValueError(
+            f"values: {attribution.method} returns values of shape {tuple(attribution.values.shape)}, not one per number "
+            f"of an embedding."
+        )
+    return reduction.per_token(values)
 
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:

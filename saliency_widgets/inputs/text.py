@@ -83,10 +83,9 @@ class TextKind(Kind):
         """Return the number of tokens."""
         return (inputs.shape[1],)
 
-    def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:
+    def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:  # noqa: ARG002
         """Reduce the values of each embedding to one per token, shape (B, T)."""
-        channels_first = values.transpose(1, 2)[:, :, None]
-        return reduction(channels_first, (1, inputs.shape[1]))[:, 0]
+        return reduction.per_token(values)
 
     def broadcast(self, masks: Tensor) -> Tensor:
         """Add the embedding's dimension to masks of tokens."""

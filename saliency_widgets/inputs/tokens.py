@@ -14,6 +14,8 @@ from torch import Tensor
 from saliency_widgets.params import brief, check_text
 
 IDS = "input_ids"
+_NAMED = {"pad": "pad_token_id", "mask": "mask_token_id", "unknown": "unk_token_id"}
+_SPACES = ("Ġ", "▁")  # marks of a space before a token
 _UNKNOWN = ("[UNK]", "<unk>", "<UNK>", "unk", "UNK")
 
 
@@ -90,11 +92,8 @@ def _with_tokenizer(inputs: Any, tokenizer: Any) -> Tokens:
     else:
         shown = [_spanned(*one) for one in zip(texts, spans, named, strict=True)]
     pieces, gaps = zip(*shown, strict=True)
-    known_ids = {
-        name: getattr(tokenizer, f"{short}_token_id", None)
-        for name, short in (("pad", "pad"), ("mask", "mask"), ("unknown", "unk"))
-    }
-    vocabulary = {name: index for name, index in known_ids.items() if index is not None}
+    named_ids = {name: getattr(tokenizer, attribute, None) for name, attribute in _NAMED.items()}
+    vocabulary = {name: index for name, index in named_ids.items() if index is not None}
     return Tokens(ids, pieces, gaps, words, special, arguments, vocabulary)
 
 
@@ -145,11 +144,11 @@ def _spanned(text: str, spans: Sequence[Sequence[int]], names: Sequence[str]) ->
 def _clean(names: Sequence[str]) -> Pieces:
     """Return readable pieces for tokens by name: marks of WordPiece, byte-level BPE and SentencePiece are removed."""
     pieces, gaps = [], []
+    marked = any(name[:1] in _SPACES for name in names)
     for index, name in enumerate(names):
         joined = name.startswith("##")
-        spaced = name[:1] in ("Ġ", "▁")
+        spaced = name[:1] in _SPACES
         pieces.append(name[2:] if joined else name[1:] or " " if spaced else name)
-        marked = any(other[:1] in ("Ġ", "▁") for other in names)
         gaps.append("" if index == 0 or joined or (marked and not spaced) else " ")
     return tuple(pieces), tuple(gaps)
 

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.result import reduced
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
 def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Quantized:
-    """Reduce the channels and quantize, on the device of the values.
+    """Reduce the channels and quantize, on the device of the values; the map of a text has one row.
 
     Args:
         attribution: The attribution.
         reduction: How signs and channels are reduced.
         sample: The index of the sample in the batch.
     """
-    height, width = attribution.input_shape[-2:]
-    return coded(reduction(attribution.values[sample : sample + 1], (height, width))[0], signed=reduction.signed)
+    return coded(reduced(attribution, reduction, sample), signed=reduction.signed)
 
 
 def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantized:

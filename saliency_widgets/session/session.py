@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import torch
-
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.errors import Cancelled, ModelChanged
 from saliency_widgets.render.quantize import Quantized
@@ -20,7 +18,7 @@ from saliency_widgets.runtime.model.version import Held
 from saliency_widgets.runtime.reuse.graph_cache import once
 from saliency_widgets.session.cache import SHARED, Cache, Scope
 from saliency_widgets.session.compute import compute
-from saliency_widgets.session.frames import coded
+from saliency_widgets.session.frames import frame_of
 from saliency_widgets.session.jobs import Check, Jobs
 from saliency_widgets.session.problem import Problem
 from saliency_widgets.session.request import Request
@@ -354,14 +352,9 @@ class Session:
     def _frame_of(self, attribution: Attribution, reduction: Reduction) -> Quantized:
         """Return the frame of an attribution; frames of finished ones are cached."""
         if not attribution.complete:
-            return self._drawn(attribution, reduction)
+            return frame_of(attribution, reduction)
         frames = Scope(self.cache, (self.owner, "frame", Held(attribution), attribution.values._version))
-        return once(frames, reduction, lambda: self._drawn(attribution, reduction))
-
-    def _drawn(self, attribution: Attribution, reduction: Reduction) -> Quantized:
-        """Quantize the map, shape (H, W); one value for each token is a map of one row."""
-        values = self.problem.map_of(attribution.values, reduction)
-        return coded(torch.atleast_2d(values), signed=reduction.signed)
+        return once(frames, reduction, lambda: frame_of(attribution, reduction))
 
     def _publish(self, event: Event) -> None:
         """Number an event, add the frame under the current reduction, and deliver it."""
