@@ -263,8 +263,8 @@ def reduced(attribution: Attribution, reduction: Reduction, sample: int = 0) -> 
         return reduction(values, (height, width))[0]
     if attribution.values.shape != attribution.input_shape:
         raise ValueError(
-            f"values: {attribution.method} returns values of shape {tuple(attribution.values.shape)}, not one per number "
-            f"of an embedding."
+            f"values: {attribution.method} returns values of shape {tuple(attribution.values.shape)}, not one per "
+            f"number of an embedding."
         )
     return reduction.per_token(values)
 

@@ -1,9 +1,9 @@
-"""The controls of the image explorer, for the request and the display."""
+"""The controls of an input with a map over it, for the request and the display, and what views with them share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as w
 
@@ -15,7 +15,9 @@ from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.base.kind_view import KindView, Setup
 from saliency_widgets.widgets.base.panel import Panel, section
+from saliency_widgets.widgets.base.parts import close_whole
 
 REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
@@ -36,9 +38,13 @@ class ImagePanel(Panel):
         super().__init__(problem, **arguments)
 
     def _make_shared(self, first: Method) -> None:
-        self._sign = Control(SIGN, first.sign)
-        self._channels = Control(CHANNEL)
+        default = self._default_of(first)
+        self._sign, self._channels = Control(SIGN, default.sign), Control(CHANNEL, default.channels)
         self._display = self._settings.controls()
+
+    def _default_of(self, method: Method) -> Reduction:
+        """Return the reduction in which the map of a method is shown at first: that of the method's paper."""
+        return Reduction(method.sign)
 
     @property
     def reduction(self) -> Reduction:
@@ -49,8 +55,8 @@ class ImagePanel(Panel):
         """Return the reduction for changed settings, with the method's default sign unless the user has changed it."""
         shown = self.reduction
         sign = shown.sign
-        if "method" in changes and sign == self.menu[self.selection["method"]].sign:
-            sign = self.menu[changes["method"]].sign
+        if "method" in changes and sign == self._default_of(self.menu[self.selection["method"]]).sign:
+            sign = self._default_of(self.menu[changes["method"]]).sign
         return Reduction(changes.get(SIGN.name, sign), changes.get(CHANNEL.name, shown.channels))
 
     @property
@@ -93,8 +99,8 @@ class ImagePanel(Panel):
 
     def _on_method(self) -> None:
         # Switch to the new method's default sign, unless the user has changed the sign of the previous method.
-        if self._sign.value == self._methods[self._shown].sign:
-            self._sign.value = self._methods[self._method.value].sign
+        if self._sign.value == self._default_of(self._methods[self._shown]).sign:
+            self._sign.value = self._default_of(self._methods[self._method.value]).sign
         super()._on_method()
 
     def _show_parameters(self) -> None:
@@ -108,3 +114,58 @@ class ImagePanel(Panel):
             section("Map", [control.widget for control in self._reducing.values()]),
             section("Display", [control.widget for control in self._display.values()]),
         )
+
+
+class MapView(KindView):
+    """The view of an input with a map over it.
+
+    Args:
+        problem: The model and the input.
+        setup: The initial settings; its ``params`` include the reduction and display settings.
+
+    Attributes:
+        panel_class: The class of the controls.
+        panel: The controls.
+        display: The display settings.
+    """
+
+    panel_class: ClassVar[type[ImagePanel]] = ImagePanel
+    panel: ImagePanel
+
+    def __init__(self, problem: Problem, setup: Setup) -> None:
+        super().__init__(problem, setup)
+        params = dict(setup.params)
+        shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
+        reductions = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
+        for param in (SIGN, CHANNEL):
+            param.check(reductions.get(param.name, param.default))
+        self.display = DisplaySettings(**shown)
+        try:
+            self.panel = self.panel_class(problem, self.display, params=params, **setup.panel)
+            if reductions:
+                self.panel.update(reductions)
+        except BaseException:
+            close_whole(self.display)
+            raise
+
+    @property
+    def reduction(self) -> Reduction:
+        """The selected reduction of the values to a map."""
+        return self.panel.reduction
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The reduction and the display settings."""
+        reduction = self.panel.reduction
+        return {"sign": reduction.sign, "channels": reduction.channels, **self.display.settings}
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """The reduction and the clip range."""
+        reduction = self.panel.reduction
+        return {"sign": reduction.sign, "channels": reduction.channels, "clip": self.display.settings["clip"]}
+
+    @property
+    def sign(self) -> str | None:
+        """The selected sign."""
+        return self.panel.reduction.sign

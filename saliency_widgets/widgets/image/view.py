@@ -15,12 +15,10 @@ from PIL import Image
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.session import Event, Problem, Request
-from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
-from saliency_widgets.widgets.base.kind_view import Explored, KindView, Setup
-from saliency_widgets.widgets.base.parts import close_whole
+from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.compare.pins import Pins
 from saliency_widgets.widgets.export.page import Saved
 from saliency_widgets.widgets.export.recording import PageSize
@@ -28,23 +26,21 @@ from saliency_widgets.widgets.export.save_panel import SavePanel
 from saliency_widgets.widgets.export.saving import PageWriter, save_html
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.image.annotations import annotation_canvas
-from saliency_widgets.widgets.image.panel import REDUCTION_NAMES, ImagePanel
+from saliency_widgets.widgets.image.panel import MapView
 from saliency_widgets.widgets.image.png import png_bytes
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
 _SIDE = 480  # pixels on the longer side of a map in a snapshot
 
 
-class ImageView(KindView):
+class ImageView(MapView):
     """The view of an image, which shows the pixels that the model's output depends on.
 
     Args:
         problem: The model and the image.
-        setup: The initial settings; its ``params`` include display settings.
+        setup: The initial settings.
 
     Attributes:
-        panel: The controls.
-        display: The display settings.
         saving: The controls that save a page.
         pins: The pinned maps, next to each other.
         drawing: An ipycanvas ``Canvas`` over the map.
@@ -57,7 +53,6 @@ class ImageView(KindView):
     )
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
-        super().__init__(problem, setup)
         if problem.prepared.images is None:
             raise ValueError(
                 f"inputs: the explorer shows images, but the model's input has shape "
@@ -67,19 +62,7 @@ class ImageView(KindView):
             raise ValueError(
                 f"inputs: the explorer shows one image, got a batch of {problem.tensor.shape[0]}. Pass one of them."
             )
-        params = dict(setup.params)
-        shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
-        reductions = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
-        for param in (SIGN, CHANNEL):
-            param.check(reductions.get(param.name, param.default))
-        self.display = DisplaySettings(**shown)
-        try:
-            self.panel = ImagePanel(problem, self.display, params=params, **setup.panel)
-            if reductions:
-                self.panel.update(reductions)
-        except BaseException:
-            close_whole(self.display)
-            raise
+        super().__init__(problem, setup)
         self._prepared = problem.prepared
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
@@ -141,28 +124,6 @@ class ImageView(KindView):
         """The annotations as last sent by the page, as PNG bytes by canvas."""
         data = self.drawing.image_data
         return {self.drawing: bytes(data)} if data else {}
-
-    @property
-    def reduction(self) -> Reduction:
-        """The selected reduction of the values to a map."""
-        return self.panel.reduction
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The reduction and the display settings."""
-        reduction = self.panel.reduction
-        return {"sign": reduction.sign, "channels": reduction.channels, **self.display.settings}
-
-    @property
-    def look(self) -> dict[str, Any]:
-        """The reduction and the clip range."""
-        reduction = self.panel.reduction
-        return {"sign": reduction.sign, "channels": reduction.channels, "clip": self.display.settings["clip"]}
-
-    @property
-    def sign(self) -> str | None:
-        """The selected sign."""
-        return self.panel.reduction.sign
 
     def show(self, event: Event) -> None:
         """Update the image if the input was changed in place."""
