@@ -31,6 +31,7 @@ from saliency_widgets.inputs.frames import (
     typical,
     with_types_of,
 )
+from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.tracing import trace
 from saliency_widgets.outputs.class_names import read_names
 from saliency_widgets.params import unknown
@@ -245,15 +246,16 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
 
 
-def as_explored(inputs: Any, background: Any, feature_names: Any, transform: Any) -> Any:
-    """Read inputs as an explorer does: a row of numbers is a table, even without names.
+def as_explored(inputs: Any, options: Options) -> Any:
+    """Read inputs as an explorer does: a row of numbers is a table, even without names; with a tokenizer, it is ids.
 
     Args:
         inputs: The caller's inputs.
-        background: Other rows of the table.
-        feature_names: The columns' names.
-        transform: The function or transformer from a row to the model's input.
+        options: The options for the model and the inputs.
     """
+    if options.tokenizer is not None:
+        return inputs
+    background, feature_names, transform = options.background, options.feature_names, options.transform
     if not is_table(inputs, background, feature_names, transform) and not _is_row(inputs, transform):
         return inputs
     return read_table(inputs, background, feature_names=feature_names, transform=transform)

@@ -21,7 +21,7 @@ from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.result import code_of
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.diagnostics.report import Finding
-from saliency_widgets.inputs import as_explored, split_options
+from saliency_widgets.inputs import Options, as_explored, split_options
 from saliency_widgets.params import TIMEOUT, check_list
 from saliency_widgets.session import CacheInfo, Event, Problem, Request, Session
 from saliency_widgets.session.explanation import FinishedMap
@@ -79,9 +79,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
     ) -> None:
         check_executor(executor)
         options, params = split_options(params)
-        transform = options.get("transform")
-        if options.get("tokenizer") is None:
-            inputs = as_explored(inputs, options.get("background"), options.get("feature_names"), transform)
+        inputs = as_explored(inputs, Options(**options))
         problem = Problem(model, inputs, **options)
         if problem.parts and options.get("explain") is None:  # of several inputs, show the first image
             problem = Problem(model, inputs, **{**options, "explain": problem.main_part})
@@ -94,7 +92,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         setup = Setup(executor, panel, params, labels)
         self.kind_view = KIND_VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # else raises a ValueError
         shown = inputs if problem.table is None else problem.table.rows
-        names = options.get("class_names")
+        transform, names = options.get("transform"), options.get("class_names")
         self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}
         self.problem = problem
         self._checked_version: Any = None

@@ -49,7 +49,6 @@ export class HeatmapView {
   readonly #region: RegionTools;
   readonly #kernel: KernelWatch;
   readonly #copy: CopyButton;
-  readonly #flow: TokenFlow;
   readonly #checkUp = new CheckUpLine(this.#elements.checkup);
   readonly #reserveReadings = reserveHeight(this.#elements.readings);
   readonly #displayChanges = new Subscriptions("change", () => this.#readDisplay());
@@ -67,8 +66,8 @@ export class HeatmapView {
   /** undefined until it is resolved; null without display settings. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
-  /** Whether the input is a text, which is shown instead of an image. */
-  #text = false;
+  /** The text that is shown instead of an image; null for other inputs. */
+  #flow: TokenFlow | null = null;
   #painted: Frame | null = null;
   #original = false;
   #problems = new Map<"image" | "display", Problem>();
@@ -100,9 +99,6 @@ export class HeatmapView {
       life,
     );
     this.#elements.run.after(this.#region.root);
-    this.#flow = new TokenFlow(() => this.#showReading(), life);
-    this.#elements.stage.after(this.#flow.root);
-    this.#followTheme();
     holdButton(
       hold,
       (held) => {
@@ -166,16 +162,23 @@ export class HeatmapView {
 
   #readTokens(): void {
     const tokens = (this.model.get("tokens") ?? {}) as RawTokens;
-    this.#text = (tokens.pieces?.length ?? 0) > 0;
-    this.#elements.root.classList.toggle("sw-text", this.#text);
-    this.#flow.root.hidden = !this.#text;
+    if (!tokens.pieces?.length) return;
+    this.#flow ??= this.#makeFlow();
     this.#flow.load(tokens);
     this.#paints.request("display");
   }
 
+  #makeFlow(): TokenFlow {
+    const flow = new TokenFlow(() => this.#showReading(), this.#life.signal);
+    this.#elements.root.classList.add("sw-text");
+    this.#elements.stage.after(flow.root);
+    this.#followTheme();
+    return flow;
+  }
+
   /** Repaint a text when the theme changes, because its ground is that of the page. */
   #followTheme(): void {
-    const observer = new MutationObserver(() => this.#text && this.#paints.request("display"));
+    const observer = new MutationObserver(() => this.#paints.request("display"));
     observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
     this.#life.signal.addEventListener("abort", () => observer.disconnect());
   }
@@ -293,7 +296,7 @@ export class HeatmapView {
     const display = this.#display;
     // The image and the display settings each request a paint when they arrive.
     if (this.#decoding || (frame && display === undefined)) return;
-    const drawn = this.#text ? this.#paintText(frame) : this.#paintImage(frame);
+    const drawn = this.#flow ? this.#paintText(this.#flow, frame) : this.#paintImage(frame);
     this.#showScale(frame, display ?? null);
     this.#showReading();
     this.#acknowledge.painted();
@@ -309,10 +312,10 @@ export class HeatmapView {
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));
   }
 
-  #paintText(frame: Frame | null): boolean {
+  #paintText(flow: TokenFlow, frame: Frame | null): boolean {
     const display = this.#display;
-    if (!frame || !display || frame.width !== this.#flow.count) return false;
-    this.#flow.paint(this.#composer.blend(frame, this.#flow.ground, display));
+    if (!frame || !display || frame.width !== flow.count) return false;
+    flow.paint(this.#composer.blend(frame, flow.ground, display));
     return true;
   }
 
@@ -343,16 +346,16 @@ export class HeatmapView {
   }
 
   get #shown(): "text" | "plain" | "image" {
-    return this.#text ? "text" : this.model.get("plain") === true ? "plain" : "image";
+    return this.#flow ? "text" : this.model.get("plain") === true ? "plain" : "image";
   }
 
   #showReading(): void {
     const { readout } = this.#elements;
     const frame = this.#newest.current;
-    if (this.#text) {
-      const { token } = this.#flow;
+    if (this.#flow) {
+      const { token, count } = this.#flow;
       readout.classList.toggle("sw-quiet", !token);
-      const size = { width: this.#flow.count, height: 1 };
+      const size = { width: count, height: 1 };
       const hint = frame ? "Point at a token, or use the arrow keys" : "No map yet";
       const reading = token && this.#composer.read(frame, size, token.index, 0);
       setText(readout, reading ? tokenText(token.piece, token.id, reading) : hint);

@@ -22,7 +22,8 @@ export class TokenFlow {
     "aria-label": "The text. The arrow keys read single tokens.",
   });
   #tokens: HTMLElement[] = [];
-  #raw: Required<RawTokens> = { pieces: [], gaps: [], ids: [], special: [] };
+  #pieces: string[] = [];
+  #ids: number[] = [];
   #colors: string[] = [];
   #current: number | null = null;
   #ground: Pixels | null = null;
@@ -44,7 +45,7 @@ export class TokenFlow {
   get token(): { index: number; piece: string; id: number | undefined } | null {
     const index = this.#current;
     if (index === null || index >= this.count) return null;
-    return { index, piece: this.#raw.pieces[index], id: this.#raw.ids[index] };
+    return { index, piece: this.#pieces[index], id: this.#ids[index] };
   }
 
   get count(): number {
@@ -53,7 +54,8 @@ export class TokenFlow {
 
   /** Replace the text. */
   load({ pieces = [], gaps = [], ids = [], special = [] }: RawTokens): void {
-    this.#raw = { pieces, gaps, ids, special };
+    this.#pieces = pieces;
+    this.#ids = ids;
     this.#colors = [];
     this.#current = null;
     this.#tokens = pieces.map((piece, index) => {
