@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,7 +39,7 @@ def find_lookup(model: nn.Module, run: Callable[[nn.Module], Any], ids: Tensor) 
             if not torch.equal(taken.reshape(ids.shape), ids.to(taken)):
                 return
             if isinstance(module, nn.EmbeddingBag):
-                output = nn.functional.embedding(ids, module.weight)
+                output = _look_up(module, ids)
             if output.numel() % ids.numel() == 0:
                 matches.append((Lookup(path, call), output.detach().reshape(*ids.shape, -1)))
 
@@ -62,17 +64,45 @@ def _input_embeddings(model: nn.Module) -> nn.Module | None:
         return None
 
 
-def embed(model: nn.Module, path: str, ids: Tensor) -> Tensor:
-    """Return the embeddings of ids, shape (N, E), computed by an embedding of a copy of the model.
+@dataclass(frozen=True, eq=False)
+class EmbeddingTable:
+    """The embeddings of all tokens of a model, computed by a copy of it.
 
-    Args:
+    Attributes:
         model: The model, which is not changed.
         path: The path of the embedding.
-        ids: The ids, shape (N,).
     """
-    with isolated_copy(model) as copied, torch.no_grad():
-        module: Any = copied.get_submodule(path)
-        ids = ids.to(module.weight.device)
-        if isinstance(module, nn.EmbeddingBag):
-            return nn.functional.embedding(ids, module.weight)
-        return module(ids[None])[0]
+
+    model: nn.Module
+    path: str
+
+    @property
+    def size(self) -> int | None:
+        """The number of tokens; None if the embedding doesn't tell."""
+        return getattr(self.model.get_submodule(self.path), "num_embeddings", None)
+
+    def row(self, index: int) -> Tensor:
+        """Return the embedding of a token, shape (E,)."""
+        return self._rows([torch.tensor([index], device="cpu")], lambda rows: rows[0])[0]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean of the embeddings of all tokens, shape (E,), float64."""
+        size = self.size
+        assert size is not None
+        sums = self._rows(torch.arange(size, device="cpu").split(_ROWS), lambda rows: rows.double().sum(0))
+        return torch.stack(sums).sum(0) / size
+
+    def _rows(self, parts: Sequence[Tensor], reduce: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Return the reduced embeddings of each part of the ids."""
+        with isolated_copy(self.model) as copied, torch.no_grad():
+            module: Any = copied.get_submodule(self.path)
+            return [reduce(_look_up(module, ids.to(module.weight.device)[None])[0]) for ids in parts]
+
+
+def _look_up(module: Any, ids: Tensor) -> Tensor:
+    """Return the embedding of each id, shape (N, T, E), which a bag would pool."""
+    return nn.functional.embedding(ids, module.weight) if isinstance(module, nn.EmbeddingBag) else module(ids)
+
+
+_ROWS = 4096  # embeddings in one call

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.kind import Baseline
-from saliency_widgets.inputs.embedding import embed, find_lookup
+from saliency_widgets.inputs.embedding import EmbeddingTable, find_lookup
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.tokens import IDS, Tokens, read_tokens
@@ -28,16 +28,14 @@ class TextKind(Kind):
 
     Attributes:
         tokens: The tokens.
-        embed: A function from ids, shape (N,), to their embeddings, shape (N, E).
-        vocabulary_size: The number of embeddings; None if unknown.
+        table: The embeddings of all tokens of the model.
     """
 
     name = noun = "text"
     mark = "A strong color"
     drawn = True
     tokens: Tokens = field()
-    embed: Callable[[Tensor], Tensor] = field()
-    vocabulary_size: int | None = None
+    table: EmbeddingTable = field()
 
     @property
     def pieces(self) -> tuple[tuple[str, ...], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -52,26 +50,18 @@ class TextKind(Kind):
     @property
     def baselines(self) -> Mapping[str, Baseline]:
         """The baselines by name: padding first, if any. A baseline of tokens preserves special tokens."""
-        named: dict[str, Baseline] = {name: self._of_token(index) for name, index in self.tokens.vocabulary.items()}
-        if self.vocabulary_size is not None:
-            named["mean"] = lambda inputs, _: torch.where(self._special(inputs), inputs, self._mean.to(inputs))
-        return {**named, "zero": zero, "noise": noise}
+        rows: dict[str, Callable[[], Tensor]] = {
+            name: partial(self.table.row, index) for name, index in self.tokens.vocabulary.items()
+        }
+        if self.table.size is not None:
+            rows["mean"] = lambda: self.table.mean
+        return {**{name: self._except_special(row) for name, row in rows.items()}, "zero": zero, "noise": noise}
 
-    def _of_token(self, index: int) -> Baseline:
+    def _except_special(self, row: Callable[[], Tensor]) -> Baseline:
         def make(inputs: Tensor, _seed: int) -> Tensor:
-            return torch.where(self._special(inputs), inputs, self.embed(torch.tensor([index]))[0].to(inputs))
+            return torch.where(self.tokens.special.to(inputs.device)[..., None], inputs, row().to(inputs))
 
         return make
-
-    def _special(self, inputs: Tensor) -> Tensor:
-        return self.tokens.special.to(inputs.device)[..., None]
-
-    @cached_property
-    def _mean(self) -> Tensor:
-        """The mean of the embeddings of all tokens, shape (E,)."""
-        assert self.vocabulary_size is not None
-        total = sum(self.embed(ids).double().sum(0) for ids in torch.arange(self.vocabulary_size).split(_ROWS))
-        return torch.as_tensor(total) / self.vocabulary_size
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:  # noqa: ARG002
         """Return an error message that names the baselines of this text."""
@@ -130,8 +120,7 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
         )
     lookup, embeddings = match
     called = Arguments(arguments.args, arguments.kwargs, len(ids), name="text", lookups=(lookup,))
-    size = getattr(model.get_submodule(lookup.path), "num_embeddings", None)
-    kind = TextKind(tokens, partial(embed, model, lookup.path), size)
+    kind = TextKind(tokens, EmbeddingTable(model, lookup.path))
     return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
 
 
@@ -139,9 +128,9 @@ def _call(model: nn.Module, tokens: Tokens, device: torch.device) -> Arguments:
     """Return the arguments with which the model takes the tokens: by name if it can, otherwise the ids alone."""
     parameters = inspect.signature(model.forward).parameters
     values = {name: value.to(device) for name, value in tokens.arguments.items()}
-    if IDS not in parameters and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+    free = IDS not in parameters and any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if IDS not in parameters and not free:
         return Arguments((values[IDS],), {}, len(tokens.ids))
-    free = any(one.kind is one.VAR_KEYWORD for one in parameters.values()) and IDS not in parameters
     return Arguments((), {name: value for name, value in values.items() if free or name in parameters}, len(tokens.ids))
 
 
@@ -166,6 +155,3 @@ def _check_range(model: nn.Module, tokens: Tokens) -> None:
             f"inputs: the id {int(tokens.ids[row, column])} ({tokens.pieces[row][column]!r}) is out of range: the "
             f"model's largest embedding has {max(sizes)} tokens. Does the tokenizer belong to another model?"
         )
-
-
-_ROWS = 4096  # embeddings in one call
