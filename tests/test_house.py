@@ -388,7 +388,7 @@ def test_the_architecture_page_has_a_row_for_each_lock() -> None:
             assert re.search(rf"^\| `(?:\w+\.)?{lock}` \(`{name}`\)", text, re.MULTILINE), f"{lock} of {name}"
 
 
-_FILES_OF_A_MOVE = 63  # 44 in the first edition, which had larger modules
+_FILES_OF_A_MOVE = 64  # 44 in the first edition, which had larger modules
 
 
 def test_the_architecture_page_names_each_file_that_a_slider_move_runs() -> None:

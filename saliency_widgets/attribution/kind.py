@@ -18,6 +18,7 @@ from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.baselines import BACKGROUND, BASELINE, PixelRange, mean, median, noise, zero
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.errors import out_of_memory
+from saliency_widgets.attribution.features import PIXELS, Features
 from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import brief, is_truth_value
 
@@ -29,13 +30,13 @@ class Kind:
     """Numbers of any shape.
 
     Attributes:
-        name: "numbers", "image", "table" or "text".
+        name: "numbers", "image", "table" or another.
         noun: The word for one input, in texts.
         mark: The phrase for a large value, in texts.
         pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
         drawn: Whether attributions are drawn as a map over the input.
-        pieces: The text of each token of each sample; None for anything but texts.
+        features: What the values of an attribution are reduced to.
     """
 
     name: ClassVar[str] = "numbers"
@@ -44,7 +45,7 @@ class Kind:
     drawn: ClassVar[bool] = False
     pixels: PixelRange | None = None
     columns: Columns | None = None
-    pieces: tuple[tuple[str, ...], ...] | None = None
+    features: Features = PIXELS
 
     @property
     def default_fill(self) -> str:

@@ -130,7 +130,3 @@ class Reduction:
         if tuple(maps.shape[-2:]) != tuple(size):
             maps = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
         return maps
-
-    def per_token(self, values: Tensor) -> Tensor:
-        """Return one value for each token, shape (B, T), of the values of embeddings, shape (B, T, E)."""
-        return self(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[:, 0]

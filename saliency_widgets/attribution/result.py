@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.features import PIXELS, Features
 from saliency_widgets.attribution.reduction import CHANNEL, Reduction
 from saliency_widgets.params import Param, brief, check_text, unknown
 
@@ -50,7 +51,7 @@ class Attribution:
             lie side by side, (B, F); :meth:`part` returns those of one input. Inputs inside lists, tuples, mappings
             and dataclasses are named by their path, "batch.x". The same holds for a layer with several output tensors.
         columns: The columns of the table that the inputs were rows of, or None: see :meth:`by_feature`.
-        pieces: The text of each token of each sample, if texts were explained, or None: see :meth:`by_token`.
+        features: What the values are reduced to: see :meth:`saliency_map` and :meth:`by_token`.
     """
 
     values: Tensor
@@ -71,7 +72,7 @@ class Attribution:
     agreement: Tensor | None = None
     map_error: Tensor | None = None
     columns: Columns | None = None
-    pieces: tuple[tuple[str, ...], ...] | None = None
+    features: Features = PIXELS
 
     @property
     def method(self) -> str:
@@ -161,11 +162,23 @@ class Attribution:
         """
         import pandas as pd
 
-        if self.pieces is None:
+        if self.features.labels is None:
             raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
-        values = reduced(self, Reduction(sign, channels), sample)[0].detach().cpu().double().numpy()
-        return pd.DataFrame({"token": list(self.pieces[sample]), "attribution": values})
+        values = self.reduced(Reduction(sign, channels), sample).detach().cpu().double().numpy()
+        return pd.DataFrame({"token": list(self.features.labels[sample]), "attribution": values})
+
+    def reduced(self, reduction: Reduction, sample: int = 0) -> Tensor:
+        """Return one value for each feature of a sample, such as each pixel, shape (H, W), or each token, shape (T,).
+
+        Args:
+            reduction: How signs and channels, or the numbers of an embedding, are reduced.
+            sample: The index of the sample in the batch.
+
+        Raises:
+            ValueError: The values don't belong to the features.
+        """
+        return self.features.reduce(self.values[sample : sample + 1], reduction, self.input_shape)[0]
 
     def saliency_map(
         self,
@@ -184,25 +197,18 @@ class Attribution:
             sample: The index of the sample in the batch.
 
         Returns:
-            A map of the input's size, shape (H, W), or (T,) for a text, float64 in [0, 1]; for "signed", 0.5 is zero.
+            One value per feature, shape (H, W), or (T,) for a text, float64 in [0, 1]; for "signed", 0.5 is zero.
 
         Raises:
             ValueError: An unknown sign or channel rule, a sample out of range, or values that don't form an image.
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         reduction = Reduction(self.default_sign if sign is None else sign, channels)
-        if self.pieces is None and (self.values.ndim != 4 or len(self.input_shape) < 3):
-            one = (1, *self.values.shape[1:])
-            raise ValueError(
-                f"values: a map needs shape (B, C, H, W), got {one}, which is not an image. Read "
-                f"the numbers from .values, or from .part(name).values if several inputs were explained."
-            )
-        values = reduced(self, reduction, sample).cpu().double().numpy()
-        quantized = render.quantize(values, signed=reduction.signed)
+        values = self.reduced(reduction, sample).cpu().double().numpy()
+        quantized = render.quantize(values.reshape(-1, values.shape[-1]), signed=reduction.signed)
         percentiles = render.check_display({} if clip is None else {"clip": clip})["clip"]
         limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
-        strength = render.strength(quantized.codes, quantized.signed, limits)
-        return strength if self.pieces is None else strength[0]
+        return render.strength(quantized.codes, quantized.signed, limits).reshape(values.shape)
 
     def to_code(self) -> str:
         """Return Python code that repeats it, with variables for values that can't be written as code."""
@@ -244,29 +250,6 @@ class Attribution:
         settings = ", ".join(f"{name}={written(name, value)}" for name, value in self.settings.items())
         state = "" if self.complete else f", {self.done} of {self.total} {self.unit}"
         return f"Attribution({tuple(self.values.shape)}, {settings}{state})"
-
-
-def reduced(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Tensor:
-    """Return one value for each pixel of a sample, shape (H, W), or for each token of a text, shape (1, T).
-
-    Args:
-        attribution: The attribution.
-        reduction: How signs and channels, or the numbers of an embedding, are reduced.
-        sample: The index of the sample in the batch.
-
-    Raises:
-        ValueError: The values don't form an image, or are not one per number of an embedding.
-    """
-    values = attribution.values[sample : sample + 1]
-    if attribution.pieces is None:
-        height, width = attribution.input_shape[-2:]
-        return reduction(values, (height, width))[0]
-    if attribution.values.shape != attribution.input_shape:
-        raise ValueError(
-            f"values: {attribution.method} returns values of shape {tuple(attribution.values.shape)}, not one per "
-            f"number of an embedding."
-        )
-    return reduction.per_token(values)
 
 
 def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[str, Any] | None = None) -> str:

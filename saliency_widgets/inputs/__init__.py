@@ -2,11 +2,12 @@
 
 from saliency_widgets.inputs.adapters import class_names_of, unwrapped
 from saliency_widgets.inputs.image import ImageKind
+from saliency_widgets.inputs.kinds import as_explored
 from saliency_widgets.inputs.multi_input import prepare_for
 from saliency_widgets.inputs.nested import Explain
 from saliency_widgets.inputs.options import Options, split_options
 from saliency_widgets.inputs.prepared import Prepared, prepare
-from saliency_widgets.inputs.table import Table, TableKind, as_explored, is_table, read_table
+from saliency_widgets.inputs.table import Table, TableKind, is_table, read_table
 from saliency_widgets.inputs.text import TextKind
 from saliency_widgets.outputs.class_names import read_class_names, short_names
 

@@ -72,7 +72,7 @@ class ImageKind(Kind):
 
     def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:
         """Reduce channels to one value per pixel; a layer's values are interpolated to the size of the inputs."""
-        return reduction(values, (inputs.shape[2], inputs.shape[3]))
+        return self.features.reduce(values, reduction, tuple(inputs.shape))
 
     def broadcast(self, masks: Tensor) -> Tensor:
         """Add a channel dimension to pixel masks, so that they apply to all channels."""

@@ -18,6 +18,7 @@ from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.inputs import reading
 from saliency_widgets.inputs.adapters import transform_of
+from saliency_widgets.inputs.kinds import special_kind
 from saliency_widgets.inputs.nested import (
     check_depth,
     chosen,
@@ -31,7 +32,6 @@ from saliency_widgets.inputs.nested import (
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.table import Table, is_table, read_table
-from saliency_widgets.inputs.text import prepare_text
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import isolated_copy
 
@@ -67,8 +67,9 @@ def prepare_for(
         ValueError: An input can't be explained, a name is unknown, or batches differ in size.
     """
     check_depth(inputs)
-    if options.tokenizer is not None:
-        return prepare_text(model, inputs, options, device=device)
+    kind = special_kind(inputs, options)
+    if kind is not None:
+        return kind.prepare(model, inputs, options, device=device, dtype=dtype)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
         return _prepare_all(model, inputs, options, device, dtype, gradients=gradients)

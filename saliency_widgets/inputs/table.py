@@ -246,15 +246,8 @@ def is_table(inputs: Any, background: Any, feature_names: Any, transform: Any) -
     return isinstance(inputs, Mapping) and len(inputs) > 1 and all(isinstance(v, plain) for v in inputs.values())
 
 
-def as_explored(inputs: Any, options: Options) -> Any:
-    """Read inputs as an explorer does: a row of numbers is a table, even without names; with a tokenizer, it is ids.
-
-    Args:
-        inputs: The caller's inputs.
-        options: The options for the model and the inputs.
-    """
-    if options.tokenizer is not None:
-        return inputs
+def read_row_as_table(inputs: Any, options: Options) -> Any:
+    """Return inputs that are rows of a table, or one row of numbers, as a table; return anything else unchanged."""
     background, feature_names, transform = options.background, options.feature_names, options.transform
     if not is_table(inputs, background, feature_names, transform) and not _is_row(inputs, transform):
         return inputs

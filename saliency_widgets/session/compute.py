@@ -114,7 +114,7 @@ def compute(
             unit=entry.unit,
             transformed=problem.transformed,
             columns=runner.kind.columns,
-            pieces=runner.kind.pieces,
+            features=runner.kind.features,
         )
 
 

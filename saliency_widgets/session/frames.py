@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction
-from saliency_widgets.attribution.result import reduced
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
 
 def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Quantized:
-    """Reduce the channels and quantize, on the device of the values; the map of a text has one row.
+    """Reduce to what is painted and quantize, on the device of the values.
 
     Args:
         attribution: The attribution.
         reduction: How signs and channels are reduced.
         sample: The index of the sample in the batch.
     """
-    return coded(reduced(attribution, reduction, sample), signed=reduction.signed)
+    values = attribution.values[sample : sample + 1]
+    frame = attribution.features.frame(values, reduction, attribution.input_shape)
+    return coded(frame, signed=reduction.signed)
 
 
 def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantized:

@@ -29,7 +29,7 @@ from saliency_widgets.session.worker import check_executor, raise_again
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.interrupts import stop_on_interrupt
-from saliency_widgets.widgets.base.kind_view import KindView, Setup
+from saliency_widgets.widgets.base.kind_view import Setup, view_of
 from saliency_widgets.widgets.base.lifetime import Showable, weakly
 from saliency_widgets.widgets.base.panel import Panel
 from saliency_widgets.widgets.base.parts import LAYOUT, parts_of
@@ -40,12 +40,8 @@ from saliency_widgets.widgets.export.recording import PageSize
 from saliency_widgets.widgets.export.saving import LARGEST, LIMIT
 from saliency_widgets.widgets.export.state import load_state, save_state
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
-from saliency_widgets.widgets.image.view import ImageView
-from saliency_widgets.widgets.table.view import TableView
-from saliency_widgets.widgets.text.view import TextView
 from saliency_widgets.widgets.trust import TrustPanel
 
-KIND_VIEWS: dict[str, type[KindView]] = {"image": ImageView, "table": TableView, "text": TextView}
 _CORRECTED = "The model's weights changed, so the map was recomputed."
 _STOPPED = "Interrupted. Change a setting, or call .update(), to compute it again."
 
@@ -90,7 +86,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         methods = [methods] if isinstance(methods, str) else check_list("methods", methods, "['gradient']")
         panel = {"method": method, "target": target, "score": score, "more": methods}
         setup = Setup(executor, panel, params, labels)
-        self.kind_view = KIND_VIEWS.get(problem.kind.name, ImageView)(problem, setup)  # else raises a ValueError
+        self.kind_view = view_of(problem.kind.name)(problem, setup)  # else raises a ValueError
         shown = inputs if problem.table is None else problem.table.rows
         transform, names = options.get("transform"), options.get("class_names")
         self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}
@@ -117,7 +113,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
 
     @property
     def kind(self) -> str:
-        """The kind of input: "image", "table" or "text"."""
+        """The kind of input: "image", "table", "text" or another."""
         return self.problem.kind.name
 
     @property

@@ -9,8 +9,9 @@ from torch import nn
 
 from saliency_widgets.api.io import read_state
 from saliency_widgets.attribution import Attribution
+from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.explore import explore
-from saliency_widgets.widgets.explorer import KIND_VIEWS, Explorer
+from saliency_widgets.widgets.explorer import Explorer
 from saliency_widgets.widgets.export.state import compare_with, merge_arguments
 
 
@@ -45,7 +46,7 @@ def load(
         if inputs is not None or arguments:
             raise TypeError("model: inputs and other arguments require a model: pass the model too, or omit them.")
         return state["attribution"]
-    inputs, arguments = merge_arguments(KIND_VIEWS[state["kind"]], state, inputs, arguments)
+    inputs, arguments = merge_arguments(view_of(state["kind"]), state, inputs, arguments)
     explorer = explore(model, inputs, **arguments)
     try:
         compare_with(explorer, state)

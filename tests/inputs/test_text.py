@@ -14,7 +14,7 @@ from transformers import (
 )
 
 import saliency_widgets as sw
-from saliency_widgets.inputs.tokens import read_tokens
+from saliency_widgets.inputs.text.tokens import read_tokens
 from saliency_widgets.session import Problem
 
 WORDS = [

@@ -50,9 +50,9 @@ def values_on_page(explorer):
 
 def test_the_tokens_and_their_values_are_on_the_page(explorer, model):
     assert explorer.kind == "text"
-    assert explorer.view.tokens["pieces"] == ["the", "good", "cat", "sat"]
-    assert explorer.view.tokens["gaps"] == ["", " ", " ", " "]
-    assert explorer.view.tokens["ids"] == [1, 6, 2, 3]
+    assert explorer.view.scene["pieces"] == ["the", "good", "cat", "sat"]
+    assert explorer.view.scene["gaps"] == ["", " ", " ", " "]
+    assert explorer.view.scene["ids"] == [1, 6, 2, 3]
     assert not explorer.view.plain
     expected = (model.head.weight[1] * model.embedding.weight[[1, 6, 2, 3]] / 4).sum(-1).detach().numpy()
     shown = values_on_page(explorer)

@@ -101,7 +101,6 @@ export const KERNEL_GONE = "The kernel is gone: run the cell again";
 export const STILL_WORKS = {
   image: "Opacity, colors and all other display settings still work.",
   grid: "Opacity, colors, scales and all other display settings still work.",
-  text: "Opacity, colors and all other display settings still work.",
   plain: "The displayed results remain unchanged.",
 };
 

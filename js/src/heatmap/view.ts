@@ -8,7 +8,7 @@ import type { Finding } from "../core/findings.ts";
 import { decodeFrame, type Frame, type Pixels, type Raster, type RawFrame, toBytes } from "../core/frame.ts";
 import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
-import { readingText, type Status, tokenText, unanswered, withoutKernel } from "../core/text.ts";
+import { readingText, type Status, unanswered, withoutKernel } from "../core/text.ts";
 import { drawBar } from "../shell/bar.ts";
 import { CheckUpLine } from "../shell/checkup.ts";
 import { setText } from "../shell/elements.ts";
@@ -20,12 +20,13 @@ import { primeControls } from "../shell/prime.ts";
 import { reserveHeight } from "../shell/reserve.ts";
 import { Stage, watchSize } from "../shell/stage.ts";
 import { follow, tell } from "../shell/traits.ts";
-import { type RawTokens, TokenFlow } from "../text/flow.ts";
 import { CopyButton } from "./copy.ts";
 import { Drawings } from "./drawings.ts";
 import { type Elements, keepFocus, makeElements } from "./elements.ts";
 import { holdButton } from "./hold.ts";
 import { type RawRegion, RegionTools } from "./region.ts";
+import type { RawScene, Scene } from "./scene.ts";
+import { SCENES } from "./scenes.ts";
 import { type Problem, showStatus } from "./status.ts";
 
 const BROKEN_IMAGE: Problem = {
@@ -66,8 +67,8 @@ export class HeatmapView {
   /** undefined until it is resolved; null without display settings. */
   #display: Display | null | undefined;
   #layers: LiveModel[] = [];
-  /** The text that is shown instead of an image; null for other inputs. */
-  #flow: TokenFlow | null = null;
+  /** What is shown instead of an image; null for images. */
+  #scene: Scene | null = null;
   #painted: Frame | null = null;
   #original = false;
   #problems = new Map<"image" | "display", Problem>();
@@ -93,8 +94,7 @@ export class HeatmapView {
       () => this.#paints.request("layer"),
       (mask) => {
         const { width, height } = mask;
-        this.#send({ type: "region", width, height }, [mask.pack().buffer as ArrayBuffer]);
-        this.#kernel.ask();
+        this.#sendRegion({ width, height, bits: mask.pack() });
       },
       life,
     );
@@ -120,14 +120,14 @@ export class HeatmapView {
     watchSize(canvas, resized, life);
 
     this.#on("plain", () => root.classList.toggle("sw-plain", this.model.get("plain") === true));
-    this.#on("tokens", () => this.#readTokens());
+    this.#on("scene", () => this.#readScene());
     this.#on("image", () => this.#readImage());
     this.#on("frame", () => this.#readFrame());
     this.#on("status", () => this.#readStatus());
     this.#on("findings", () => this.#readCheckUp());
     this.#on("checked", () => this.#readCheckUp());
-    this.#on("marking", () => this.#region.show(this.model.get("marking") === true));
-    this.#on("region", () => this.#region.load(this.model.get("region") as RawRegion | undefined));
+    this.#on("marking", () => this.#readMarking());
+    this.#on("region", () => this.#readRegion());
     this.#on("display", () => this.#resolveDisplay());
     this.#on("layers", () => this.#resolveLayers());
     this.#on("controls", () => this.#primeControls());
@@ -152,6 +152,11 @@ export class HeatmapView {
     tell(() => this.model.send(message, undefined, buffers));
   }
 
+  #sendRegion({ width, height, bits }: RawRegion): void {
+    this.#send({ type: "region", width, height }, [toBytes(bits).slice().buffer]);
+    this.#kernel.ask();
+  }
+
   // -- incoming traits -----------------------------------------------------------------------------------
 
   #readFrame(): void {
@@ -160,27 +165,36 @@ export class HeatmapView {
     this.#paints.request("frame");
   }
 
-  #readTokens(): void {
-    const tokens = (this.model.get("tokens") ?? {}) as RawTokens;
-    if (!tokens.pieces?.length) return;
-    this.#flow ??= this.#makeFlow();
-    this.#flow.load(tokens);
+  #readScene(): void {
+    const raw = (this.model.get("scene") ?? {}) as RawScene;
+    const kind = raw.kind ?? "";
+    if (!this.#scene && kind in SCENES) {
+      this.#scene = new SCENES[kind]({
+        life: this.#life.signal,
+        read: () => this.#showReading(),
+        repaint: () => this.#paints.request("display"),
+        send: (message) => this.#send({ ...message, type: "scene" }),
+        mark: (region) => this.#sendRegion(region),
+      });
+      this.#elements.root.classList.add("sw-scene", `sw-${kind}`);
+      this.#elements.stage.after(this.#scene.root);
+      this.#readMarking();
+      this.#readRegion();
+    }
+    this.#scene?.load(raw);
     this.#paints.request("display");
   }
 
-  #makeFlow(): TokenFlow {
-    const flow = new TokenFlow(() => this.#showReading(), this.#life.signal);
-    this.#elements.root.classList.add("sw-text");
-    this.#elements.stage.after(flow.root);
-    this.#followTheme();
-    return flow;
+  #readMarking(): void {
+    const on = this.model.get("marking") === true;
+    if (this.#scene) this.#scene.allowMarking?.(on);
+    else this.#region.show(on);
   }
 
-  /** Repaint a text when the theme changes, because its ground is that of the page. */
-  #followTheme(): void {
-    const observer = new MutationObserver(() => this.#paints.request("display"));
-    observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-    this.#life.signal.addEventListener("abort", () => observer.disconnect());
+  #readRegion(): void {
+    const region = this.model.get("region") as RawRegion | undefined;
+    if (!this.#scene) this.#region.load(region);
+    else if (region?.width) this.#scene.showRegion?.(region);
   }
 
   async #readImage(): Promise<void> {
@@ -296,7 +310,7 @@ export class HeatmapView {
     const display = this.#display;
     // The image and the display settings each request a paint when they arrive.
     if (this.#decoding || (frame && display === undefined)) return;
-    const drawn = this.#flow ? this.#paintText(this.#flow, frame) : this.#paintImage(frame);
+    const drawn = this.#scene ? this.#paintScene(this.#scene, frame) : this.#paintImage(frame);
     this.#showScale(frame, display ?? null);
     this.#showReading();
     this.#acknowledge.painted();
@@ -312,11 +326,9 @@ export class HeatmapView {
     root.dispatchEvent(new CustomEvent("sw-paint", { bubbles: true, detail }));
   }
 
-  #paintText(flow: TokenFlow, frame: Frame | null): boolean {
+  #paintScene(scene: Scene, frame: Frame | null): boolean {
     const display = this.#display;
-    if (!frame || !display || frame.width !== flow.count) return false;
-    flow.paint(this.#composer.blend(frame, flow.ground, display));
-    return true;
+    return frame && display ? scene.paint(frame, display, this.#composer) : false;
   }
 
   #paintImage(frame: Frame | null): boolean {
@@ -345,20 +357,17 @@ export class HeatmapView {
     drawBar(bar, ticks, drawn.row, drawn.ticks);
   }
 
-  get #shown(): "text" | "plain" | "image" {
-    return this.#flow ? "text" : this.model.get("plain") === true ? "plain" : "image";
+  get #shown(): "plain" | "image" {
+    return this.model.get("plain") === true ? "plain" : "image";
   }
 
   #showReading(): void {
     const { readout } = this.#elements;
     const frame = this.#newest.current;
-    if (this.#flow) {
-      const { token, count } = this.#flow;
-      readout.classList.toggle("sw-quiet", !token);
-      const size = { width: count, height: 1 };
-      const hint = frame ? "Point at a token, or use the arrow keys" : "No map yet";
-      const reading = token && this.#composer.read(frame, size, token.index, 0);
-      setText(readout, reading ? tokenText(token.piece, token.id, reading) : hint);
+    if (this.#scene) {
+      const reading = this.#scene.reading(frame, this.#composer);
+      readout.classList.toggle("sw-quiet", reading === null);
+      setText(readout, reading ?? (frame ? this.#scene.hint : "No map yet"));
       return;
     }
     const pixel = this.#inspector.pixel;

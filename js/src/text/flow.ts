@@ -1,11 +1,15 @@
 // The tokens of a text as flowing text, each on a ground that shows its value.
 
-import type { Pixels } from "../core/frame.ts";
+import type { Composer } from "../core/compose.ts";
+import type { Display } from "../core/display.ts";
+import type { Frame, Pixels } from "../core/frame.ts";
 import { inkOn } from "../core/ink.ts";
+import { tokenText } from "../core/text.ts";
+import type { RawScene, Scene, SceneHost } from "../heatmap/scene.ts";
 import { make } from "../shell/elements.ts";
 
-/** The value of the `tokens` trait; `{}` if the input is not a text. */
-export interface RawTokens {
+/** A text, as the kernel sends it. */
+export interface RawTokens extends RawScene {
   pieces?: string[];
   gaps?: string[];
   ids?: number[];
@@ -14,7 +18,8 @@ export interface RawTokens {
 
 const STEPS: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
 
-export class TokenFlow {
+export class TextScene implements Scene {
+  readonly hint = "Point at a token, or use the arrow keys";
   readonly root = make("div", "tokens", {
     tabindex: "0",
     role: "group",
@@ -28,28 +33,25 @@ export class TokenFlow {
   #current: number | null = null;
   #ground: Pixels | null = null;
 
-  /** @param changed called when another token is read */
-  constructor(
-    private readonly changed: () => void,
-    life: AbortSignal,
-  ) {
+  constructor(private readonly host: SceneHost) {
     const { root } = this;
-    const listen = { signal: life };
+    const listen = { signal: host.life };
     root.addEventListener("pointermove", (e) => this.#point(e), listen);
     root.addEventListener("pointerdown", (e) => this.#point(e), listen);
     root.addEventListener("pointerleave", () => this.#read(null), listen);
     root.addEventListener("keydown", (e) => this.#key(e), listen);
+    this.#followTheme();
   }
 
-  /** The token being read: its index, text and id; null if none is. */
-  get token(): { index: number; piece: string; id: number | undefined } | null {
+  reading(frame: Frame | null, composer: Composer): string | null {
     const index = this.#current;
-    if (index === null || index >= this.count) return null;
-    return { index, piece: this.#pieces[index], id: this.#ids[index] };
-  }
-
-  get count(): number {
-    return this.#tokens.length;
+    const count = this.#tokens.length;
+    if (index === null || index >= count) return null;
+    return tokenText(
+      this.#pieces[index],
+      this.#ids[index],
+      composer.read(frame, { width: count, height: 1 }, index, 0),
+    );
   }
 
   /** Replace the text. */
@@ -68,21 +70,30 @@ export class TokenFlow {
     );
   }
 
+  /** Repaint when the theme changes, because the ground is that of the page. */
+  #followTheme(): void {
+    const observer = new MutationObserver(() => this.host.repaint());
+    observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+    this.host.life.addEventListener("abort", () => observer.disconnect());
+  }
+
   /** One pixel for each token, in the color of the page: the ground to blend the values over. */
-  get ground(): Pixels {
+  #makeGround(): Pixels {
+    const count = this.#tokens.length;
     const [red = 255, green = 255, blue = 255] = rgbOf(getComputedStyle(this.root).backgroundColor);
     const data = this.#ground?.data;
     const same = data?.[0] === red && data[1] === green && data[2] === blue;
-    if (this.#ground?.width !== this.count || !same) {
-      const pixels = new Uint8ClampedArray(4 * this.count);
+    if (this.#ground?.width !== count || !same) {
+      const pixels = new Uint8ClampedArray(4 * count);
       for (let i = 0; i < pixels.length; i += 4) pixels.set([red, green, blue, 255], i);
-      this.#ground = { width: this.count, height: 1, data: pixels };
+      this.#ground = { width: count, height: 1, data: pixels };
     }
     return this.#ground as Pixels;
   }
 
-  /** Color the tokens, one pixel each. */
-  paint({ data }: Pixels): void {
+  paint(frame: Frame, display: Display, composer: Composer): boolean {
+    if (frame.width !== this.#tokens.length) return false;
+    const { data } = composer.blend(frame, this.#makeGround(), display);
     for (const [index, { style }] of this.#tokens.entries()) {
       const [red, green, blue] = data.subarray(4 * index, 4 * index + 3);
       const color = `rgb(${red}, ${green}, ${blue})`;
@@ -91,6 +102,7 @@ export class TokenFlow {
       style.backgroundColor = color;
       style.color = inkOn(red, green, blue);
     }
+    return true;
   }
 
   #point(event: PointerEvent): void {
@@ -99,8 +111,8 @@ export class TokenFlow {
   }
 
   #key(event: KeyboardEvent): void {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.count) return;
-    const last = this.count - 1;
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.#tokens.length) return;
+    const last = this.#tokens.length - 1;
     const step = STEPS[event.key];
     let to: number | null;
     if (step) to = this.#current === null ? 0 : Math.min(last, Math.max(0, this.#current + step));
@@ -119,7 +131,7 @@ export class TokenFlow {
     if (this.#current !== null) this.#tokens[this.#current]?.classList.remove("sw-current");
     this.#current = index;
     if (index !== null) this.#tokens[index]?.classList.add("sw-current");
-    this.changed();
+    this.host.read();
   }
 }
 

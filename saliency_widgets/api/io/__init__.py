@@ -46,9 +46,9 @@ def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
     Raises:
         TypeError: A setting can't be stored; the message names it.
     """
-    if attribution.pieces is not None:
+    if attribution.features.labels is not None:
         raise ValueError("a text can't be stored yet. Store attribution.by_token() and attribution.to_json() instead.")
-    values = {f.name: getattr(attribution, f.name) for f in fields(attribution) if f.name != "pieces"}
+    values = {f.name: getattr(attribution, f.name) for f in fields(attribution) if f.name != "features"}
     columns, settings = values["columns"], dict(values.pop("settings"))
     if columns is not None:
         values["columns"] = {name: getattr(columns, name) for name in ("names", "of", "rows", "median")}

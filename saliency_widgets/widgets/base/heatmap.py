@@ -26,7 +26,7 @@ class HeatmapView(BundledView, FrameStream):
         on_stop: Called when the user presses Stop.
         controls: The controls next to the view. Their comms are opened once the view is on a page.
         layers: Canvases drawn on top of the map.
-        tokens: The tokens of a text, which are shown instead of an image: see :meth:`.Tokens.shown`.
+        scene: What is shown instead of an image: the name of a scene of the page, "kind", and what it draws.
     """
 
     kind = traitlets.Unicode("heatmap").tag(sync=True)
@@ -36,7 +36,7 @@ class HeatmapView(BundledView, FrameStream):
     display = traitlets.Instance(DisplaySettings, allow_none=True).tag(sync=True, **widget_serialization)
     controls = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
     layers = traitlets.List(traitlets.Instance(Widget)).tag(sync=True, **widget_serialization)
-    tokens = traitlets.Dict().tag(sync=True)
+    scene = traitlets.Dict().tag(sync=True, echo_update=False)
     marking = traitlets.Bool(False).tag(sync=True)
     region = traitlets.Dict().tag(sync=True)
 
@@ -48,13 +48,14 @@ class HeatmapView(BundledView, FrameStream):
         on_stop: Callable[[], None] | None = None,
         controls: Sequence[Widget] = (),
         layers: tuple[Canvas, ...] = (),
-        tokens: Mapping[str, Any] | None = None,
+        scene: Mapping[str, Any] | None = None,
     ) -> None:
         self._on_stop = on_stop
         self._marked: Callable[[np.ndarray], None] = lambda _mask: None
+        self._on_scene: Callable[[dict[str, Any]], None] = lambda _content: None
         super().__init__(
-            image=image or b"", plain=image is None and tokens is None, display=display, layers=list(layers),
-            controls=list(controls), tokens=dict(tokens or {}),
+            image=image or b"", plain=image is None and scene is None, display=display, layers=list(layers),
+            controls=list(controls), scene=dict(scene or {}),
         )  # fmt: skip
 
     @property
@@ -81,6 +82,10 @@ class HeatmapView(BundledView, FrameStream):
         """Call ``marked`` with a boolean mask (H, W) whenever the user marks a region while ``marking`` is on."""
         self._marked = marked
 
+    def on_scene(self, received: Callable[[dict[str, Any]], None]) -> None:
+        """Call ``received`` with each message of the scene, a dict of type "scene"."""
+        self._on_scene = received
+
     def mark(self, mask: np.ndarray) -> None:
         """Mark a region, a boolean mask (H, W), without calling the callback of :meth:`on_region`."""
         height, width = mask.shape
@@ -97,6 +102,8 @@ class HeatmapView(BundledView, FrameStream):
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "stop" and self._on_stop is not None:
             self._on_stop()
+        elif kind == "scene":
+            self._on_scene(content)
         elif kind == "region" and buffers:
             height, width = whole_number(content, "height") or 0, whole_number(content, "width") or 0
             bits = np.unpackbits(np.frombuffer(buffers[0], np.uint8))
@@ -107,4 +114,4 @@ class HeatmapView(BundledView, FrameStream):
         """Drop the pending frame and the callbacks."""
         super().retire()
         self._on_stop = None
-        self._marked = lambda _mask: None
+        self._marked, self._on_scene = lambda _mask: None, lambda _content: None

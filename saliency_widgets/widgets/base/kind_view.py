@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, Protocol
@@ -14,6 +15,8 @@ from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.trust import TrustPanel
+
+_WIDGETS = "saliency_widgets.widgets"
 
 
 class Explored(Protocol):
@@ -58,6 +61,17 @@ class Explored(Protocol):
     def status_of(self, event: Event, shown: Event, requested: str, sign: str | None = None) -> dict[str, Any]:
         """Return the status for an event."""
         ...
+
+
+def view_of(kind: str) -> type[KindView]:
+    """Return the view of a kind of input: ``VIEW`` in the module ``view`` of its folder, or else that of images.
+
+    Args:
+        kind: The name of the kind.
+    """
+    folder = f"{_WIDGETS}.{kind}"
+    shown = kind if importlib.util.find_spec(folder) is not None else "image"
+    return importlib.import_module(f"{_WIDGETS}.{shown}.view").VIEW
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from saliency_widgets.params import Param, check_mapping, unknown, value_text
 from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO, Control
 from saliency_widgets.widgets.export.page import Axis, count, size_text
-from saliency_widgets.widgets.image.panel import ImagePanel
+from saliency_widgets.widgets.map.panel import MapPanel
 
 METHOD, TARGET = "method", "target"
 HANDFUL = 5
@@ -100,7 +100,7 @@ class Plan:
         return tuple(target if isinstance(target, int) else None for target in targets)
 
 
-def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
+def plan(panel: MapPanel, problem: Problem, record: Mapping[str, Any] | None, pace: int | None) -> Plan:
     """Plan the maps of a page.
 
     Args:
@@ -121,7 +121,7 @@ def plan(panel: ImagePanel, problem: Problem, record: Mapping[str, Any] | None, 
     return Plan(recorded, dict(_entries(panel, recorded, pace)), _key(recorded, [one.axis.begin for one in recorded]))
 
 
-def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
+def recordable(panel: MapPanel, problem: Problem) -> dict[str, int]:
     """Return the recordable settings of the displayed method, with the number of values that True stands for."""
     reader = _Reader(panel, problem)
     counts = {TARGET: len(reader.top_targets())}
@@ -129,7 +129,7 @@ def recordable(panel: ImagePanel, problem: Problem) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number > 1}
 
 
-def offered(panel: ImagePanel) -> dict[str, Param]:
+def offered(panel: MapPanel) -> dict[str, Param]:
     """Return every setting that :func:`recordable` may return for any method."""
     params = {param.name: param for entry in panel.menu.values() for param in entry.params}
     return {TARGET: Param(TARGET, None, help="The class that is explained."), **params, **{p.name: p for p in _SHARED}}
@@ -169,7 +169,7 @@ def _duration(seconds: float) -> str:
 class _Reader:
     """A reader of the ``record`` argument."""
 
-    def __init__(self, panel: ImagePanel, problem: Problem) -> None:
+    def __init__(self, panel: MapPanel, problem: Problem) -> None:
         self._panel, self._problem = panel, problem
         self._methods: list[Method] = [panel.menu[panel.selection[METHOD]]]
 
@@ -314,7 +314,7 @@ def _key(recorded: Sequence[Recorded], at: Sequence[int]) -> tuple[int | None, .
 
 
 def _entries(
-    panel: ImagePanel, recorded: Sequence[Recorded], pace: int | None
+    panel: MapPanel, recorded: Sequence[Recorded], pace: int | None
 ) -> Iterator[tuple[tuple[int | None, ...], Entry]]:
     seen: set[tuple[int | None, ...]] = set()
     for at in itertools.product(*(range(len(one.values)) for one in recorded)):

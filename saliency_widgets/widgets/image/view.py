@@ -26,8 +26,8 @@ from saliency_widgets.widgets.export.save_panel import SavePanel
 from saliency_widgets.widgets.export.saving import PageWriter, save_html
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.image.annotations import annotation_canvas
-from saliency_widgets.widgets.image.panel import MapView
 from saliency_widgets.widgets.image.png import png_bytes
+from saliency_widgets.widgets.map.panel import MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
 _SIDE = 480  # pixels on the longer side of a map in a snapshot
@@ -202,3 +202,6 @@ class ImageView(MapView):
         self.pins.close()
         self.saving.close()
         self.drawing.sync_image_data = False  # the page must not send to a closed canvas
+
+
+VIEW = ImageView

@@ -251,3 +251,6 @@ class TableView(KindView):
             start = score - (total - float(attribution.delta[0]))
             text += f"The bars add up to {total:+.4g}: from {start:.4g} at the baseline to {score:.4g}."
         return element("div", text, class_="sw-sum", style=f"color:{QUIET};line-height:1.4")
+
+
+VIEW = TableView

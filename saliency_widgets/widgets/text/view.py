@@ -14,11 +14,11 @@ from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.export.static_output import Snapshot
-from saliency_widgets.widgets.image.panel import ImagePanel, MapView
+from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
 
-class TextPanel(ImagePanel):
+class TextPanel(MapPanel):
     """Controls for a text; by default, a token's value is the signed sum over its embedding."""
 
     def _default_of(self, method: Method) -> Reduction:  # noqa: ARG002
@@ -49,7 +49,11 @@ class TextView(MapView):
         kind = self.problem.kind
         assert isinstance(kind, TextKind)
         self.view = HeatmapView(
-            None, self.display, on_stop=session.stop, controls=self.panel.controls, tokens=kind.tokens.shown(0)
+            None,
+            self.display,
+            on_stop=session.stop,
+            controls=self.panel.controls,
+            scene={"kind": "text", **kind.tokens.shown(0)},
         )
         context = Context(kind, self.view, self.problem.baselines)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
@@ -64,3 +68,6 @@ class TextView(MapView):
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         """Return the display settings."""
         return {self.display: DISPLAY_NAMES}
+
+
+VIEW = TextView

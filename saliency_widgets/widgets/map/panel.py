@@ -22,7 +22,7 @@ from saliency_widgets.widgets.base.parts import close_whole
 REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
 
 
-class ImagePanel(Panel):
+class MapPanel(Panel):
     """Controls for the method, the target, the method's parameters, the reduction and the display.
 
     Args:
@@ -129,8 +129,8 @@ class MapView(KindView):
         display: The display settings.
     """
 
-    panel_class: ClassVar[type[ImagePanel]] = ImagePanel
-    panel: ImagePanel
+    panel_class: ClassVar[type[MapPanel]] = MapPanel
+    panel: MapPanel
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
         super().__init__(problem, setup)

@@ -13,13 +13,40 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.baselines import noise, zero
+from saliency_widgets.attribution.features import Features
 from saliency_widgets.attribution.kind import Baseline
-from saliency_widgets.inputs.embedding import EmbeddingTable, find_lookup
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
-from saliency_widgets.inputs.tokens import IDS, Tokens, read_tokens
+from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
+from saliency_widgets.inputs.text.tokens import IDS, Tokens, read_tokens
 from saliency_widgets.runtime.arguments import Arguments
 from saliency_widgets.runtime.errors import forward_failure
+
+
+@dataclass(frozen=True)
+class TokenFeatures(Features):
+    """The tokens of texts, labeled by their pieces."""
+
+    def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
+        """Reduce the values of each embedding to one per token.
+
+        Args:
+            values: Shape (B, T, E).
+            reduction: How signs and the numbers of an embedding are reduced.
+            shape: The shape of the embeddings, (B, T, E).
+
+        Returns:
+            Shape (B, T).
+
+        Raises:
+            ValueError: The values are not one per number of an embedding.
+        """
+        if values.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"values: expected one per number of the embeddings, of shape {tuple(shape[1:])}, got shape "
+                f"{tuple(values.shape[1:])}. Methods whose values belong to a layer have no map of tokens."
+            )
+        return reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +64,27 @@ class TextKind(Kind):
     tokens: Tokens = field()
     table: EmbeddingTable = field()
 
+    @staticmethod
+    def accepts(inputs: Any, options: Options) -> bool:  # noqa: ARG004
+        """Return whether there is a tokenizer."""
+        return options.tokenizer is not None
+
+    @staticmethod
+    def prepare(
+        model: nn.Module,
+        inputs: Any,
+        options: Options,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | None,  # noqa: ARG004
+    ) -> Prepared:
+        """Read a text, and look up the embeddings of its tokens: see :func:`prepare_text`."""
+        return prepare_text(model, inputs, options, device=device)
+
     @property
-    def pieces(self) -> tuple[tuple[str, ...], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The text of each token of each sample."""
-        return self.tokens.pieces
+    def features(self) -> TokenFeatures:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The tokens."""
+        return TokenFeatures(self.tokens.pieces)
 
     @property
     def default_fill(self) -> str:
@@ -73,9 +117,9 @@ class TextKind(Kind):
         """Return the number of tokens."""
         return (inputs.shape[1],)
 
-    def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:  # noqa: ARG002
+    def reduce(self, values: Tensor, reduction: Reduction, inputs: Tensor) -> Tensor:
         """Reduce the values of each embedding to one per token, shape (B, T)."""
-        return reduction.per_token(values)
+        return self.features.reduce(values, reduction, tuple(inputs.shape))
 
     def broadcast(self, masks: Tensor) -> Tensor:
         """Add the embedding's dimension to masks of tokens."""

@@ -1,0 +1,56 @@
+"""Features: what the values of an attribution are reduced to, such as the pixels of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from saliency_widgets.attribution.reduction import Reduction
+
+
+@dataclass(frozen=True)
+class Features:
+    """The pixels of an image. Other kinds of input have a subclass, next to their kind.
+
+    Attributes:
+        labels: The name of each feature of each sample; None if features have only positions.
+    """
+
+    labels: tuple[tuple[str, ...], ...] | None = None
+
+    def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
+        """Reduce values to one per feature.
+
+        Args:
+            values: Values of the inputs, shape (B, C, H, W), or of a layer, which are interpolated.
+            reduction: How signs and channels are reduced.
+            shape: The shape of the model's input, (B, ...).
+
+        Returns:
+            Shape (B, H, W).
+
+        Raises:
+            ValueError: The values don't form an image.
+        """
+        if values.ndim != 4 or len(shape) < 3:
+            one = (1, *values.shape[1:])
+            raise ValueError(
+                f"values: a map needs shape (B, C, H, W), got {one}, which is not an image. Read "
+                f"the numbers from .values, or from .part(name).values if several inputs were explained."
+            )
+        return reduction(values, (shape[-2], shape[-1]))
+
+    def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
+        """Return what is painted of one sample, a map of two dimensions.
+
+        Args:
+            values: The values of the sample, shape (1, ...).
+            reduction: See :meth:`reduce`.
+            shape: See :meth:`reduce`.
+        """
+        reduced = self.reduce(values, reduction, shape)[0]
+        return reduced.reshape(-1, reduced.shape[-1])
+
+
+PIXELS = Features()
