@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from saliency_widgets.attribution.reduction import Reduction
+from saliency_widgets.attribution.reduction import CHANNEL, Reduction
+from saliency_widgets.attribution.registry import Method
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,14 @@ class Features:
     """
 
     labels: tuple[tuple[str, ...], ...] | None = None
+
+    def default(self, method: Method) -> Reduction:
+        """Return the reduction in which a method's map is shown at first: that of the method's paper."""
+        return Reduction(method.sign)
+
+    def channels_for(self, sign: str) -> str:  # noqa: ARG002
+        """Return the default reduction of the channels, for a sign of the map."""
+        return CHANNEL.default
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce values to one per feature.

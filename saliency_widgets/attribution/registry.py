@@ -85,6 +85,8 @@ class Method:
         aliases: Other names for it, from which the method is suggested.
         doc: The whole documentation, with formula and source.
         blank: The meaning of a map of zeros, if it differs from ``FLAT``.
+        additive: Whether the values are parts of the score or of its change, so that they may be summed with their
+            signs, as those of an embedding; the values of other methods are slopes.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Method:
     doc: str = ""
     blank: str = ""
     gradients: bool = True
+    additive: bool = False
 
     def check_params(self, values: Mapping[str, Any], others: Sequence[str] = ()) -> dict[str, Any]:
         """Return all parameters: the passed values, checked, and defaults for the rest.
@@ -119,35 +122,18 @@ class Method:
         return {name: param.check(values.get(name, param.default)) for name, param in params.items()}
 
 
-def method(
-    *,
-    title: str,
-    params: tuple[Param, ...] = (),
-    unit: str = "steps",
-    pointwise: bool = False,
-    sign: str = "absolute",
-    needs: tuple[Need, ...] = (),
-    aliases: tuple[str, ...] = (),
-    blank: str = "",
-) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
-    """Turn a generator into an attribution method, with the first line of its docstring as its help."""
+def method(*, title: str, **fields: Any) -> Callable[[Callable[..., Iterator[Estimate]]], Method]:
+    """Turn a generator into an attribution method, with the first line of its docstring as its help.
+
+    Args:
+        title: Its name in the interface.
+        **fields: Further attributes of :class:`Method`.
+    """
 
     def wrap(run: Callable[..., Iterator[Estimate]]) -> Method:
         doc = inspect.getdoc(run) or ""
-        return Method(
-            name=run.__name__,
-            title=title,
-            help=doc.partition("\n")[0],
-            params=params,
-            run=run,
-            unit=unit,
-            pointwise=pointwise,
-            sign=sign,
-            needs=needs,
-            aliases=aliases,
-            doc=doc,
-            blank=blank,
-        )
+        about = {"name": run.__name__, "help": doc.partition("\n")[0], "doc": doc, "params": (), **fields}
+        return Method(title=title, run=run, **about)
 
     return wrap
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.features import PIXELS, Features
-from saliency_widgets.attribution.reduction import CHANNEL, Reduction
+from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import Param, brief, check_text, unknown
 
 if TYPE_CHECKING:
@@ -145,17 +145,19 @@ class Attribution:
         values = self.columns.summed(self.values.detach().cpu().double()).numpy()
         return pd.DataFrame(values, columns=list(self.columns.names))
 
-    def by_token(self, *, sign: str = "signed", channels: str = "sum", sample: int = 0) -> pd.DataFrame:
+    def by_token(self, *, sign: str | None = None, channels: str | None = None, sample: int = 0) -> pd.DataFrame:
         """Return the attributions of a text by token.
 
         Args:
-            sign: "signed", "absolute", "positive", "negative" or "squared".
-            channels: How the values of an embedding become one: "sum", "L2", "mean" or "max".
+            sign: "signed", "absolute", "positive", "negative" or "squared". Default: "signed" if the method's values
+                add up to the score, as those of Integrated Gradients, or else "absolute".
+            channels: How the values of an embedding become one: "sum", "L2", "mean" or "max". Default: "sum" for
+                signed values, "L2" for others.
             sample: The index of the text in the batch.
 
         Returns:
-            One row for each token, with the columns "token" and "attribution". With the default arguments, the
-            attributions of Integrated Gradients add up to the change of the score.
+            One row for each token, with the columns "token" and "attribution". By default, the attributions of
+            Integrated Gradients add up to the change of the score.
 
         Raises:
             ValueError: The inputs were not texts, or the values are not one per number of an embedding.
@@ -165,7 +167,7 @@ class Attribution:
         if self.features.labels is None:
             raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
-        values = self.reduced(Reduction(sign, channels), sample).detach().cpu().double().numpy()
+        values = self.reduced(self._reduction(sign, channels), sample).detach().cpu().double().numpy()
         return pd.DataFrame({"token": list(self.features.labels[sample]), "attribution": values})
 
     def reduced(self, reduction: Reduction, sample: int = 0) -> Tensor:
@@ -184,7 +186,7 @@ class Attribution:
         self,
         *,
         sign: str | None = None,
-        channels: str = CHANNEL.default,
+        channels: str | None = None,
         clip: tuple[float, float] | None = None,
         sample: int = 0,
     ) -> np.ndarray:
@@ -192,7 +194,7 @@ class Attribution:
 
         Args:
             sign: "absolute", "positive", "negative", "signed" or "squared"; by default that of the method's paper.
-            channels: "max", "mean", "sum" or "L2".
+            channels: "max", "mean", "sum" or "L2"; by default "max", and for texts as in :meth:`by_token`.
             clip: The percentiles that become 0 and 1; by default those of the display.
             sample: The index of the sample in the batch.
 
@@ -203,12 +205,16 @@ class Attribution:
             ValueError: An unknown sign or channel rule, a sample out of range, or values that don't form an image.
         """
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
-        reduction = Reduction(self.default_sign if sign is None else sign, channels)
+        reduction = self._reduction(sign, channels)
         values = self.reduced(reduction, sample).cpu().double().numpy()
         quantized = render.quantize(values.reshape(-1, values.shape[-1]), signed=reduction.signed)
         percentiles = render.check_display({} if clip is None else {"clip": clip})["clip"]
         limits = render.clip_limits(quantized.codes, quantized.signed, percentiles)
         return render.strength(quantized.codes, quantized.signed, limits).reshape(values.shape)
+
+    def _reduction(self, sign: str | None, channels: str | None) -> Reduction:
+        sign = self.default_sign if sign is None else sign
+        return Reduction(sign, self.features.channels_for(sign) if channels is None else channels)
 
     def to_code(self) -> str:
         """Return Python code that repeats it, with variables for values that can't be written as code."""

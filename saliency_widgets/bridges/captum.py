@@ -152,6 +152,7 @@ def _method_of(method: CaptumMethod, title: str | None = None) -> Method:
         sign="positive" if method.label.endswith("LayerGradCam") else "absolute",
         needs=("layer",) if method.of_layer else (),
         blank="Captum found nothing here that changes the score",
+        additive=method.label.removeprefix("Layer") in _ADDITIVE,
         gradients=not method.kinds & {"PerturbationAttribution", "LayerAttribution"} or "NoiseTunnel" in method.kinds,
     )
 
@@ -196,4 +197,8 @@ class _Captum:
         return callable(getattr(value, "attribute", None))
 
 
+_ADDITIVE = (
+    "DeepLift", "DeepLiftShap", "FeatureAblation", "GradientShap", "GradientXActivation", "InputXGradient",
+    "IntegratedGradients", "KernelShap", "LRP", "Lime", "Occlusion", "ShapleyValueSampling",
+)  # fmt: skip
 BRIDGE = _Captum()

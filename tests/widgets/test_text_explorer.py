@@ -71,6 +71,18 @@ def test_the_map_of_another_sign_and_norm_needs_no_pass(explorer, model):
     assert np.abs(values_on_page(explorer) - expected).max() <= expected.max() / 65534
 
 
+def test_slopes_are_shown_by_their_norm_and_parts_of_the_score_by_their_sum(explorer, model):
+    explorer.update(method="gradient")
+    assert (explorer.controls["sign"], explorer.controls["channels"]) == ("absolute", "L2")
+    norm = (model.head.weight[1] / 4).square().sum().sqrt().item()
+    assert np.allclose(values_on_page(explorer), norm, rtol=1e-4)
+    assert np.allclose(explorer.attribution.by_token()["attribution"], norm)
+    explorer.update(method="input_x_gradient")
+    assert (explorer.controls["sign"], explorer.controls["channels"]) == ("signed", "sum")
+    explorer.update(channels="max", method="gradient")
+    assert (explorer.controls["sign"], explorer.controls["channels"]) == ("absolute", "max")
+
+
 def test_the_code_repeats_the_map(explorer, model):
     scope = {"model": model, "inputs": TEXT, "tokenizer": VOCABULARY}
     exec(explorer.to_code(), scope)

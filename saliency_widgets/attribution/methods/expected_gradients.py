@@ -25,6 +25,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     params=(N_SAMPLES, BASELINES, SEED, CHUNK_SIZE),
     aliases=("eg", "shap", "gradient_shap", "gradient_explainer"),
     blank="the gradients between the baselines and the input are zero, or the baselines equal the input",
+    additive=True,
 )
 def expected_gradients(
     query: Query, n_samples: int, baselines: object, seed: int, chunk_size: int | None

@@ -14,6 +14,7 @@ from saliency_widgets.attribution.registry import Estimate, method
     pointwise=True,
     aliases=("gradient_x_input", "gradient_times_input", "input_times_gradient", "input*gradient", "grad*input"),
     blank="the gradient is zero wherever the input is not",
+    additive=True,
 )
 def input_x_gradient(query: Query) -> Iterator[Estimate]:
     r"""The gradient multiplied by the input: exact for a linear model without bias.

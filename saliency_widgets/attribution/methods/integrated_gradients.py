@@ -64,6 +64,7 @@ _ROUND = 8
     params=(N_STEPS, BASELINE, TOLERANCE, QUADRATURE, SEED, CHUNK_SIZE),
     aliases=("ig", "intgrad", "path_integrated_gradients"),
     blank="the gradients are zero all along the path from the baseline, or the input equals the baseline",
+    additive=True,
 )
 def integrated_gradients(
     query: Query,

@@ -15,6 +15,7 @@ from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.features import Features
 from saliency_widgets.attribution.kind import Baseline
+from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
@@ -26,6 +27,15 @@ from saliency_widgets.runtime.errors import forward_failure
 @dataclass(frozen=True)
 class TokenFeatures(Features):
     """The tokens of texts, labeled by their pieces."""
+
+    def default(self, method: Method) -> Reduction:
+        """Return the signed sum over an embedding if the values add up to the score, or else their Euclidean norm."""
+        sign = "signed" if method.additive else "absolute"
+        return Reduction(sign, self.channels_for(sign))
+
+    def channels_for(self, sign: str) -> str:
+        """Return the sum for signed maps, the norm for all others."""
+        return "sum" if sign == "signed" else "L2"
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce the values of each embedding to one per token.

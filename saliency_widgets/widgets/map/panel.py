@@ -43,8 +43,8 @@ class MapPanel(Panel):
         self._display = self._settings.controls()
 
     def _default_of(self, method: Method) -> Reduction:
-        """Return the reduction in which the map of a method is shown at first: that of the method's paper."""
-        return Reduction(method.sign)
+        """Return the reduction in which the map of a method is shown at first."""
+        return self._problem.kind.features.default(method)
 
     @property
     def reduction(self) -> Reduction:
@@ -52,12 +52,18 @@ class MapPanel(Panel):
         return Reduction(self._sign.value, self._channels.value)
 
     def reduction_of(self, changes: Mapping[str, Any]) -> Reduction:
-        """Return the reduction for changed settings, with the method's default sign unless the user has changed it."""
-        shown = self.reduction
-        sign = shown.sign
-        if "method" in changes and sign == self._default_of(self.menu[self.selection["method"]]).sign:
-            sign = self._default_of(self.menu[changes["method"]]).sign
-        return Reduction(changes.get(SIGN.name, sign), changes.get(CHANNEL.name, shown.channels))
+        """Return the reduction for changed settings: the method's default for what the user hasn't changed."""
+        method = self.selection["method"]
+        default = self._after(method, changes.get("method", method))
+        return Reduction(changes.get(SIGN.name, default.sign), changes.get(CHANNEL.name, default.channels))
+
+    def _after(self, old: str, new: str) -> Reduction:
+        """Return the selected reduction after a change of the method, which moves only what was its default."""
+        shown, before, after = self.reduction, *(self._default_of(self.menu[name]) for name in (old, new))
+        return Reduction(
+            after.sign if shown.sign == before.sign else shown.sign,
+            after.channels if shown.channels == before.channels else shown.channels,
+        )
 
     @property
     def _reducing(self) -> dict[str, Control]:
@@ -98,9 +104,8 @@ class MapPanel(Panel):
         return {"auto · the last spatial layer": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:
-        # Switch to the new method's default sign, unless the user has changed the sign of the previous method.
-        if self._sign.value == self._default_of(self._methods[self._shown]).sign:
-            self._sign.value = self._default_of(self._methods[self._method.value]).sign
+        reduction = self._after(self._shown, self._method.value)
+        self._sign.value, self._channels.value = reduction.sign, reduction.channels
         super()._on_method()
 
     def _show_parameters(self) -> None:

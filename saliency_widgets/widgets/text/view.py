@@ -6,23 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as w
 
-from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import TextKind
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.export.static_output import Snapshot
-from saliency_widgets.widgets.map.panel import MapPanel, MapView
+from saliency_widgets.widgets.map.panel import MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
-
-
-class TextPanel(MapPanel):
-    """Controls for a text; by default, a token's value is the signed sum over its embedding."""
-
-    def _default_of(self, method: Method) -> Reduction:  # noqa: ARG002
-        return Reduction("signed", "sum")
 
 
 class TextView(MapView):
@@ -34,7 +25,6 @@ class TextView(MapView):
     """
 
     noun = "a text"
-    panel_class = TextPanel
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
         if problem.tensor.shape[0] != 1:
