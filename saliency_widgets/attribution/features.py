@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class Features:
     """
 
     labels: tuple[tuple[str, ...], ...] | None = None
+    channels_title: ClassVar[str] = "Channels"
+    """The name of the axis that a reduction reduces."""
 
     def default(self, method: Method) -> Reduction:
         """Return the reduction in which a method's map is shown at first: that of the method's paper."""

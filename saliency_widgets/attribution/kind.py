@@ -19,6 +19,7 @@ from saliency_widgets.attribution.baselines import BACKGROUND, BASELINE, PixelRa
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.errors import out_of_memory
 from saliency_widgets.attribution.features import PIXELS, Features
+from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import brief, is_truth_value
 
@@ -36,6 +37,7 @@ class Kind:
         pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
         drawn: Whether attributions are drawn as a map over the input.
+        positions: The positions at which the model scores classes, for texts; None if it scores the whole input.
         features: What the values of an attribution are reduced to.
     """
 
@@ -46,6 +48,7 @@ class Kind:
     pixels: PixelRange | None = None
     columns: Columns | None = None
     features: Features = PIXELS
+    positions: Positions | None = None
 
     @property
     def default_fill(self) -> str:

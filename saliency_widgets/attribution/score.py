@@ -93,8 +93,13 @@ def is_dense(scores: Tensor) -> bool:
     return scores.ndim == 4
 
 
-def logits_of(output: Any, rows: int | None = None) -> Tensor:
+def logits_of(output: Any, rows: int | None = None, position: Tensor | None = None) -> Tensor:
     """Return the class scores inside a model's output: see :func:`scores_in`.
+
+    Args:
+        output: The model's output.
+        rows: N, if available.
+        position: The position of each row whose scores are returned, shape (N,), for scores of shape (N, T, K).
 
     Returns:
         The scores, shape (N, K); (N,) outputs become (N, 1), and (N, K, H, W) outputs are averaged over positions.
@@ -103,7 +108,20 @@ def logits_of(output: Any, rows: int | None = None) -> Tensor:
         TypeError: The output contains no tensor, or one that doesn't hold real numbers.
         ValueError: The scores have another shape, or another number of rows.
     """
-    return _over_positions(_formed(scores_in(output, rows), rows))
+    return _over_positions(_formed(_at(scores_in(output, rows), position), rows))
+
+
+def _at(scores: Tensor, position: Tensor | None) -> Tensor:
+    """Return the scores (N, K) at the position of each row."""
+    if position is None:
+        return scores
+    check_dense(scores, "model", returned=True)
+    if scores.ndim != 3 or len(scores) != len(position):
+        raise ValueError(
+            f"model: for {len(position)} texts, it returned scores of shape {tuple(scores.shape)}, instead of (texts, "
+            f"tokens, classes) as before."
+        )
+    return scores[torch.arange(len(position), device=scores.device), position.to(scores.device)]
 
 
 def _formed(scores: Tensor, rows: int | None) -> Tensor:
@@ -160,6 +178,7 @@ class Score:
         contrast: Another class or index per sample whose score is subtracted, of the target's shape, or None.
         binary: Whether two classes have names: a single logit z is then the score of class 1, and -z that of class 0.
         squashed: Whether the model's outputs are already probabilities: see :func:`~.survey.survey`.
+        position: The position of each sample whose class is scored, shape (B,), for outputs of shape (B, T, K).
     """
 
     scale: Scale
@@ -167,11 +186,16 @@ class Score:
     contrast: Tensor | None = None
     binary: bool = False
     squashed: bool = False
+    position: Tensor | None = None
 
     @property
     def of_classes(self) -> bool:
         """Whether the target is a class of :func:`logits_of`, as opposed to an index or a function."""
         return isinstance(self.target, Tensor) and self.target.ndim == 1
+
+    def index(self, classes: Tensor) -> Tensor:
+        """Return classes, shape (B,), with their positions if there are any, shape (B, 2)."""
+        return classes if self.position is None else torch.stack([self.position.to(classes.device), classes], 1)
 
     def of(self, samples: Tensor) -> Score:
         """Return the score of a selection of the samples.
@@ -181,7 +205,7 @@ class Score:
         """
         again = {
             name: tensor[samples.to(tensor.device)]
-            for name in ("target", "contrast")
+            for name in ("target", "contrast", "position")
             if isinstance(tensor := getattr(self, name), Tensor)
         }
         return replace(self, **again)
@@ -198,7 +222,7 @@ class Score:
             return _checked(self.target(output), rows)
         if self.of_classes:
             # Scaled before averaging: a segmentation gets the mean probability, not the probability of mean logits.
-            scores = _over_positions(self._scaled(_formed(scores_in(output, rows), rows)))
+            scores = _over_positions(self._scaled(_formed(_at(scores_in(output, rows), self.position), rows)))
         else:
             scores = self._scaled(_indexable(scores_in(output, rows), rows, self.target.shape[1]))
         picked = _pick(scores, self.target)

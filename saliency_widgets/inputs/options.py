@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 
 from saliency_widgets.inputs.nested import Explain
-from saliency_widgets.params import unknown
+from saliency_widgets.params import Param, unknown
 
+MAX_NEW_TOKENS = Param("max_new_tokens", default=0, low=0, kind="int")
 _REPEATED_BY_NAME = ("transform", "class_names")  # not stored: functions, or read from the model again
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -34,6 +35,8 @@ class Options:
         tokenizer: The tokenizer of a language model: a Hugging Face tokenizer, a mapping from words to ids, or a
             function from a text to ids. The input is then a text, its ids or what the tokenizer returns, and what is
             explained are the embeddings of its tokens.
+        max_new_tokens: For a model that predicts the next token of a text: how many tokens to append, the most probable
+            one at each step, so that each can be explained by what precedes it.
         explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
             Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
             Several inputs are explained together: see :meth:`Attribution.part`.
@@ -53,6 +56,7 @@ class Options:
     transform: Any = None
     class_names: Any = None
     tokenizer: Any = None
+    max_new_tokens: int = 0
     explain: Explain = None
     device: torch.device | str | None = None
     fold: bool = True
@@ -66,6 +70,10 @@ class Options:
             switch = getattr(self, name)
             if not isinstance(switch, bool):
                 raise TypeError(f"{name}: expected True or False, got a {type(switch).__name__}.")
+        if self.max_new_tokens is not Options.max_new_tokens:
+            MAX_NEW_TOKENS.check(self.max_new_tokens)
+        if self.max_new_tokens and self.tokenizer is None:
+            raise ValueError("max_new_tokens: it continues a text. Pass tokenizer= too, or omit it.")
 
     def to_repeat(self) -> dict[str, Any]:
         """Return the options that are not defaults, in the form used in settings and stored states."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
+from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.score import Scale, Score, in_classes
 from saliency_widgets.outputs.class_names import short_names
 
@@ -34,6 +35,7 @@ class Task(ABC):
         binary: Whether the caller named two classes, so that a single number stands for both.
         squashed: Whether the model returns probabilities already.
         outputs: The number of outputs per sample; None before the model was run.
+        positions: The positions at which the model scores classes, for texts.
         shares: Whether predictions are probabilities that sum to one.
         loss: The loss between predictions and labels.
     """
@@ -43,6 +45,7 @@ class Task(ABC):
     binary: bool = False
     squashed: bool = False
     outputs: int | None = None
+    positions: Positions | None = None
     shares: ClassVar[bool]
     loss: ClassVar[Loss]
 
@@ -66,6 +69,8 @@ class Task(ABC):
             target: The number of an output, an index as a tuple, or a function.
             short: Whether to use only the first of several synonyms: see :func:`~.class_names.short_names`.
         """
+        if isinstance(target, tuple) and self.positions is not None:
+            return self.positions.label(self.label(target[1], short=short), target[0])
         if isinstance(target, tuple):
             return f"output[{', '.join(map(str, target))}]"
         if not isinstance(target, int):
@@ -80,6 +85,8 @@ class Task(ABC):
 
     @cached_property
     def _short_names(self) -> list[str]:
+        if self.positions is not None:  # a comma is a token, and separates no synonyms
+            return list(self.class_names or ())
         return short_names(self.class_names or ())
 
     @abstractmethod

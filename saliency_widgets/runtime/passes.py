@@ -155,7 +155,7 @@ class Passes:
                 output = self.output(model, inputs[rows.start : rows.stop], rows)
                 scores = finite(self.scores_from(output, rows, model), "score").detach()
                 try:
-                    return scores, logits_of(output, len(rows)).detach()
+                    return scores, logits_of(output, len(rows), self._positions(rows)).detach()
                 except (TypeError, ValueError):
                     return scores, scores[:, None]
 
@@ -249,10 +249,14 @@ class Passes:
         """
         with self.memory.timed(len(rows)):
             output = self.output(model, self.inputs[rows.start : rows.stop], rows)
-        logits = logits_of(output, len(rows)).detach().cpu()
+        logits = logits_of(output, len(rows), self._positions(rows)).detach().cpu()
         # NaN in any class is an error; a class that is masked out with -inf is not.
         finite(logits.nan_to_num(nan=float("nan"), posinf=0.0, neginf=0.0), "score")
         return output, logits, notes_on(output, len(rows))
+
+    def _positions(self, rows: Sequence[int]) -> Tensor | None:
+        position = self.score.position
+        return None if position is None else position[_samples(rows, self.batch)]
 
     def watch(
         self,

@@ -65,8 +65,8 @@ def compute(
     settings = {
         **request.settings,
         **problem.options,
-        "target": _chosen(score.target, request.target),
-        "contrast": _chosen(score.contrast, request.contrast),
+        "target": _chosen(score, score.target, request.target),
+        "contrast": _chosen(score, score.contrast, request.contrast),
     }
     runner = problem.runner(score, check, results, graphs)
     baseline_notes = _name_baseline(runner, entry, settings)
@@ -152,14 +152,14 @@ def _without_row_axis(runner: Runner, estimate: Estimate, values: Tensor) -> Ten
 def _classes(score: Score) -> tuple:
     """Return the explained and the subtracted classes or indices as a hashable key."""
     both = (score.target, score.contrast)
-    return tuple(tuple(_numbers(chosen)) if isinstance(chosen, Tensor) else None for chosen in both)
+    return tuple(tuple(_numbers(score.index(chosen))) if isinstance(chosen, Tensor) else None for chosen in both)
 
 
-def _chosen(resolved: Any, request: Any) -> Any:
+def _chosen(score: Score, resolved: Any, request: Any) -> Any:
     """Return classes as numbers and indices as tuples, to repeat the map if the top prediction changes."""
     if not isinstance(resolved, Tensor):
         return request
-    numbers = _numbers(resolved)
+    numbers = _numbers(score.index(resolved))
     return numbers[0] if len(set(numbers)) == 1 else numbers
 
 

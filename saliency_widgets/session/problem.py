@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Kind, Reduction, Score
+from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE, Scale, is_function
 from saliency_widgets.inputs import (
@@ -40,7 +41,7 @@ from saliency_widgets.runtime.precision import check_precision
 from saliency_widgets.runtime.reuse.cuda_graphs import Replays
 from saliency_widgets.runtime.reuse.fusion import Tuned
 from saliency_widgets.runtime.reuse.graph_cache import Store
-from saliency_widgets.runtime.reuse.survey import output_shape, survey
+from saliency_widgets.runtime.reuse.survey import are_probabilities, output_shape, survey, token_scores
 from saliency_widgets.runtime.runner import Runner, imprecision
 from saliency_widgets.session.request import Request
 
@@ -98,6 +99,9 @@ class Problem:
         self.prepared: Prepared = self._prepare(inputs)
         self._seen = identity(inputs)
         names, self._names_passed = class_names_of(about.class_names, about.transform, model)
+        positions = self.kind.positions
+        if positions is not None and positions.names is not None and not self._names_passed:
+            names = positions.names
         self.class_names = read_class_names(names)
         self.options = about.to_repeat()  # with the settings of a request, enough to repeat a computation
         self.transformed = about.transform is not None
@@ -110,6 +114,7 @@ class Problem:
         self.squashed = False  # whether the model's outputs are already probabilities
         self.untuned = ""  # why a faster computation was refused
         self._logits: tuple[tuple, Tensor] | None = None  # as the model returns them
+        self._token_scores: tuple[tuple, Tensor] | None = None  # at all positions of a text, on the device
         self._tasks: dict[tuple, tuple[list[str] | None, Task]] = {}
         self._shape: tuple[tuple, tuple[int, ...]] | None = None  # of the model's output
         self._spatial: tuple[tuple, Mapping[str, Spatial]] | None = None
@@ -202,6 +207,18 @@ class Problem:
         with self._lock:
             return self.task().logits(self._logits_at(self.version()))
 
+    def logits_for(self, target: Any) -> Tensor:
+        """Return the logits of the classes at the position of a target, see :attr:`logits`.
+
+        Raises:
+            TypeError, ValueError: See :attr:`logits`.
+        """
+        positions = self.kind.positions
+        if positions is None or is_function(target):
+            return self.logits
+        with self._lock:
+            return self.task().logits(self._logits_at(self.version(), positions.split(target, "target")[0]))
+
     @property
     def predicted(self) -> Tensor | None:
         """The logits that were computed last, for any version; None before the first."""
@@ -217,22 +234,47 @@ class Problem:
     def task(self, score: str = SCORE.default) -> Task:
         """Return the task that describes the model's output on a scale, as far as it is known."""
         names, outputs = self.class_names, None if self._logits is None else self._logits[1].shape[1]
-        key = score, self.squashed, outputs
+        positions = self.kind.positions
+        key = score, self.squashed, outputs, positions
         if key not in self._tasks or self._tasks[key][0] is not names:  # called often, with perhaps thousands of names
             binary = self._names_passed and names is not None and len(names) == 2
             made = task_of(score)(
-                cast(Scale, score), None if names is None else tuple(names), binary, self.squashed, outputs
+                cast(Scale, score), None if names is None else tuple(names), binary, self.squashed, outputs, positions
             )
             self._tasks[key] = names, made
         return self._tasks[key][1]
 
-    def _logits_at(self, version: tuple) -> Tensor:
+    def _logits_at(self, version: tuple, position: Tensor | None = None) -> Tensor:
+        if self.kind.positions is not None:
+            return self._logits_of_tokens(version, self.kind.positions, position)
         if self._logits is not None and self._logits[0] == version:
             return self._logits[1]
         self._tuned, self._replays = None, None
         result = survey(self.runner(_UNSCORED).passes, fold=self._fold)
         logits, self.output_notes, self._tuned, self.untuned = result.logits, result.notes, result.tuned, result.refused
         self.squashed = result.squashed
+        self._check_names(logits)
+        self._logits = (version, logits)
+        self.options.pop("class_names", None)
+        if self.task().paired:  # without the names, target 0 is the logit itself
+            self.options["class_names"] = self.class_names
+        self._replays = Replays() if self._cuda_graphs else None
+        return logits
+
+    def _logits_of_tokens(self, version: tuple, positions: Positions, position: Tensor | None) -> Tensor:
+        """Return the logits at one position of each text; those at all positions are kept if they are not too many."""
+        scores = self._token_scores[1] if self._token_scores and self._token_scores[0] == version else None
+        if scores is None:
+            scores = token_scores(self.runner(_UNSCORED).passes)
+            self._token_scores = (version, scores) if scores.numel() <= _MOST_SCORES else None
+            self.squashed = are_probabilities(scores.flatten(0, 1))
+        at = torch.tensor(positions.default, device="cpu") if position is None else position
+        logits = scores[torch.arange(len(at), device=scores.device), at.to(scores.device)].cpu()
+        self._check_names(logits)
+        self._logits = (version, logits)
+        return logits
+
+    def _check_names(self, logits: Tensor) -> None:
         classes = self.task().logits(logits).shape[1]
         if self.class_names is not None and len(self.class_names) != classes:
             if self._names_passed:
@@ -240,12 +282,6 @@ class Problem:
                     f"class_names: expected {classes} names, one for each class, got {len(self.class_names)}."
                 )
             self.class_names = None  # a fine-tuned model may still carry the names of its former classes
-        self._logits = (version, logits)
-        self.options.pop("class_names", None)
-        if self.task().paired:  # without the names, target 0 is the logit itself
-            self.options["class_names"] = self.class_names
-        self._replays = Replays() if self._cuda_graphs else None
-        return logits
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -286,25 +322,42 @@ class Problem:
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
         """Return the score of a request and its value for the inputs, shape (B,), or None if the value is unknown."""
+        positions, batch = self.kind.positions, self.tensor.shape[0]
+        if positions is not None and not is_function(request.target):
+            at, target = positions.split(request.target, "target")
+            other, contrast = positions.split(request.contrast, "contrast", at)
+            if not torch.equal(at, other):
+                raise ValueError("contrast: expected a class at the position of target, got one at another position.")
+            with self._lock:
+                logits = self._logits_at(self.version() if version is None else version, at)
+            score = resolve(self.task(request.score), target, logits, batch, contrast=contrast)
+            return replace(score, position=at), score(logits, batch).to(self.tensor.device)
         logits = shape = None
         if is_index(request.target) or is_index(request.contrast):
             shape = self._output_shape(self.version() if version is None else version)
         if not is_function(request.target) and len(shape or ()) in (0, 1, 2, 4):
             with self._lock:
                 logits = self._logits_at(self.version() if version is None else version)
-        batch = self.tensor.shape[0]
-        task = self.task(request.score)
-        score = resolve(task, request.target, logits, batch, contrast=request.contrast, shape=shape)
+        score = resolve(self.task(request.score), request.target, logits, batch, contrast=request.contrast, shape=shape)
         if logits is None or not score.of_classes:
             return score, None
         return score, score(logits, batch).to(self.tensor.device)
 
-    def choice(self, target: Any, score: str = SCORE.default) -> Any:
-        """Resolve a target for one sample to the number of a class, an index as a tuple, or the function itself."""
+    def choice(self, target: Any, score: str = SCORE.default, at: Any = None) -> Any:
+        """Resolve a target for one sample to the number of a class, an index as a tuple, or the function itself.
+
+        Args:
+            target: The target.
+            score: The scale.
+            at: Another target, whose position a class has if it has none.
+        """
         if is_function(target):
             return target
-        chosen = self.resolve(Request(DEFAULT, target, score))[0].target
-        assert isinstance(chosen, Tensor)
+        if self.kind.positions is not None and isinstance(at, tuple) and not isinstance(target, tuple):
+            target = (at[0], target)
+        resolved = self.resolve(Request(DEFAULT, target, score))[0]
+        assert isinstance(resolved.target, Tensor)
+        chosen = resolved.index(resolved.target)
         return int(chosen[0]) if chosen.ndim == 1 else tuple(chosen[0].tolist())
 
     def _output_shape(self, version: tuple) -> tuple[int, ...]:
@@ -389,6 +442,7 @@ def _no_score(_output: Any) -> Tensor:
     raise NotImplementedError("the model is inspected without a score")
 
 
+_MOST_SCORES = 2**26  # 256 MB: those of 1,300 tokens in a vocabulary of 50,000
 _SHARED = 8  # combinations of model version, inputs and target function
 _UNLOADED = (
     "model: some weights are on the meta device and have no values. Load them first, for example with "

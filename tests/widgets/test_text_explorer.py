@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
+import saliency_widgets.runtime.passes
 
 VOCABULARY = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
 TEXT = "the good cat sat"
@@ -132,3 +133,80 @@ def test_what_texts_do_not_support_is_one_clear_error(explorer, tmp_path, call, 
 def test_several_texts_are_refused(model):
     with pytest.raises(ValueError, match="the explorer shows one text, got a batch of 2"):
         sw.explore(model, [[1, 2], [3, 4]], tokenizer=VOCABULARY)
+
+
+# ---- models that score each token
+
+
+class Causal(nn.Module):
+    """The mean of the embeddings so far scores the next token."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(len(VOCABULARY), 6), nn.Linear(6, len(VOCABULARY))
+        self.double()
+
+    def forward(self, ids):
+        embeddings = self.embedding(ids)
+        steps = torch.arange(1, ids.shape[1] + 1, dtype=embeddings.dtype)[None, :, None]
+        return self.head(torch.tanh(embeddings.cumsum(1) / steps))
+
+
+@pytest.fixture
+def causal():
+    made = sw.explore(Causal(), TEXT, tokenizer=VOCABULARY, method="gradient", executor="inline")
+    yield made
+    made.close()
+
+
+def click(explorer, token):
+    explorer.view._on_message(explorer.view, {"type": "scene", "token": token}, [])
+
+
+def test_a_click_on_a_token_explains_it_by_what_precedes_it(causal):
+    assert causal.view.scene["scores"] == "next"
+    assert causal.view.scene["explained"] == 4  # the token after the text
+    click(causal, 2)
+    assert causal.attribution.settings["target"] == (1, VOCABULARY["cat"])
+    assert causal.view.scene["explained"] == 2
+    assert causal.panel.title == "Gradient · “cat” after “good”"
+    shares = causal.problem.model(torch.tensor([[1, 6, 2, 3]])).softmax(-1)[0, 1]
+    for index, _, share in causal.panel.predictions:
+        assert share == pytest.approx(float(shares[index].detach()))
+    click(causal, 4)
+    assert causal.attribution.settings["target"][0] == 3
+    for wrong in (-1, 7, None, "2", 0):
+        click(causal, wrong)
+        assert causal.attribution.settings["target"][0] == 3
+    causal.view.flush()
+    assert "nothing precedes the first token" in causal.view.status["message"]
+
+
+def test_a_bar_is_another_token_at_the_same_position(causal):
+    click(causal, 2)
+    causal.panel._on_bar(VOCABULARY["mat"])
+    assert causal.attribution.settings["target"] == (1, VOCABULARY["mat"])
+    causal.panel._on_search("bad")
+    assert causal.attribution.settings["target"] == (1, VOCABULARY["bad"])
+    causal.update(target=(2, "sat"))
+    assert causal.attribution.settings["target"] == (2, VOCABULARY["sat"])
+    assert causal.view.scene["explained"] == 3
+
+
+def test_another_token_is_a_backward_pass_of_the_same_graph(causal, monkeypatch):
+    passes = []
+    forward = saliency_widgets.runtime.passes.forward
+    monkeypatch.setattr(saliency_widgets.runtime.passes, "forward", lambda *args: passes.append(1) or forward(*args))
+    causal.recompute()
+    click(causal, 2)
+    assert passes
+    passes.clear()
+    click(causal, 1)
+    assert passes == []
+    expected = Causal()
+    embeddings = expected.embedding.weight[[1]].detach().requires_grad_()
+    score = expected.head(torch.tanh(embeddings))[0, VOCABULARY["good"]]
+    (gradient,) = torch.autograd.grad(score, embeddings)
+    assert torch.allclose(causal.attribution.values[0, :1], gradient)
+    assert not causal.attribution.values[0, 1:].any()

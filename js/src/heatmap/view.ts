@@ -173,7 +173,10 @@ export class HeatmapView {
         life: this.#life.signal,
         read: () => this.#showReading(),
         repaint: () => this.#paints.request("display"),
-        send: (message) => this.#send({ ...message, type: "scene" }),
+        send: (message) => {
+          this.#send({ ...message, type: "scene" });
+          this.#kernel.ask();
+        },
         mark: (region) => this.#sendRegion(region),
       });
       this.#elements.root.classList.add("sw-scene", `sw-${kind}`);

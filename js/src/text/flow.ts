@@ -14,13 +14,20 @@ export interface RawTokens extends RawScene {
   gaps?: string[];
   ids?: number[];
   special?: boolean[];
+  /** What the model scores at each token; null if it scores the whole text. */
+  scores?: "label" | "mask" | "next" | null;
+  /** The index of the token whose score is explained. */
+  explained?: number | null;
+  /** The tokens of a decoder, whose scores are explained instead of those of the text's tokens. */
+  output?: string[] | null;
 }
 
 const STEPS: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
 
 export class TextScene implements Scene {
-  readonly hint = "Point at a token, or use the arrow keys";
-  readonly root = make("div", "tokens", {
+  #hint = "Point at a token, or use the arrow keys";
+  readonly root = make("div", "flow");
+  readonly #text = make("div", "tokens", {
     tabindex: "0",
     role: "group",
     dir: "auto",
@@ -32,13 +39,28 @@ export class TextScene implements Scene {
   #colors: string[] = [];
   #current: number | null = null;
   #ground: Pixels | null = null;
+  /** The token after the text, which a causal model predicts. */
+  readonly #next = make("span", "token sw-next", { title: "The next token, which the model predicts" }, [
+    "▸",
+  ]);
+  #scores: RawTokens["scores"] = null;
+  readonly #output = make("div", "tokens sw-output", {
+    role: "group",
+    dir: "auto",
+    "aria-label": "The model's output. Click a token to explain it.",
+  });
+  #explained: HTMLElement | null = null;
+  /** The tokens whose scores can be explained. */
+  #scored: HTMLElement[] = [];
 
   constructor(private readonly host: SceneHost) {
-    const { root } = this;
+    const root = this.#text;
+    this.root.append(root);
     const listen = { signal: host.life };
     root.addEventListener("pointermove", (e) => this.#point(e), listen);
     root.addEventListener("pointerdown", (e) => this.#point(e), listen);
     root.addEventListener("pointerleave", () => this.#read(null), listen);
+    this.root.addEventListener("click", (e) => this.#explain(elementAt(e)), listen);
     root.addEventListener("keydown", (e) => this.#key(e), listen);
     this.#followTheme();
   }
@@ -54,8 +76,38 @@ export class TextScene implements Scene {
     );
   }
 
-  /** Replace the text. */
-  load({ pieces = [], gaps = [], ids = [], special = [] }: RawTokens): void {
+  get hint(): string {
+    return this.#hint;
+  }
+
+  load(raw: RawTokens): void {
+    const same =
+      raw.pieces?.length === this.#pieces.length && raw.pieces.every((p, i) => p === this.#pieces[i]);
+    if (!same) this.#replace(raw);
+    this.#scores = raw.scores ?? null;
+    this.#scored = this.#tokens;
+    if (raw.output) {
+      this.#scored = raw.output.map((piece) => make("button", "token", { type: "button" }, [piece]));
+      this.#output.replaceChildren(...this.#scored);
+      this.root.append(this.#output);
+    }
+    (raw.output ? this.#output : this.#text).classList.toggle("sw-choosing", this.#scores !== null);
+    if (this.#scores === "next") (raw.output ? this.#output : this.#text).append(this.#next);
+    this.#hint = this.#hintFor(raw);
+    this.#explained?.classList.remove("sw-explained");
+    const index = raw.explained ?? -1;
+    this.#explained = index === this.#scored.length ? this.#next : (this.#scored[index] ?? null);
+    this.#explained?.classList.add("sw-explained");
+  }
+
+  #hintFor({ scores, output }: RawTokens): string {
+    if (!scores) return "Point at a token, or use the arrow keys";
+    if (output)
+      return "Click a token of the output to explain it; point at the tokens of the text to read them";
+    return "Click a token to explain it; point at tokens to read them, or use the arrow keys and Enter";
+  }
+
+  #replace({ pieces = [], gaps = [], ids = [], special = [] }: RawTokens): void {
     this.#pieces = pieces;
     this.#ids = ids;
     this.#colors = [];
@@ -65,7 +117,7 @@ export class TextScene implements Scene {
       const name = special[index] ? "token sw-special" : blank ? "token sw-blank" : "token";
       return make("span", name, { "data-token": String(index) }, [piece]);
     });
-    this.root.replaceChildren(
+    this.#text.replaceChildren(
       ...this.#tokens.flatMap((token, index) => (gaps[index] ? [gaps[index], token] : [token])),
     );
   }
@@ -80,7 +132,7 @@ export class TextScene implements Scene {
   /** One pixel for each token, in the color of the page: the ground to blend the values over. */
   #makeGround(): Pixels {
     const count = this.#tokens.length;
-    const [red = 255, green = 255, blue = 255] = rgbOf(getComputedStyle(this.root).backgroundColor);
+    const [red = 255, green = 255, blue = 255] = rgbOf(getComputedStyle(this.#text).backgroundColor);
     const data = this.#ground?.data;
     const same = data?.[0] === red && data[1] === green && data[2] === blue;
     if (this.#ground?.width !== count || !same) {
@@ -106,8 +158,15 @@ export class TextScene implements Scene {
   }
 
   #point(event: PointerEvent): void {
-    const token = (event.target as Element).closest<HTMLElement>("[data-token]");
-    this.#read(token ? Number(token.dataset.token) : null);
+    const token = elementAt(event);
+    this.#read(token?.dataset.token ? Number(token.dataset.token) : null);
+  }
+
+  /** Ask the kernel to explain a token. */
+  #explain(element: HTMLElement | null): void {
+    if (!element || !this.#scores) return;
+    const token = element === this.#next ? this.#scored.length : this.#scored.indexOf(element);
+    if (token >= 0) this.host.send({ token });
   }
 
   #key(event: KeyboardEvent): void {
@@ -119,9 +178,11 @@ export class TextScene implements Scene {
     else if (event.key === "Home") to = 0;
     else if (event.key === "End") to = last;
     else if (event.key === "Escape" && this.#current !== null) to = null;
+    else if (event.key === "Enter" && this.#scored === this.#tokens) to = this.#current;
     else return;
     event.preventDefault();
     event.stopPropagation();
+    if (event.key === "Enter" && to !== null) this.#explain(this.#tokens[to]);
     this.#read(to);
     if (to !== null) this.#tokens[to].scrollIntoView({ block: "nearest" });
   }
@@ -133,6 +194,10 @@ export class TextScene implements Scene {
     if (index !== null) this.#tokens[index]?.classList.add("sw-current");
     this.host.read();
   }
+}
+
+function elementAt(event: Event): HTMLElement | null {
+  return (event.target as Element).closest<HTMLElement>(".sw-token");
 }
 
 function rgbOf(color: string): number[] {

@@ -14,8 +14,8 @@ from saliency_widgets.runtime.lookup import Lookup
 from saliency_widgets.runtime.model.isolation import isolated_copy
 
 
-def find_lookup(model: nn.Module, run: Callable[[nn.Module], Any], ids: Tensor) -> tuple[Lookup, Tensor] | None:
-    """Return the embedding that looks up these ids, and their embeddings, shape (B, T, E); None if there is none.
+def find_lookup(model: nn.Module, run: Callable[[nn.Module], Any], ids: Tensor) -> tuple[Lookup, Tensor, Any] | None:
+    """Return the embedding that looks up these ids, their embeddings, shape (B, T, E), and the model's output, or None.
 
     It is the model's ``get_input_embeddings()`` if that takes the ids, or else the first module without submodules that
     does. Embeddings of positions and segments take other integers.
@@ -49,10 +49,10 @@ def find_lookup(model: nn.Module, run: Callable[[nn.Module], Any], ids: Tensor) 
         for path, module in copied.named_modules():
             if path and not any(module.children()) and not isinstance(module, torch.jit.ScriptModule):
                 module.register_forward_hook(watch(path), with_kwargs=True)
-        run(copied)
+        output = run(copied)
     usual = _input_embeddings(model)
     preferred = [match for match in matches if model.get_submodule(match[0].path) is usual]
-    return next(iter([*preferred, *matches]), None)
+    return next(((*match, output) for match in [*preferred, *matches]), None)
 
 
 def _input_embeddings(model: nn.Module) -> nn.Module | None:

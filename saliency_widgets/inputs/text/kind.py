@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,18 +14,23 @@ from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.baselines import noise, zero
 from saliency_widgets.attribution.features import Features
 from saliency_widgets.attribution.kind import Baseline
+from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
-from saliency_widgets.inputs.text.tokens import IDS, Tokens, read_tokens
+from saliency_widgets.inputs.text.language_model import LanguageModel
+from saliency_widgets.inputs.text.positions import find_positions
+from saliency_widgets.inputs.text.tokens import Tokens, read_tokens
 from saliency_widgets.runtime.arguments import Arguments
-from saliency_widgets.runtime.errors import forward_failure
+from saliency_widgets.runtime.lookup import Lookup
 
 
 @dataclass(frozen=True)
 class TokenFeatures(Features):
     """The tokens of texts, labeled by their pieces."""
+
+    channels_title = "Embedding"
 
     def default(self, method: Method) -> Reduction:
         """Return the signed sum over an embedding if the values add up to the score, or else their Euclidean norm."""
@@ -66,6 +70,7 @@ class TextKind(Kind):
     Attributes:
         tokens: The tokens.
         table: The embeddings of all tokens of the model.
+        positions: The positions at which the model scores classes; None if it scores the whole text.
     """
 
     name = noun = "text"
@@ -73,6 +78,7 @@ class TextKind(Kind):
     drawn = True
     tokens: Tokens = field()
     table: EmbeddingTable = field()
+    positions: Positions | None = None
 
     @staticmethod
     def accepts(inputs: Any, options: Options) -> bool:  # noqa: ARG004
@@ -105,7 +111,7 @@ class TextKind(Kind):
     def baselines(self) -> Mapping[str, Baseline]:
         """The baselines by name: padding first, if any. A baseline of tokens preserves special tokens."""
         rows: dict[str, Callable[[], Tensor]] = {
-            name: partial(self.table.row, index) for name, index in self.tokens.vocabulary.items()
+            name: partial(self.table.row, index) for name, index in self.tokens.vocabulary.items() if name != "end"
         }
         if self.table.size is not None:
             rows["mean"] = lambda: self.table.mean
@@ -153,59 +159,28 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
     for name in ("transform", "explain", "background", "feature_names"):
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: it doesn't apply to a text. Omit it, or omit tokenizer=.")
-    tokens = read_tokens(inputs, options.tokenizer)
-    _check_length(model, tokens)
-    ids = tokens.ids.to(device)
-    arguments = _call(model, tokens, device)
+    language = LanguageModel(model, device)
+    tokens = language.complete(read_tokens(inputs, options.tokenizer))
+    lookup, embeddings, positions = _read(language, tokens)
+    if options.max_new_tokens:
+        if positions is None or positions.role != "next":
+            raise ValueError("max_new_tokens: the model doesn't predict the next token of the text. Omit it.")
+        tokens = language.continued(tokens, options.max_new_tokens)
+        lookup, embeddings, positions = _read(language, tokens)
+    arguments = language.call(tokens)
+    called = Arguments(arguments.args, arguments.kwargs, len(tokens.ids), name="text", lookups=(lookup,))
+    kind = TextKind(tokens, EmbeddingTable(model, lookup.path), positions)
+    return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
 
-    def run(copied: nn.Module) -> Any:
-        args, kwargs = arguments.fill(ids, torch.arange(len(ids), device="cpu"))
-        try:
-            return copied(*args, **kwargs)
-        except Exception as error:
-            _check_range(copied, tokens)
-            raise forward_failure(copied, error, tuple(ids.shape)) from error
 
-    match = find_lookup(model, run, ids)
+def _read(language: LanguageModel, tokens: Tokens) -> tuple[Lookup, Tensor, Positions | None]:
+    """Return the embedding that looks up the tokens, their embeddings, and the positions that the model scores."""
+    match = find_lookup(language.model, partial(language.run, tokens=tokens), tokens.ids.to(language.device))
     if match is None:
         raise ValueError(
             "inputs: no embedding of the model takes the ids, so there is nothing to explain. Pass the embeddings "
             "themselves, without tokenizer=."
         )
-    lookup, embeddings = match
-    called = Arguments(arguments.args, arguments.kwargs, len(ids), name="text", lookups=(lookup,))
-    kind = TextKind(tokens, EmbeddingTable(model, lookup.path))
-    return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
-
-
-def _call(model: nn.Module, tokens: Tokens, device: torch.device) -> Arguments:
-    """Return the arguments with which the model takes the tokens: by name if it can, otherwise the ids alone."""
-    parameters = inspect.signature(model.forward).parameters
-    values = {name: value.to(device) for name, value in tokens.arguments.items()}
-    free = IDS not in parameters and any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    if IDS not in parameters and not free:
-        return Arguments((values[IDS],), {}, len(tokens.ids))
-    return Arguments((), {name: value for name, value in values.items() if free or name in parameters}, len(tokens.ids))
-
-
-def _check_length(model: nn.Module, tokens: Tokens) -> None:
-    """Raise ValueError if there are more tokens than the model has positions for."""
-    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    length = tokens.ids.shape[1]
-    if isinstance(most, int) and 0 < most < length:
-        raise ValueError(
-            f"inputs: the text has {length} tokens, but the model has positions for {most}. Pass a shorter text, or "
-            f"truncated ids."
-        )
-
-
-def _check_range(model: nn.Module, tokens: Tokens) -> None:
-    """Raise ValueError for an id that no embedding of the model has."""
-    sizes = [m.num_embeddings for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    outside = ((tokens.ids < 0) | (tokens.ids >= max(sizes, default=0))).nonzero()
-    if sizes and len(outside):
-        row, column = outside[0].tolist()
-        raise ValueError(
-            f"inputs: the id {int(tokens.ids[row, column])} ({tokens.pieces[row][column]!r}) is out of range: the "
-            f"model's largest embedding has {max(sizes)} tokens. Does the tokenizer belong to another model?"
-        )
+    lookup, embeddings, output = match
+    size = EmbeddingTable(language.model, lookup.path).size
+    return lookup, embeddings, find_positions(output, tokens, size, language.output)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from saliency_widgets.params import brief, check_text
 
 IDS = "input_ids"
-_NAMED = {"pad": "pad_token_id", "mask": "mask_token_id", "unknown": "unk_token_id"}
+_NAMED = {"pad": "pad_token_id", "mask": "mask_token_id", "unknown": "unk_token_id", "end": "eos_token_id"}
 _SPACES = ("Ġ", "▁")  # marks of a space before a token
 _UNKNOWN = ("[UNK]", "<unk>", "<UNK>", "unk", "UNK")
 
@@ -30,7 +31,8 @@ class Tokens:
         words: The index of the word that each token belongs to, -1 for special tokens; None if unknown.
         special: Whether each token is special (a separator, padding), shape (B, T).
         arguments: Everything that the tokenizer returned for the model, by name; the ids alone if there is no more.
-        vocabulary: The ids of special tokens by name: "pad", "mask", "unknown".
+        vocabulary: The ids of special tokens by name: "pad", "mask", "unknown", "end".
+        names: A function from ids to the name of each.
     """
 
     ids: Tensor
@@ -40,6 +42,7 @@ class Tokens:
     special: Tensor
     arguments: Mapping[str, Tensor]
     vocabulary: Mapping[str, int]
+    names: Callable[[Iterable[int]], tuple[str, ...]]
 
     def shown(self, sample: int) -> dict[str, list[Any]]:
         """Return the tokens of one sample for the page: their pieces, the gaps before them, and their ids."""
@@ -49,6 +52,26 @@ class Tokens:
             "ids": self.ids[sample].tolist(),
             "special": self.special[sample].tolist(),
         }
+
+    def extended(self, arguments: Mapping[str, Tensor]) -> Tokens:
+        """Return these tokens of one text, followed by those with which the ids among the arguments go on.
+
+        Args:
+            arguments: What the model takes, with the longer ids.
+        """
+        ids = arguments[IDS]
+        added = self.names(ids[0, self.ids.shape[1] :].tolist())
+        gaps = ["" if piece[:1] in (" ", "##") or not piece.strip() else " " for piece in added]
+        new = ids.shape[1] - self.ids.shape[1]
+        return replace(
+            self,
+            ids=ids,
+            pieces=((*self.pieces[0], *added),),
+            gaps=((*self.gaps[0], *gaps),),
+            words=None,
+            special=torch.cat([self.special, torch.zeros(1, new, dtype=torch.bool)], 1),
+            arguments=arguments,
+        )
 
 
 def read_tokens(inputs: Any, tokenizer: Any) -> Tokens:
@@ -94,7 +117,7 @@ def _with_tokenizer(inputs: Any, tokenizer: Any) -> Tokens:
     pieces, gaps = zip(*shown, strict=True)
     named_ids = {name: getattr(tokenizer, attribute, None) for name, attribute in _NAMED.items()}
     vocabulary = {name: index for name, index in named_ids.items() if index is not None}
-    return Tokens(ids, pieces, gaps, words, special, arguments, vocabulary)
+    return Tokens(ids, pieces, gaps, words, special, arguments, vocabulary, partial(_names_with, tokenizer))
 
 
 def _encode(texts: list[str], tokenizer: Any) -> tuple[dict[str, Tensor], Any, Any]:
@@ -121,6 +144,12 @@ def _name_of(index: int, tokenizer: Any) -> str:
     """Return a token's name; the id itself if the tokenizer doesn't have it."""
     name = tokenizer.convert_ids_to_tokens(index) if index >= 0 else None
     return str(index) if name is None else name
+
+
+def _names_with(tokenizer: Any, ids: Iterable[int]) -> tuple[str, ...]:
+    """Return readable names of tokens; a space before a word is part of its name."""
+    names = [_name_of(index, tokenizer) for index in ids]
+    return tuple(" " + name[1:] if name[:1] in _SPACES else name for name in names)
 
 
 Pieces = tuple[tuple[str, ...], tuple[str, ...]]
@@ -174,7 +203,8 @@ def _with_vocabulary(inputs: Any, vocabulary: Mapping[Any, Any]) -> Tokens:
         if missing and unknown is None:
             raise ValueError(f"inputs: {brief(missing[0])} is not in the vocabulary. Pass other words, or ids.")
         ids = torch.tensor([[vocabulary.get(word, unknown) for word in words[0]]])
-    return _plain(ids, words, {} if unknown is None else {"unknown": unknown})
+    known = {index: str(word) for word, index in vocabulary.items()}
+    return _plain(ids, words, {} if unknown is None else {"unknown": unknown}, known)
 
 
 def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:
@@ -186,14 +216,17 @@ def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:
         if isinstance(inputs, str) or (isinstance(inputs, (list, tuple)) and any(isinstance(i, str) for i in inputs)):
             raise TypeError("tokenizer: it must return ids, got texts. Pass a function from a text to integers.")
     ids = _arguments(inputs)[IDS]
-    return _plain(ids, [[str(index) for index in row] for row in ids.tolist()], {})
+    return _plain(ids, [[str(index) for index in row] for row in ids.tolist()], {}, {})
 
 
-def _plain(ids: Tensor, pieces: Sequence[Sequence[str]], vocabulary: Mapping[str, int]) -> Tokens:
+def _plain(
+    ids: Tensor, pieces: Sequence[Sequence[str]], vocabulary: Mapping[str, int], words: Mapping[Any, str]
+) -> Tokens:
     gaps = tuple(("", *[" "] * (len(row) - 1)) for row in pieces)
-    words = tuple(tuple(range(len(row))) for row in pieces)
+    each = tuple(tuple(range(len(row))) for row in pieces)
     special = torch.zeros(ids.shape, dtype=torch.bool)
-    return Tokens(ids, tuple(map(tuple, pieces)), gaps, words, special, {IDS: ids}, vocabulary)
+    names = lambda ids: tuple(words.get(index, str(index)) for index in ids)  # noqa: E731
+    return Tokens(ids, tuple(map(tuple, pieces)), gaps, each, special, {IDS: ids}, vocabulary, names)
 
 
 def _texts(inputs: Any) -> list[str] | None:

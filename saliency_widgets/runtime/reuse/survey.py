@@ -59,6 +59,20 @@ def output_shape(passes: Passes) -> tuple[int, ...]:
     return (passes.batch, *shape[1:])
 
 
+def token_scores(passes: Passes) -> Tensor:
+    """Return the scores (B, T, K) that the model returns for texts, on its device.
+
+    Raises:
+        ValueError: The model failed.
+    """
+
+    def work(rows: range) -> tuple[Tensor]:
+        with passes.isolated() as model, torch.no_grad(), passes.memory.timed(len(rows)):
+            return (scores_in(passes.output(model, passes.inputs[rows.start : rows.stop], rows), len(rows)).detach(),)
+
+    return passes.run(work, passes.batch)[0]
+
+
 def survey(passes: Passes, *, fold: bool) -> Survey:
     """Compute a model's class scores, and look for a faster computation of the same scores.
 

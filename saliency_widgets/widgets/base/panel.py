@@ -70,7 +70,7 @@ class Panel:
         SCORE.check(score)
         self._target: Any = problem.choice(target, score)
         try:
-            logits: Tensor | None = problem.logits[0]
+            logits: Tensor | None = problem.logits_for(self._target)[0]
         except (TypeError, ValueError):
             if isinstance(self._target, int):
                 raise
@@ -248,7 +248,6 @@ class Panel:
             )
         name = entry.name
         controls = {**self._shared, **{param.name: self._params[param] for param in entry.params}}
-        logits = self._logits_now()
         target = self._target
         if "target" in settings:
             score = SCORE.check(settings.get(SCORE.name, self._score.value))
@@ -258,6 +257,7 @@ class Panel:
                 raise TypeError(unknown("setting", setting, ["method", "target", *controls]))
             settings[setting] = value = self._checked(controls[setting], value)
             self._check_layer(controls[setting].param, value)
+        logits = self._logits_now(target)
         self._hold = True
         try:
             self._method.value = name
@@ -306,26 +306,26 @@ class Panel:
         self._values.layout.display = "none" if task.shares else None
         if task.shares:
             self._bars.show(shown)
-            self._bars.mark(self._target)
+            self._bars.mark(self._class_of(self._target))
         else:
             lines: list[str] = [joined([f"{label}: ", element("b", task.text(value))]) for _, label, value in shown]
             more = 0 if task.paired else len(self._predicted) - len(shown)
             lines += [f"and {more} more"] if more else []
             self._values.value = element("div", joined(lines, element("br")), style="line-height:1.5")
 
-    def _logits_now(self) -> Tensor | None:
+    def _logits_now(self, target: Any) -> Tensor | None:
         try:
-            return None if self._bars is None else self._problem.logits[0]
+            return None if self._bars is None else self._problem.logits_for(target)[0]
         except (TypeError, ValueError):
             return None  # the model failed; the following request reports the error
 
     def _on_bar(self, index: int) -> None:
-        self._choose(index)
+        self._choose(self._problem.choice(index, self._score.value, self._target))
         self._moved()
 
     def _on_search(self, value: Any) -> None:
         try:
-            chosen = self._problem.choice(value, self._score.value)
+            chosen = self._problem.choice(value, self._score.value, self._target)
         except (TypeError, ValueError) as error:
             self._wrong(error)
             return
@@ -335,8 +335,12 @@ class Panel:
     def _choose(self, target: Any) -> None:
         self._target = target
         if self._bars is not None:
-            self._bars.mark(target)
-        self._search.show(target)
+            self._bars.mark(self._class_of(target))
+        self._search.show(self._class_of(target))
+
+    def _class_of(self, target: Any) -> Any:
+        """Return the class of a target without its position in a text."""
+        return target[1] if self._problem.kind.positions is not None and isinstance(target, tuple) else target
 
     def _target_section(self) -> list[w.Widget]:
         predicted = [None if self._bars is None else self._bars.widget, self._values, self._search.widget]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import ipywidgets as w
@@ -39,7 +40,10 @@ class MapPanel(Panel):
 
     def _make_shared(self, first: Method) -> None:
         default = self._default_of(first)
-        self._sign, self._channels = Control(SIGN, default.sign), Control(CHANNEL, default.channels)
+        title = self._problem.kind.features.channels_title
+        text = CHANNEL.help.replace("color channels", title.lower())
+        self._sign = Control(SIGN, default.sign)
+        self._channels = Control(replace(CHANNEL, label=title, help=text), default.channels)
         self._display = self._settings.controls()
 
     def _default_of(self, method: Method) -> Reduction:

@@ -1,0 +1,88 @@
+"""What a language model scores: the whole text, the label of each token, or the token at each position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saliency_widgets.attribution.positions import Positions, Role
+from saliency_widgets.attribution.score import scores_in
+from saliency_widgets.inputs.text.language_model import DECODER_IDS
+from saliency_widgets.inputs.text.tokens import IDS, Tokens
+
+_SAME = 1e-4  # of the largest score
+
+
+def find_positions(
+    output: Any, tokens: Tokens, vocabulary: int | None, run: Callable[[Tokens], Any]
+) -> Positions | None:
+    """Return the positions at which a model scores classes; None if it scores the whole text.
+
+    Args:
+        output: The model's output for the tokens.
+        tokens: The tokens.
+        vocabulary: The number of tokens that the model has embeddings for, if known.
+        run: Runs the model on other tokens of the same number, to see whether scores depend on what follows.
+    """
+    decoded = tokens.arguments.get(DECODER_IDS)
+    scores = _scores(output, tokens.ids if decoded is None else decoded)
+    if scores is None:
+        return None
+    if decoded is not None:
+        pieces = tuple(tokens.names(row) for row in decoded.tolist())
+        last = (decoded.shape[1] - 1,) * len(decoded)
+        return Positions("next", pieces, decoded.cpu(), last, tokens.names(range(scores.shape[2])), generated=True)
+    classes = scores.shape[2]
+    if vocabulary is None or classes < vocabulary:
+        return _positions("label", tokens, None, [_first(row) for row in tokens.special.tolist()])
+    names = tokens.names(range(classes))
+    masks = tokens.ids == tokens.vocabulary.get("mask", -1)
+    if bool(masks.any(1).all()):
+        return _positions("mask", tokens, names, masks.int().argmax(1).tolist())
+    if _looks_ahead(scores, tokens, run):
+        return _positions("mask", tokens, names, [_first(row) for row in tokens.special.tolist()])
+    return _positions("next", tokens, names, [_last(row) for row in _padding(tokens).tolist()])
+
+
+def _positions(role: Role, tokens: Tokens, names: tuple[str, ...] | None, default: list[int]) -> Positions:
+    return Positions(role, tokens.pieces, tokens.ids, tuple(default), names)
+
+
+def _scores(output: Any, ids: Tensor) -> Tensor | None:
+    """Return scores of shape (B, T, K) for ids of shape (B, T) in the output; None if it has no such scores."""
+    try:
+        scores = scores_in(output, len(ids))
+    except TypeError:
+        return None
+    fits = scores.ndim == 3 and scores.shape[:2] == ids.shape and scores.is_floating_point()
+    return scores if fits else None
+
+
+def _looks_ahead(scores: Tensor, tokens: Tokens, run: Callable[[Tokens], Any]) -> bool:
+    """Return whether the scores before the last token change with the last token, unlike those of a causal model."""
+    if tokens.ids.shape[1] < 2:
+        return False
+    ids = tokens.ids.clone()
+    ids[:, -1] = torch.where(ids[:, -1] == ids[:, 0], ids[:, 0] * 0 + int(not int(ids[0, 0])), ids[:, 0])
+    other = _scores(run(replace(tokens, ids=ids, arguments={**tokens.arguments, IDS: ids})), ids)
+    if other is None:
+        return True
+    before, after = scores[:, :-1].double(), other[:, :-1].double()
+    return bool((before - after).abs().max() > _SAME * before.abs().max())
+
+
+def _padding(tokens: Tokens) -> Tensor:
+    mask = tokens.arguments.get("attention_mask")
+    return torch.zeros_like(tokens.special) if mask is None or mask.shape != tokens.ids.shape else mask == 0
+
+
+def _first(skipped: list[bool]) -> int:
+    return skipped.index(False) if False in skipped else 0
+
+
+def _last(skipped: list[bool]) -> int:
+    return len(skipped) - 1 - _first(skipped[::-1])
