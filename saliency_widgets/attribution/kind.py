@@ -33,6 +33,8 @@ class Kind:
     Attributes:
         name: "numbers", "image", "table" or another.
         noun: The word for one input, in texts.
+        feature: The word for what one value of a map belongs to, in texts.
+        interpolated: Whether removed features can be filled from their neighbors.
         mark: The phrase for a large value, in texts.
         pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
@@ -43,6 +45,8 @@ class Kind:
 
     name: ClassVar[str] = "numbers"
     noun: ClassVar[str] = "input"
+    feature: ClassVar[str] = "feature"
+    interpolated: ClassVar[bool] = False
     mark: ClassVar[str] = "A large value"
     drawn: ClassVar[bool] = False
     pixels: PixelRange | None = None

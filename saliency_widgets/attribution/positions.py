@@ -53,15 +53,15 @@ class Positions:
         items = value if isinstance(value, list) else [value] * len(usual)
         if not all(isinstance(item, tuple) and len(item) == 2 for item in items) or len(items) != len(usual):
             return usual, value
-        places = [operator.index(item[0]) for item in items]
-        outside = next((place for place in places if not 0 <= place < self.count), None)
+        positions = [operator.index(item[0]) for item in items]
+        outside = next((one for one in positions if not 0 <= one < self.count), None)
         if outside is not None:
             raise ValueError(
                 f"{argument}: position {outside} is out of range, the model scores positions 0 to {self.count - 1}. A "
                 f"tuple is (position, class)."
             )
         classes = [item[1] for item in items]
-        return torch.tensor(places, device="cpu"), classes if isinstance(value, list) else classes[0]
+        return torch.tensor(positions, device="cpu"), classes if isinstance(value, list) else classes[0]
 
     def explain(self, token: int) -> tuple[int, int | None]:
         """Return the position and the class that explain a token; the class is None if it is the top one there.

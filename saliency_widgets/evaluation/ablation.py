@@ -168,11 +168,10 @@ def ablate(
     "ablation",
     title="Ablation",
     params=(FILL, DRAWS, SEED),
-    how_to_read="Orange: the score's change without your region. Gray: its change without a region of the same shape, "
+    how_to_read="Orange: the score's change without your region. Gray: its change without a region of the same size, "
     "moved at random. Your region matters if the orange mark is clearly apart from the gray ones. Bars: the "
-    "probabilities of the classes with the whole image (gray) and without the region (orange).",
-    kinds=("image",),
-    needs=("region",),
+    "probabilities of the classes with the whole {noun} (gray) and without the region (orange).",
+    needs=("map", "region"),
     urgent=True,
     view="ablation",
 )

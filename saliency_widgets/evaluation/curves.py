@@ -53,7 +53,7 @@ class Curve(Running):
         Args:
             score: A score of one sample, from class scores (:func:`~.explanation.in_logits`) or their probabilities.
         """
-        evaluate = score.of(torch.zeros(len(self.logits), dtype=torch.long))
+        evaluate = replace(score, position=None).of(torch.zeros(len(self.logits), dtype=torch.long))
         return replace(self, scores=evaluate(self.logits, len(self.logits)))
 
     @property
@@ -264,10 +264,10 @@ def _measured(measured: Measured, *, kind: Kind) -> float:
     "curves",
     title="Deletion and insertion",
     params=(FILL, STEPS, CHANCE, DRAWS, SEED),
-    how_to_read="Left: the most important pixels are removed first, and the curve should fall early. Right: they are "
-    "inserted first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the "
-    "same map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1.",
-    kinds=("image",),
+    how_to_read="Left: the most important {feature}s are removed first, and the curve should fall early. Right: they "
+    "are inserted first, and it should rise early. 1 is the whole {noun}, 0 is the {noun} with all {feature}s removed. "
+    "Gray: the same map, moved at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1.",
+    needs=("map",),
     columns={name: read for kind in KINDS for name, read in _columns(kind).items()},
     metrics=(
         Metric(

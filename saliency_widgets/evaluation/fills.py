@@ -74,7 +74,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     """
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
-    if neighbors and not runner.kind.drawn:
+    if neighbors and not runner.kind.interpolated:
         raise ValueError("fill: 'neighbors' needs images, but these inputs are not images. Use 'mean'.")
 
     @functools.cache

@@ -20,7 +20,7 @@ from saliency_widgets.evaluation.explanation import Explanation
 from saliency_widgets.params import Param
 from saliency_widgets.runtime.runner import Runner
 
-Need = Literal["region", "background"]
+Need = Literal["map", "region", "background"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,9 +119,10 @@ class TrustTest:
         title: The title of its tab.
         run: The generator: (explanation, **params) -> running results.
         params: Its parameters; the panel has a control for each that is not advanced.
-        how_to_read: Instructions for reading its view; by kind of input where they differ.
+        how_to_read: Instructions for reading its view; by kind of input where they differ. "{noun}" and "{feature}" are
+            the kind's words.
         kinds: The kinds of input whose explorers show it; all if empty. ``sw.evaluate`` runs every test with columns.
-        needs: Requirements besides a map: a marked region, or the rows of a background.
+        needs: Requirements: inputs whose attributions are drawn as a map, a marked region, or the rows of a background.
         columns: The columns in ``sw.evaluate``, one entry for each run.
         metrics: The metrics in ``sw.sweep``.
         of_map: Whether it tests the map, and not only the score.
@@ -146,12 +147,13 @@ class TrustTest:
 
     def fits(self, kind: Kind) -> bool:
         """Return whether explorers of a kind of input show the test."""
-        return not self.kinds or kind.name in self.kinds
+        return (not self.kinds or kind.name in self.kinds) and (kind.drawn or "map" not in self.needs)
 
     def reading(self, kind: Kind) -> str:
         """Return the instructions for reading the view, for a kind of input."""
         how = self.how_to_read
-        return how if isinstance(how, str) else how.get(kind.name, next(iter(how.values())))
+        text = how if isinstance(how, str) else how.get(kind.name, next(iter(how.values())))
+        return text.format(noun=kind.noun, feature=kind.feature)
 
     def begin(self, explanation: Explanation, values: Mapping[str, Any], **settings: Any) -> Iterator[Any]:
         """Start the test.

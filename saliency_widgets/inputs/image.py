@@ -25,6 +25,8 @@ class ImageKind(Kind):
     """
 
     name = noun = "image"
+    feature = "pixel"
+    interpolated = True
     mark = "A bright region"
     drawn = True
     pixels: PixelRange | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saliency_widgets.attribution import Attribution, Reduction, get_method
+from saliency_widgets.attribution import Attribution, Reduction, Score, get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.explanation import Explanation, Shared, in_logits
 from saliency_widgets.evaluation.ranking import top
@@ -124,8 +124,13 @@ class FinishedMap:
         keys: dict[Shared, tuple] = {
             "map": (version, self.request.key, self.reduction),
             "score": (version, self._score_key),
-            "classes": (version, None if in_logits(score) else self._score_key),
+            "classes": (version, _position_of(score) if in_logits(score) else self._score_key),
             "background": (version[0], self._score_key),  # the same for every row
         }
         # The version is the third item, where the cache expects it.
         return self.problem.runner(score, check, Scope(self.cache, (self.owner, "check", *keys[shared], name, shared)))
+
+
+def _position_of(score: Score) -> tuple[int, ...] | None:
+    """Return the position of the scored token of each text; None if whole inputs are scored."""
+    return None if score.position is None else tuple(score.position.tolist())

@@ -101,8 +101,9 @@ def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
 
 def test_the_trust_tests_of_texts_run(explorer):
     explorer.trust._fold.selected_index = 0
-    assert [test.name for test in explorer.trust.tests] == ["saturation", "stability"]
-    saturation, stability = explorer.trust._sections
+    sections = {section.test.name: section for section in explorer.trust._sections}
+    assert [*sections] == ["saturation", "curves", "ablation", "randomization", "stability"]
+    saturation, stability = sections["saturation"], sections["stability"]
     assert "Not saturated" in saturation._said.value  # the model is linear
     explorer.trust._choice.value = 1
     assert "Stable" in stability._said.value

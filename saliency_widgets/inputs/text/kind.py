@@ -74,6 +74,7 @@ class TextKind(Kind):
     """
 
     name = noun = "text"
+    feature = "token"
     mark = "A strong color"
     drawn = True
     tokens: Tokens = field()

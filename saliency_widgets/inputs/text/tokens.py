@@ -203,8 +203,8 @@ def _with_vocabulary(inputs: Any, vocabulary: Mapping[Any, Any]) -> Tokens:
         if missing and unknown is None:
             raise ValueError(f"inputs: {brief(missing[0])} is not in the vocabulary. Pass other words, or ids.")
         ids = torch.tensor([[vocabulary.get(word, unknown) for word in words[0]]])
-    known = {index: str(word) for word, index in vocabulary.items()}
-    return _plain(ids, words, {} if unknown is None else {"unknown": unknown}, known)
+    by_id = {index: str(word) for word, index in vocabulary.items()}
+    return _plain(ids, words, {} if unknown is None else {"unknown": unknown}, by_id)
 
 
 def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:

@@ -81,7 +81,8 @@ class TextView(MapView):
         )
         self.view.on_scene(self._on_click)
         self.panel.on_token = self._show_token
-        context = Context(kind, self.view, self.problem.baselines)
+        shape = kind.shape_of(self.problem.tensor)
+        context = Context(kind, self.view, self.problem.baselines, shape=shape)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "3 1 380px", "320px", "900px"
         self.panel.on_reduction(session.reduce)

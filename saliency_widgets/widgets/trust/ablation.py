@@ -26,14 +26,14 @@ _SHARE = Param(
     high=50.5,
     unit="%",
     label="Strongest",
-    help="The percentage of the pixels to mark, strongest first.",
+    help="The percentage of the input to mark, strongest first.",
 )
 
 
 class AblationSection(Section):
     """A tab that shows the model's score and predictions without the marked region."""
 
-    view, waiting = "ablation", "Mark a region on the image, or move the slider."
+    view, waiting = "ablation", "Mark a region, or move the slider."
 
     def _make_parts(self) -> Sequence[w.Widget]:
         self._share = Control(_SHARE)
@@ -61,8 +61,9 @@ class AblationSection(Section):
         return [w.HBox([strip, bars], layout={"flex_flow": "row wrap"})]
 
     def marked(self, mask: np.ndarray) -> None:
-        """Test a region that the user has marked on the image, a boolean mask (H, W)."""
-        self.region = torch.from_numpy(mask.copy())
+        """Test a region that the user has marked, a boolean mask of the map that is painted, (H, W)."""
+        shape = self.context.shape
+        self.region = torch.from_numpy(mask.copy()).reshape(mask.shape if shape is None else shape)
         self.ask()
 
     def _mark_strongest(self) -> None:
@@ -72,17 +73,18 @@ class AblationSection(Section):
     def show(self, result: Ablation, shown: FinishedMap) -> None:
         """Show the change of the score, the changes for random regions, and the most probable classes."""
         if isinstance(self.region, float) and not len(result.elsewhere):
-            self.context.view.mark(result.mask.cpu().numpy())
+            self.context.view.mark(np.atleast_2d(result.mask.cpu().numpy()))
         changes = (result.elsewhere.double() - result.before).tolist()
+        noun = self.context.kind.noun
         first = (
-            f"Without {result.share:.1%} of the image the score goes from {result.before:.3g} to {result.after:.3g} "
+            f"Without {result.share:.1%} of the {noun} the score goes from {result.before:.3g} to {result.after:.3g} "
             f"({result.change:+.3g})."
         )
         second = ""
         if changes:
             as_far = round(result.rank * (len(changes) + 1)) - 1
             second = (
-                f" Without random regions of the same shape it changes by {np.mean(changes):+.3g} on average; "
+                f" Without random regions of the same size it changes by {np.mean(changes):+.3g} on average; "
                 f"{as_far} of {len(changes)} random regions change it at least as much in the same direction."
             )
         self.say(first + second)  # first, because the charts take longer to draw

@@ -10,6 +10,7 @@ import torch
 from bqplot.marks import Lines
 from bqplot.scales import LinearScale
 
+from saliency_widgets.attribution import Kind
 from saliency_widgets.evaluation.curves import KINDS, Curve, Curves
 from saliency_widgets.outputs.selection import class_index
 from saliency_widgets.session.explanation import FinishedMap
@@ -46,7 +47,7 @@ class CurvesSection(Section):
             rest = Lines(x=[], y=[], scales=scales, colors=list(OTHERS), stroke_width=1.5, labels=[])
             line = Lines(x=[], y=[], scales=scales, colors=[ACCENT], stroke_width=3)
             self._marks[kind], self._scores[kind] = (line, band, rest), y
-            x_label = "share of the image removed" if kind == "deletion" else "share of the image inserted"
+            x_label = f"share of the {self.context.kind.noun} {'removed' if kind == 'deletion' else 'inserted'}"
             figure = chart([band, rest, line], x, y, x_label=x_label, y_label="score, normalized")
             figure.layout.flex = "1 1 320px"
             figures.append(figure)
@@ -75,7 +76,7 @@ class CurvesSection(Section):
             else:
                 draw(band, [], [])
             draw(rest, [c.shares.numpy() for c in others.values()], [_heights(c) for c in others.values()])
-            lines.append(_describe(kind, curve, result))
+            lines.append(_describe(kind, curve, result, self.context.kind))
         self.say(*lines)
 
     def _refresh(self) -> None:
@@ -97,17 +98,17 @@ def _heights(curve: Curve) -> np.ndarray:
     return curve.normalized.double().nan_to_num().numpy()
 
 
-def _describe(kind: str, curve: Curve | None, result: Curves) -> str:
+def _describe(kind: str, curve: Curve | None, result: Curves, of: Kind) -> str:
     if curve is None:
         return f"{kind.capitalize()}: not computed yet."
     if curve.area != curve.area:
-        return f"{kind.capitalize()}: undefined, as the image scores no higher than with all pixels removed."
+        return f"{kind.capitalize()}: undefined, as the {of.noun} scores no higher than with all {of.feature}s removed."
     text = f"{kind.capitalize()}: area {number(curve.area)}"
     chance = [drawn.area for drawn in result.chance[kind]]  # type: ignore[index]
     if chance:
         better = sum(curve.area < area if kind == "deletion" else curve.area > area for area in chance)
         text += (
-            f", {number(min(chance))} to {number(max(chance))} for maps shifted at random: better than {better} of "
+            f", {number(min(chance))} to {number(max(chance))} for maps moved at random: better than {better} of "
             f"{len(chance)}"
         )
     others = [f"{name} {number(c.area)}" for name, c in result.others[kind].items()]  # type: ignore[index]

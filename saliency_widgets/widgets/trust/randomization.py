@@ -55,7 +55,7 @@ class RandomizationSection(Section):
             text = f"{title} reacts: its map changes {half}."
         else:
             text = (
-                f"{title} does not react: its map hardly changes {half}. It shows edges of the image rather than what "
-                f"the model has learned about the class."
+                f"{title} does not react: its map hardly changes {half}. It shows the {self.context.kind.noun} itself "
+                f"rather than what the model has learned about the class."
             )
         self.say(text)

@@ -39,6 +39,7 @@ class Context:
         table: The row and its background.
         bars: The bars of the row's attributions, on which tests show markers.
         labels: Returns the labels of the background's rows and their loss.
+        shape: The shape of a map and of a region of the input; None if they are those of the painted map.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Context:
     table: Table | None = None
     bars: FeatureBars | None = None
     labels: Callable[[Problem], tuple[Tensor | None, Loss]] = unlabeled
+    shape: tuple[int, ...] | None = None
 
     def control(self, param: Param) -> Control:
         """Create the control for a parameter; menus of baselines and fills list those that apply to the input."""
@@ -55,7 +57,9 @@ class Context:
             return self.makers[param]()
         names: Sequence[str] = self.baselines if param is BASELINE else ()
         if param is FILL:
-            names = [name for name in FILL.options() if name in (NEIGHBORS, *self.baselines)]
+            fills = (*self.baselines, *([NEIGHBORS] if self.kind.interpolated else []))
+            names = [name for name in FILL.options() if name in fills]
+            return Control(param, self.kind.default_fill, options={name: name for name in names})
         return Control(param, options={name: name for name in names})
 
     def missing(self, test: TrustTest) -> str:
