@@ -171,7 +171,7 @@ def ablate(
     how_to_read="Orange: the score's change without your region. Gray: its change without a region of the same shape, "
     "moved at random. Your region matters if the orange mark is clearly apart from the gray ones. Bars: the "
     "probabilities of the classes with the whole image (gray) and without the region (orange).",
-    kinds=("image",),
+    kinds=("image", "signal"),
     needs=("region",),
     urgent=True,
     view="ablation",

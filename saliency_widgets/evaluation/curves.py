@@ -267,7 +267,7 @@ def _measured(measured: Measured, *, kind: Kind) -> float:
     how_to_read="Left: the most important pixels are removed first, and the curve should fall early. Right: they are "
     "inserted first, and it should rise early. 1 is the whole image, 0 is the image with all pixels removed. Gray: the "
     "same map, shifted at random. These tests reward blurry maps: compare with the gray band, not with 0 or 1.",
-    kinds=("image",),
+    kinds=("image", "signal"),
     columns={name: read for kind in KINDS for name, read in _columns(kind).items()},
     metrics=(
         Metric(

@@ -171,7 +171,7 @@ def _why(result: Randomization) -> str:
     how_to_read="From left to right more layers get random weights, starting at the output. A map that shows what the "
     "model has learned falls towards 0; one that stays near 1 shows the image, regardless of the model. Orange: rank "
     "correlation; blue: structural similarity (SSIM).",
-    kinds=("image",),
+    kinds=("image", "signal"),
     columns={
         "randomized_half": lambda result: defined(result.halfway, _why(result)),
         "randomized": lambda result: defined(result.similarity[-1], _why(result)),

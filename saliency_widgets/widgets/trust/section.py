@@ -53,9 +53,10 @@ class Context:
         """Create the control for a parameter; menus of baselines and fills list those that apply to the input."""
         if param in self.makers:
             return self.makers[param]()
-        names: Sequence[str] = self.baselines if param is BASELINE else ()
         if param is FILL:
-            names = [name for name in FILL.options() if name in (NEIGHBORS, *self.baselines)]
+            fills = [name for name in FILL.options() if name in (NEIGHBORS, *self.baselines)]
+            return Control(param, self.kind.default_fill, options={name: name for name in fills})
+        names = self.baselines if param is BASELINE else ()
         return Control(param, options={name: name for name in names})
 
     def missing(self, test: TrustTest) -> str:
