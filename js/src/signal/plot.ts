@@ -25,7 +25,7 @@ export interface Layout {
 }
 
 const MARGIN = 5;
-const LINE = 1.5;
+const LINE = 2;
 const HALO = 7;
 
 /** The ground of the page, and the color of a line without any value. */
@@ -175,14 +175,12 @@ export class Plot {
     const from = Math.max(0, Math.floor(view.from) - 1);
     const to = Math.min(samples, Math.ceil(view.to) + 1);
     const across = width / view.span;
+    const at = (k: number) => y(values[channel * samples + k]);
     context.beginPath();
-    if (samples === 1) {
-      context.moveTo(0, y(values[channel]));
-      context.lineTo(width, y(values[channel]));
-    }
-    for (let k = from; k < to; k++) {
-      context.lineTo((k + 0.5 - view.from) * across, y(values[channel * samples + k]));
-    }
+    // The first and the last sample are drawn to the ends of their intervals.
+    if (from === 0) context.lineTo(-view.from * across, at(0));
+    for (let k = from; k < to; k++) context.lineTo((k + 0.5 - view.from) * across, at(k));
+    if (to === samples) context.lineTo((samples - view.from) * across, at(samples - 1));
     context.stroke();
   }
 

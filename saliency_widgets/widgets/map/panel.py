@@ -99,8 +99,10 @@ class MapPanel(Panel):
         if param is BASELINE:
             return Control(param, value, options={name: name for name in names})
         if param is BASELINES:
-            more = () if self._problem.kind.background is None else (BACKGROUND,)
+            kind = self._problem.kind
+            more = () if kind.background is None else (BACKGROUND,)
             drawn = [name for name in param.options() if name in (*names, *more)]
+            drawn.sort(key=lambda name: name != kind.default_pool)  # the default first
             return Control(param, value, options={name: name for name in drawn})
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 
