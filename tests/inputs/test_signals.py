@@ -286,6 +286,23 @@ def test_ablation_of_a_linear_model_is_the_sum_of_what_was_removed():
     assert float((result.inputs[0] - SIGNAL)[~mask].abs().max()) == 0
 
 
+# ---- other functions
+
+
+def test_functions_for_images_give_a_reason():
+    net = convolutions()
+    with pytest.raises(ValueError, match="shows maps over images"):
+        sw.compare(net, BATCH, methods=["gradient"])
+    with pytest.raises(ValueError, match="a lesson requires an image"):
+        sw.lesson(net, BATCH)
+
+
+def test_a_sweep_of_a_batch_of_signals():
+    result = sw.sweep(convolutions(), BATCH, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
+    assert len(result.table) == 2
+    assert result.table["deletion"].notna().all()
+
+
 # ---- errors
 
 NAN = SIGNAL.clone()

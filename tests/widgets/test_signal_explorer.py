@@ -156,6 +156,33 @@ def test_the_strongest_samples_are_marked_on_the_page(explorer):
     assert values[marked].min() >= np.sort(values.ravel())[-6]
 
 
+@pytest.mark.parametrize("time_axis", ["last", "first"])
+def test_a_saved_state_restores_the_explorer_and_the_map(model, signal, tmp_path, time_axis):
+    class Transposing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = model
+
+        def forward(self, x):
+            return self.body(x.mT)
+
+    first = time_axis == "first"
+    net, inputs = (Transposing().eval(), signal.T) if first else (model, signal)
+    settings = {"sampling_rate": 10, "channel_names": NAMES, "executor": "inline"}
+    with closing(sw.explore(net, inputs, target=1, method="gradient", **settings)) as explorer:
+        explorer.save_state(tmp_path / "state")
+        shown, attribution, lanes = values_on_page(explorer), explorer.attribution, lanes_on_page(explorer)
+    assert attribution.settings["time_axis"] == time_axis
+    loaded = sw.load(tmp_path / "state")
+    assert torch.equal(loaded.values, attribution.values)
+    assert np.array_equal(loaded.saliency_map(), attribution.saliency_map())
+    with closing(sw.load(tmp_path / "state", net, executor="inline")) as again:
+        assert np.array_equal(values_on_page(again), shown)
+        assert np.array_equal(lanes_on_page(again), lanes)
+        assert again.view.scene["names"] == NAMES
+        assert again.view.scene["rate"] == 10
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -19,7 +19,7 @@ from saliency_widgets.attribution.kind import NUMBERS, Baseline
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, prepare
-from saliency_widgets.inputs.signal.axes import AUTO, TIME_AXES, comes_first, read_axes
+from saliency_widgets.inputs.signal.axes import AUTO, FIRST, LAST, TIME_AXES, comes_first, read_axes
 from saliency_widgets.params import brief, check_choice, check_text
 
 _OTHERS = ("transform", "tokenizer", "explain", "feature_names")
@@ -34,6 +34,11 @@ class SignalFeatures(Features):
     """
 
     time_first: bool = False
+
+    @property
+    def read_as(self) -> dict[str, str]:
+        """The option of the axis of time."""
+        return {"time_axis": FIRST if self.time_first else LAST}
 
     def default(self, method: Method) -> Reduction:
         """Return both signs if the values add up to the score, or else the sign of the method's paper."""
@@ -233,7 +238,8 @@ def prepare_signal(
     _check_finite(kind, signal.view_as(rows))
     prepared = prepare(signal.view_as(rows), device=device, dtype=dtype, batched=True)
     background = _background(options.background, rows, device)
-    return replace(prepared, kind=replace(kind, others=background), images=None, notes=(*notes, *prepared.notes))
+    kind = replace(kind, others=background)
+    return replace(prepared, kind=kind, notes=(*notes, *prepared.notes), read_as=kind.features.read_as)
 
 
 def as_signal(model: nn.Module, prepared: Prepared) -> Prepared:
@@ -246,7 +252,7 @@ def as_signal(model: nn.Module, prepared: Prepared) -> Prepared:
     time_first, notes = comes_first(model, tensor)
     names = _names(None, tensor.shape[2 if time_first else 1])
     kind = SignalKind(SignalFeatures(time_first=time_first), channel_names=names)
-    return replace(prepared, kind=kind, notes=(*prepared.notes, *notes))
+    return replace(prepared, kind=kind, notes=(*prepared.notes, *notes), read_as=kind.features.read_as)
 
 
 def _is_array(item: Any) -> bool:
