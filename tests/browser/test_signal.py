@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from lab import Lab
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from seen import Seen
+from torch import nn
 
+import saliency_widgets as sw
 from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
+from saliency_widgets.session import frame_of
 
 pytestmark = pytest.mark.browser
 
@@ -224,3 +231,40 @@ def test_the_display_of_a_long_signal_needs_no_kernel(lab: Lab) -> None:
         assert not (lab.messages() - sent)["send comm_msg"]
     assert canvas.evaluate(_COLORS, [1, 200]) != before
     assert lab.errors == []
+
+
+def test_a_saved_page_shows_the_signal_without_a_kernel(page: Page, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(60, 3)).eval()
+    signal = torch.tensor([[1.0], [2.0]]).repeat(1, 20)
+    settings = {"sampling_rate": 10, "channel_names": ["up", "down"], "executor": "inline"}
+    explorer = sw.explore(net, signal, method="input_x_gradient", target=0, **settings)
+    frames = [
+        frame_of(sw.attribute(net, signal, sampling_rate=10, method="input_x_gradient", target=k), Reduction("signed"))
+        for k in (0, 1)
+    ]
+    saved = explorer.save_html(tmp_path / "page.html", record={"target": [0, 1]}, progress=False)
+    explorer.close()
+    assert saved.maps == 2
+
+    page.context.set_offline(True)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(saved.path.as_uri())
+    page.wait_for_selector("html[data-opened]")
+    expect(page.locator("h1")).to_have_text("Which samples affect the output of Sequential")
+    root = page.locator(".sw-heatmap")
+    expect(root).to_have_attribute("data-final", "true")
+    expect(root.locator(".sw-lane-title")).to_have_text(["up", "down"])
+    canvas = root.locator(".sw-lanes-canvas")
+    for k, scheme in ((0, "light"), (1, "light"), (1, "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.get_by_role("combobox", name="Target").select_option(index=k)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        image = np.broadcast_to(np.array(root.evaluate(_INK), np.uint8), (2, 20, 3))
+        display = {param.name: param.default for param in render.DISPLAY}
+        expected = render.blend(np.ascontiguousarray(image), frames[k], **display)
+        assert np.abs(np.array(canvas.evaluate(_COLORS, [2, 20])) - expected).max() <= 2
+    page.get_by_label("Zoom in").click()
+    expect(root.locator(".sw-range-words")).to_contain_text(" to ")
+    assert errors == []

@@ -186,12 +186,11 @@ def test_a_saved_state_restores_the_explorer_and_the_map(model, signal, tmp_path
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda explorer, path: explorer.save_html(path), "this explorer shows a signal"),
         (lambda explorer, path: explorer.save_png(path), "this explorer shows a signal"),
         (lambda explorer, _path: explorer.pin(), "only maps of images"),
         (lambda explorer, _path: explorer.edit(a=1), "only rows of a table"),
     ],
-    ids=["page", "image", "pin", "edit"],
+    ids=["image", "pin", "edit"],
 )
 def test_what_signals_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
     with pytest.raises(NotImplementedError, match=message):

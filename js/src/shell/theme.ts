@@ -1,10 +1,11 @@
 // The colors of the page, which change with its theme.
 
-/** Call back when JupyterLab changes its theme. */
+/** Call back when JupyterLab changes its theme, or the system its scheme, which a saved page follows. */
 export function followTheme(changed: () => void, life: AbortSignal): void {
   const observer = new MutationObserver(changed);
   observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
   life.addEventListener("abort", () => observer.disconnect());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed, { signal: life });
 }
 
 export type Rgb = readonly [red: number, green: number, blue: number];

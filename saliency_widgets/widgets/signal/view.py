@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from saliency_widgets.widgets.base.controls import AUTO
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
+from saliency_widgets.widgets.export.page import Saved
+from saliency_widgets.widgets.export.recording import PageSize
+from saliency_widgets.widgets.export.save_panel import SavePanel
+from saliency_widgets.widgets.export.saving import PageWriter, save_html
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
@@ -47,6 +52,7 @@ class SignalView(MapView):
     """
 
     noun = "a signal"
+    part_noun = "samples"
     panel_class = SignalPanel
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
@@ -57,8 +63,8 @@ class SignalView(MapView):
         super().__init__(problem, setup)
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
-        """Create the lanes, and the trust tests."""
-        session = explorer.session
+        """Create the lanes, the trust tests and the controls that save a page."""
+        self._explorer, session = explorer, explorer.session
         self._prepared = self.problem.prepared
         self.view = HeatmapView(
             None, self.display, on_stop=session.stop, controls=self.panel.controls, scene=self._scene(self._prepared)
@@ -67,7 +73,10 @@ class SignalView(MapView):
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 480px", "320px"
         self.panel.on_reduction(session.reduce)
-        return self.view, self.panel.widget, self.trust.widget
+        self.saving = SavePanel(explorer, self.setup.executor)
+        column = self.panel.widget
+        column.children = (*column.children, self.saving.widget)
+        return self.view, column, self.trust.widget
 
     def _scene(self, prepared: Prepared) -> dict[str, Any]:
         """Return the signal for the page, as float32, channel by channel."""
@@ -90,6 +99,22 @@ class SignalView(MapView):
         if fresh and self.problem.prepared is not self._prepared:
             self._prepared = self.problem.prepared
             self.view.scene = self._scene(self._prepared)
+
+    def finish(self) -> None:
+        """Estimate the size of a page."""
+        self.saving.show()
+
+    def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
+        """Estimate the size of a page."""
+        return PageWriter(self._explorer, record).size
+
+    def save_html(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None, **options: Any) -> Saved:
+        """Write a page."""
+        return save_html(self._explorer, path, record, **options)
+
+    def close(self) -> None:
+        """End the worker of the pages."""
+        self.saving.close()
 
     @classmethod
     def arguments(
