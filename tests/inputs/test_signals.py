@@ -298,7 +298,7 @@ def test_functions_for_images_give_a_reason():
 
 
 def test_a_sweep_of_a_batch_of_signals():
-    result = sw.sweep(convolutions(), BATCH, "smoothgrad", {"n_samples": [2, 4]}, progress=False)
+    result = sw.sweep(convolutions(), BATCH, "smoothgrad", {"n_samples": [2, 4]}, metrics=["deletion"], progress=False)
     assert len(result.table) == 2
     assert result.table["deletion"].notna().all()
 
@@ -319,7 +319,7 @@ NAN[1, 30] = torch.nan
         (rows(3, 5, 40), RATE, ValueError, r"can't take a signal of shape \(5, 40\); layer '0' raised .* 2 channels"),
         (SIGNAL.T, RATE, ValueError, r"in the other order\. Pass x\.T\."),
         (BATCH[None], RATE, ValueError, r"got shape \(1, 1, 2, 40\)"),
-        (SIGNAL, {"channel_names": ["a"]}, ValueError, "the signal has 2 channels, got 1 names"),
+        (SIGNAL, {"channel_names": ["a"]}, ValueError, "expected 2, one for each channel, got 1"),
         (SIGNAL, {"channel_names": "ab"}, TypeError, "expected a list of names, got a str"),
         (SIGNAL, {"channel_names": [1, 2]}, TypeError, "channel_names: expected a string"),
         (SIGNAL, {"sampling_rate": 0}, ValueError, "expected a positive number of samples per second, got 0"),

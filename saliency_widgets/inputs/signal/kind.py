@@ -277,8 +277,8 @@ def _names(names: Any, channels: int) -> tuple[str, ...]:
     checked = tuple(check_text("channel_names", name) for name in names)
     if len(checked) != channels:
         raise ValueError(
-            f"channel_names: the signal has {channels} channel{'s' * (channels > 1)}, got {len(checked)} names. If the "
-            f"axes of the signal are the other way around, pass time_axis='first' or 'last'."
+            f"channel_names: expected {channels}, one for each channel, got {len(checked)}. If the axes of the signal "
+            f"are the other way around, pass time_axis='first' or 'last'."
         )
     return checked
 
