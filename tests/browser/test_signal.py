@@ -196,6 +196,11 @@ def test_an_interval_is_marked_and_ablated(lab: Lab) -> None:
     drag(0.01, 0.09, 0.75)
     expect(line).to_contain_text("5.0%")
     assert lab.value("explorer.trust._sections[0].region.nonzero().tolist()") == [[1, 0], [1, 1]]
+    tools.get_by_text("Channel", exact=True).click()
+    drag(0.5, 0.5, 0.25)
+    expect(line).to_contain_text("50.0%")
+    assert lab.value("explorer.trust._sections[0].region.sum(1).tolist()") == [20, 0]
+    tools.get_by_text("In one channel").click()
     canvas.focus()
     page.keyboard.press("Home")
     page.keyboard.press("Space")

@@ -6,7 +6,7 @@ import type { RawRegion } from "../heatmap/region.ts";
 import type { SceneHost } from "../heatmap/scene.ts";
 import { make, setText } from "../shell/elements.ts";
 
-type Tool = "interval" | "channel" | "pan";
+type Tool = "interval" | "part" | "channel" | "pan";
 
 interface Spot {
   channel: number;
@@ -15,7 +15,8 @@ interface Spot {
 
 const TOOLS: readonly (readonly [Tool, string, string])[] = [
   ["interval", "Interval", "Drag to mark an interval of all channels; by key: Space at both ends"],
-  ["channel", "In one channel", "Drag to mark an interval of one channel; by key: Space at both ends"],
+  ["part", "In one channel", "Drag to mark an interval of one channel; by key: Space at both ends"],
+  ["channel", "Channel", "Click to mark a whole channel, or drag over several; by key: Space twice"],
   ["pan", "Move", "Drag to move the signal, without marking"],
 ];
 
@@ -104,13 +105,15 @@ export class Marks {
     const mask = this.#mask;
     const from = this.#from;
     if (!from || !mask) return;
-    const all = this.#tool === "interval";
+    const boxes = {
+      interval: [from.sample, spot.sample, 0, mask.height - 1],
+      part: [from.sample, spot.sample, from.channel, from.channel],
+      channel: [0, mask.width - 1, from.channel, spot.channel],
+      pan: [0, -1, 0, -1],
+    };
+    const [left, right, top, bottom] = boxes[this.#tool];
     mask.clear();
-    mask.box(
-      { x: from.sample, y: all ? 0 : from.channel },
-      { x: spot.sample, y: all ? mask.height - 1 : from.channel },
-      true,
-    );
+    mask.box({ x: left, y: top }, { x: right, y: bottom }, true);
     this.#changed();
   }
 

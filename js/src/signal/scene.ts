@@ -321,11 +321,14 @@ export class SignalScene implements Scene {
   }
 
   #step(down: number, right: number): void {
+    const last = this.#samples - 1;
     const middle = Math.floor((this.#view.from + this.#view.to) / 2);
-    const { channel, sample } = this.#spot ?? { channel: -down, sample: middle - right };
+    const first = Math.abs(right) < last ? middle : right > 0 ? last : 0;
+    const { channel, sample } = this.#spot ?? { channel: 0, sample: first };
+    const moved = this.#spot ? { down, right } : { down: 0, right: 0 };
     const to = {
-      channel: Math.min(this.#channels - 1, Math.max(0, channel + down)),
-      sample: Math.min(this.#samples - 1, Math.max(0, sample + right)),
+      channel: Math.min(this.#channels - 1, Math.max(0, channel + moved.down)),
+      sample: Math.min(last, Math.max(0, sample + moved.right)),
     };
     const { from } = this.#view;
     this.#view.reveal(to.sample);

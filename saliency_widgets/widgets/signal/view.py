@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as w
 import numpy as np
+import torch
 
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
@@ -82,7 +83,8 @@ class SignalView(MapView):
         """Return the signal for the page, as float32, channel by channel."""
         kind = prepared.kind
         assert isinstance(kind, SignalKind)
-        lanes = kind.features.lanes(prepared.tensor)[0].detach().cpu().float().numpy()
+        largest = torch.finfo(torch.float32).max
+        lanes = kind.features.lanes(prepared.tensor)[0].detach().cpu().clamp(-largest, largest).float().numpy()
         channels, samples = lanes.shape
         return {
             "kind": "signal",
