@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import saliency_widgets as sw
+from saliency_widgets import render
 from saliency_widgets.evaluation.registry import trust_tests
 
 TABS = [name for name, test in trust_tests().items() if "signal" in (test.kinds or ("signal",))]
@@ -154,6 +155,17 @@ def test_the_strongest_samples_are_marked_on_the_page(explorer):
     values = explorer.attribution.values[0].numpy()
     assert marked.sum() == 6
     assert values[marked].min() >= np.sort(values.ravel())[-6]
+
+
+def test_without_a_kernel_there_is_an_image(explorer):
+    snapshot = explorer._snapshot()
+    assert "Input × Gradient" in "".join(snapshot.lines)
+    drawn = np.asarray(snapshot.draw(1.0))
+    frame = explorer.session.shown.frame
+    lanes = lanes_on_page(explorer)
+    assert np.array_equal(
+        drawn, np.asarray(render.lanes_image(lanes, frame, NAMES, **explorer.kind_view.display.settings))
+    )
 
 
 @pytest.mark.parametrize("time_axis", ["last", "first"])

@@ -282,6 +282,8 @@ export class SignalScene implements Scene {
   #wheel(event: WheelEvent): void {
     if (!this.#samples || !(event.ctrlKey || event.metaKey || document.activeElement === this.#canvas))
       return;
+    // At the end of zooming out, the wheel scrolls the page again.
+    if (this.#view.whole && event.deltaY > 0 && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
     if (Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey) {
       this.#view.move(((event.deltaX || event.deltaY) / 600) * this.#view.span);

@@ -9,7 +9,9 @@ from typing import Any
 import ipywidgets as w
 import numpy as np
 import torch
+from PIL import Image
 
+from saliency_widgets import render
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.signal import SignalKind
@@ -83,15 +85,14 @@ class SignalView(MapView):
         """Return the signal for the page, as float32, channel by channel."""
         kind = prepared.kind
         assert isinstance(kind, SignalKind)
-        largest = torch.finfo(torch.float32).max
-        lanes = kind.features.lanes(prepared.tensor)[0].detach().cpu().clamp(-largest, largest).float().numpy()
+        lanes, names = _lanes_of(prepared)
         channels, samples = lanes.shape
         return {
             "kind": "signal",
             "values": np.ascontiguousarray(lanes, "<f4").tobytes(),
             "channels": channels,
             "samples": samples,
-            "names": list(kind.channel_names),
+            "names": list(names),
             "rate": kind.sampling_rate,
         }
 
@@ -130,12 +131,29 @@ class SignalView(MapView):
         return state["inputs"] if inputs is None else inputs, {name: settings[name] for name in _OPTIONS & {*settings}}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
-        """Return the texts around the map."""
-        return Snapshot(lines(**{**self.look, **self.display.settings}))
+        """Return the lanes."""
+        shown, display = self._explorer.session.shown, self.display
+        if shown is None or shown.frame is None:
+            return Snapshot(lines())
+        quantized, prepared = shown.frame, self._prepared
+
+        def draw(share: float) -> Image.Image:
+            lanes, names = _lanes_of(prepared)
+            return render.lanes_image(lanes, quantized, names, width=max(64, round(600 * share)), **display.settings)
+
+        return Snapshot(lines(**{**self.look, **display.settings}), draw)
 
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         """Return the display settings."""
         return {self.display: DISPLAY_NAMES}
+
+
+def _lanes_of(prepared: Prepared) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the signal as float32 (C, T), and the names of its channels."""
+    kind, largest = prepared.kind, torch.finfo(torch.float32).max
+    assert isinstance(kind, SignalKind)
+    lanes = kind.features.lanes(prepared.tensor)[0].detach().cpu().clamp(-largest, largest).float()
+    return lanes.numpy(), kind.channel_names
 
 
 VIEW = SignalView
