@@ -184,6 +184,53 @@ def test_the_default_layer_is_the_last_over_time():
         sw.attribute(Recurrent(), SIGNAL.T, **RATE, method="grad_cam")
 
 
+class Planes(nn.Module):
+    """2-D convolutions over channels and time, as in networks for electroencephalograms."""
+
+    def __init__(self, time_first=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.along, self.across = nn.Conv2d(1, 3, (1, 4), stride=(1, 2)), nn.Conv2d(3, 4, (2, 1))
+        self.head, self.time_first = nn.Linear(4, 3), time_first
+        self.double().eval()
+
+    def forward(self, x):
+        x = x.mT if self.time_first else x
+        return self.head(self.across(self.along(x[:, None]).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+def test_layers_over_channels_and_time(time_first):
+    net, signal = Planes(time_first), SIGNAL.T if time_first else SIGNAL
+    options = {"time_axis": "first" if time_first else "last", "target": 1, "method": "grad_cam"}
+    for path, height in (("along", 2), ("across", 1)):
+        result = sw.attribute(net, signal, layer=path, **options)
+        theirs = captum.attr.LayerGradCam(net, net.get_submodule(path)).attribute(signal[None], target=1).detach()
+        assert result.values.shape == (1, 1, height, 19)
+        assert far(result.values, theirs) < 1e-12
+        shown = result.reduced(Reduction("signed"))
+        expected = nn.functional.interpolate(theirs, size=(height, 40), mode="bilinear")[0, 0]
+        assert far(shown, expected.expand(2, 40)) < 1e-12
+
+
+def test_a_learned_spectrogram_is_an_image():
+    class Spectrogram(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.bank, self.conv = nn.Conv1d(1, 8, 5, stride=4), nn.Conv2d(1, 3, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(self.bank(x)[:, None].abs()).relu().mean((2, 3))
+
+    net, wave = Spectrogram().double().eval(), SIGNAL[:1]
+    result = sw.attribute(net, wave, **RATE, method="grad_cam", target=1)
+    assert result.layer == "conv"
+    assert far(result.values, captum.attr.LayerGradCam(net, net.conv).attribute(wave[None], target=1).detach()) < 1e-12
+    with pytest.raises(ValueError, match=r"those of a layer over time, with 1 row, got shape \(1, 8, 9\)"):
+        result.saliency_map()
+
+
 def test_an_event_is_at_its_time_in_a_map_of_a_layer():
     net = nn.Sequential(nn.Conv1d(1, 1, 4, stride=4, bias=False), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
     net[0].weight.data.fill_(1.0)

@@ -48,7 +48,7 @@ class SignalFeatures(Features):
         """Apply the sign to each value; the values of a layer are interpolated over time, the same for all channels.
 
         Args:
-            values: Shape (B, C, T), (B, T, C) or (B, T), as the inputs; or of a layer, (B, K, 1, t).
+            values: Shape (B, C, T), (B, T, C) or (B, T), as the inputs; or of a layer, (B, K, 1, t) or (B, K, C, t).
             reduction: The sign; ``channels`` applies only to the channels of a layer.
             shape: The shape of the model's input.
 
@@ -58,8 +58,7 @@ class SignalFeatures(Features):
         Raises:
             ValueError: The values belong neither to the inputs nor to a layer over time.
         """
-        channels = 1 if len(shape) == 2 else shape[2 if self.time_first else 1]
-        return self._lanes_of(values, reduction, shape).expand(-1, channels, -1)
+        return self._lanes_of(values, reduction, shape).expand(-1, self._size(shape)[0], -1)
 
     def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Return one row for each channel, or a single row if the values belong to a layer."""
@@ -69,13 +68,21 @@ class SignalFeatures(Features):
         if values.shape[1:] == shape[1:]:
             lanes = self.lanes(values)
             return reduction(lanes[:, None], (lanes.shape[1], lanes.shape[2]))
-        samples = shape[-2] if self.time_first else shape[-1]
-        if values.ndim == 4 and values.shape[2] == 1:
-            return reduction(values, (1, samples))
+        channels, samples = self._size(shape)
+        for grid in (values, values.mT) if values.ndim == 4 else ():  # a layer over channels and time, or the reverse
+            if grid.shape[2] in (1, channels):
+                return reduction(grid, (grid.shape[2], samples))
+        rows = f"1 or {channels} rows" if channels > 1 else "1 row"
         raise ValueError(
             f"values: expected one per sample of the signal, of shape {tuple(shape[1:])}, or those of a layer over "
-            f"time, (K, 1, t), got shape {tuple(values.shape[1:])}. Read the numbers from .values."
+            f"time, with {rows}, got shape {tuple(values.shape[1:])}. Read the numbers from .values."
         )
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the numbers of channels and of samples of the model's input."""
+        if len(shape) == 2:
+            return 1, shape[1]
+        return (shape[2], shape[1]) if self.time_first else (shape[1], shape[2])
 
     def lanes(self, inputs: Tensor) -> Tensor:
         """Return inputs, or values in their shape, as (B, C, T)."""

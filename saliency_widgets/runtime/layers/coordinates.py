@@ -75,6 +75,7 @@ class Coordinates(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.size = (0.0, 0.0)
+        self._over_time = False  # whether the image is a signal, the input of a 1-D convolution
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
         self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written in parts
         self._pairs: set[tuple] = set()  # attention matrices, whose elements have two positions
@@ -86,13 +87,21 @@ class Coordinates(TorchDispatchMode):
         """Start with the explained inputs of one sample, and return the mode, to be entered.
 
         For an image, (1, C, H, W), the coordinates are the centers of its pixels. For other inputs (rows, a waveform),
-        the image is the input of the first convolution: of a 1-D convolution, (1, C, T), it is one pixel high.
+        the image is the input of the first convolution: of a 1-D convolution, (1, C, T), it is one pixel high. If a 2-D
+        convolution of more than one row follows, as of a learned spectrogram, that is the image.
         """
         if inputs.ndim == 4:
             self._begin(inputs)
         return self
 
+    def _is_first(self, operand: Tensor) -> bool:
+        """Return whether the operand of a convolution is the image."""
+        if not any(self.size):
+            return operand.ndim in (3, 4)
+        return self._over_time and operand.ndim == 4 and operand.shape[2] > 1
+
     def _begin(self, image: Tensor) -> None:
+        self._over_time = image.ndim == 3
         height, width = image.shape[-2:] if image.ndim == 4 else (1, image.shape[-1])
         self.size = (float(height), float(width))
         rows, columns = (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5 for length in (height, width))
@@ -180,7 +189,7 @@ class Coordinates(TorchDispatchMode):
         """Run the operation, then its rule on the coordinates of its operands."""
         result = func(*args, **(kwargs or {}))
         operands = list(tensors_in((*args, *(kwargs or {}).values())))
-        if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim in (3, 4):
+        if func._schema.name == "aten::convolution" and self._is_first(operands[0]):
             self._begin(operands[0])
         strided = [operand for operand in operands if operand.layout == torch.strided]
         if not any(self.of(operand) is not None for operand in strided):
