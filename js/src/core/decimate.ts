@@ -73,17 +73,14 @@ export function strongest(
       out[start + i] = codes[Math.max(offset, k - 1)];
       continue;
     }
-    let code = codes[k];
-    let most = code < zero ? zero - code : code - zero;
+    let low = codes[k];
+    let high = low;
     for (k++; k < end; k++) {
-      const other = codes[k];
-      const size = other < zero ? zero - other : other - zero;
-      if (size > most) {
-        most = size;
-        code = other;
-      }
+      const code = codes[k];
+      if (code < low) low = code;
+      else if (code > high) high = code;
     }
-    out[start + i] = code;
+    out[start + i] = high - zero >= zero - low ? high : low;
   }
 }
 
