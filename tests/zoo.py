@@ -38,6 +38,7 @@ class Kind:
         behind: If that layer is not a module: from (model, inputs) to the layer's output and a function that computes
             the model's output from it.
         scores: Reads scores of shape (N, classes) from the output.
+        time: The dimension of time in a signal, each channel of which has a range; None for other inputs.
     """
 
     model: Callable[[], nn.Module]
@@ -48,6 +49,7 @@ class Kind:
     grid: Callable[[Tensor], Tensor] = lambda output: output
     behind: Callable[[Any, Tensor], tuple[Tensor, Callable[[Tensor], Any]]] | None = None
     scores: Callable[[Any], Tensor] = lambda output: output
+    time: int | None = None
 
     @property
     def x(self) -> Tensor:
@@ -454,10 +456,10 @@ KINDS: dict[str, Kind] = {
     ),
     "Swin": Kind(Swin, _IMAGES, [1, 3], layer="second", grid=lambda output: output.permute(0, 3, 1, 2)),
     "Mixer": Kind(Mixer, _IMAGES, [1, 3], relu=False, layer="blocks", grid=_patches(4, 4)),
-    "LSTM": Kind(lambda: Recurrent(nn.LSTM), rows(3, 2, 6, 3), [0, 2], relu=False),
-    "GRU": Kind(lambda: Recurrent(nn.GRU), rows(4, 2, 6, 3), [0, 2], relu=False),
+    "LSTM": Kind(lambda: Recurrent(nn.LSTM), rows(3, 2, 6, 3), [0, 2], relu=False, time=1),
+    "GRU": Kind(lambda: Recurrent(nn.GRU), rows(4, 2, 6, 3), [0, 2], relu=False, time=1),
     "table": Kind(table, rows(5, 2, 5), [0, 2]),
-    "signal": Kind(Signal, rows(6, 2, 1, 16), [0, 2]),
+    "signal": Kind(Signal, rows(6, 2, 1, 16), [0, 2], layer="conv", grid=lambda output: output[:, :, None], time=2),
     "two inputs": Kind(TwoInputs, _BOTH, [0, 2], layer="conv"),
     "output in a dict": Kind(InDict, _IMAGES, [1, 3], layer="net.4", scores=lambda out: out["logits"]),
     "output in a dataclass": Kind(InDataclass, _IMAGES, [1, 3], layer="net.4", scores=lambda out: out.scores),
@@ -513,7 +515,10 @@ def input_x_gradient(case: Kind, model: nn.Module) -> Tensor:
 
 
 def noise(case: Kind) -> Tensor:
-    """Return SmoothGrad's noise: 0.15 times the range of each sample of each input, times normal noise."""
+    """Return SmoothGrad's noise: 0.15 times the range of each sample of each input or channel, times normal noise."""
+    if case.time is not None:
+        ranges = case.x.amax(case.time, keepdim=True) - case.x.amin(case.time, keepdim=True)
+        return 0.15 * ranges * normal_noise(case.x, 0, range(SAMPLES))
     ranges = [
         torch.stack([piece.max() - piece.min() for piece in part]).view(-1, *[1] * (part.ndim - 1)).expand_as(part)
         for part in case.parts(case.x)

@@ -139,6 +139,20 @@ def table(lab: Lab) -> None:
     in_both_themes(lab, "table", output)
 
 
+def signal(lab: Lab) -> None:
+    """A signal, with a sample of the planted beat read."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    lab.open(lab.write_notebook([EXPLORER.format("'signal'")], "signal.ipynb"))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    canvas = seen.root.locator(".sw-lanes-canvas")
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.hover(position={"x": box["width"] * 0.638, "y": box["height"] * 0.75})
+    in_both_themes(lab, "signal", seen.output)
+
+
 def main() -> None:
     """Write docs/images/*.png."""
     browser_path = find_browser()
@@ -169,6 +183,7 @@ def main() -> None:
             sweep(lab)
             compare(lab)
             lesson(lab)
+            signal(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

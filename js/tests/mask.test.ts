@@ -103,3 +103,13 @@ describe("a mask", () => {
     }
   });
 });
+
+it("reduces a row to columns that are marked if one of their samples is", () => {
+  const mask = new Mask(6, 2);
+  mask.box({ x: 2, y: 1 }, { x: 3, y: 1 }, true);
+  expect([...mask.columns(1, Int32Array.of(0, 2, 4, 6))]).toEqual([0, 1, 0]);
+  expect([...mask.columns(1, Int32Array.of(0, 3, 6))]).toEqual([1, 1]);
+  expect([...mask.columns(0, Int32Array.of(0, 3, 6))]).toEqual([0, 0]);
+  // Two columns for each sample: a column in which none begins shows the one before.
+  expect([...mask.columns(1, Int32Array.of(2, 3, 3, 4, 4, 5))]).toEqual([1, 1, 1, 1, 0]);
+});

@@ -8,6 +8,7 @@ import {
   progressText,
   readingText,
   type Status,
+  signalText,
   tokenText,
   unanswered,
   withoutKernel,
@@ -113,6 +114,16 @@ it("reports in one line after a move that the kernel is gone and what still work
   }
   expect(withoutKernel(running, line).state).toBe("stopped");
   expect(withoutKernel(done, line).state).toBe("done");
+});
+
+it("describes the value and share of a sample", () => {
+  const reading = { x: 12, y: 1, value: 0.01234, share: 0.0042 };
+  expect(signalText("lead II", "1.204 s", 0.974, reading)).toBe(
+    "lead II · 1.204 s · value 0.974 · attribution 0.0123 · 0.42% of the total",
+  );
+  expect(signalText("lead II", "sample 3", 2, { ...reading, value: null })).toBe(
+    "lead II · sample 3 · value 2",
+  );
 });
 
 it("describes the value and share of a pixel", () => {

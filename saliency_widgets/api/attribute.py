@@ -38,7 +38,8 @@ def attribute(
             For a model with several inputs, a tuple or a mapping from input names, in which shape (N,) is one number
             per sample. They may be nested in lists, tuples, mappings and dataclasses, and are named by their path, such
             as "batch.x". Values with one row per sample are batched with the samples; others are passed unchanged. With
-            ``tokenizer=``, a text, several texts, or ids.
+            ``tokenizer=``, a text, several texts, or ids. With ``sampling_rate=``, ``channel_names=`` or
+            ``time_axis=``, a signal (C, T), (T, C) or (T,), or a batch of them.
         method: One of :func:`methods`, "captum." followed by the name of a class of ``captum.attr``, or an object of
             such a class (see :func:`from_captum`).
         target: A class index or name, None for the top prediction, or a list or tensor with one index per input. A

@@ -95,7 +95,9 @@ def check_up_when_idle(
     return work
 
 
-@takes_options("transform", "class_names", "tokenizer", "explain", "device")
+@takes_options(
+    "transform", "class_names", "tokenizer", "sampling_rate", "channel_names", "time_axis", "explain", "device"
+)
 def checkup(
     model: nn.Module,
     inputs: Any,

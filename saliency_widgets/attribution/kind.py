@@ -131,6 +131,13 @@ class Kind:
         """Reshape masks of features, shape (K, *shape_of), to broadcast to K inputs."""
         return masks
 
+    def bridge(self, inputs: Tensor, masks: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return copies of one sample, shape (K, ...), with masked features interpolated from their neighbors.
+
+        None for images, whose neighbors are those of a plane.
+        """
+        return None
+
     def image_of(self, inputs: Tensor) -> np.ndarray | None:  # noqa: ARG002
         """Return the first sample as an image for display, uint8 (H, W, 3); None if it is not an image."""
         return None

@@ -86,7 +86,8 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     def filled(masks: Tensor) -> Tensor:
         masks = check_masks(runner, masks)
         if neighbors:
-            return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed)
+            bridged = runner.kind.bridge(runner.inputs, masks)
+            return noisy_linear(runner.inputs, masks, runner.noise_scale(), seed) if bridged is None else bridged
         return torch.where(runner.kind.broadcast(masks), replacement(), runner.inputs)
 
     return filled

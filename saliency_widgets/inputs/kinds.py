@@ -9,6 +9,7 @@ from torch import nn
 
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
+from saliency_widgets.inputs.signal import SignalKind
 from saliency_widgets.inputs.table import read_row_as_table
 from saliency_widgets.inputs.text import TextKind
 
@@ -29,7 +30,7 @@ class SpecialKind(Protocol):
         ...
 
 
-KINDS: tuple[type[SpecialKind], ...] = (TextKind,)
+KINDS: tuple[type[SpecialKind], ...] = (SignalKind, TextKind)
 
 
 def special_kind(inputs: Any, options: Options) -> type[SpecialKind] | None:

@@ -31,6 +31,7 @@ from saliency_widgets.inputs.nested import (
 )
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
+from saliency_widgets.inputs.signal.kind import as_signal
 from saliency_widgets.inputs.table import Table, is_table, read_table
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import isolated_copy
@@ -72,7 +73,7 @@ def prepare_for(
         return kind.prepare(model, inputs, options, device=device, dtype=dtype)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
-        return _prepare_all(model, inputs, options, device, dtype, gradients=gradients)
+        return as_signal(model, _prepare_all(model, inputs, options, device, dtype, gradients=gradients))
 
     prepared, default = typed(dtype), torch.get_default_dtype()
     alone = prepared.arguments is None

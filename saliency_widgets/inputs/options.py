@@ -37,6 +37,11 @@ class Options:
             explained are the embeddings of its tokens.
         max_new_tokens: For a model that predicts the next token of a text: how many tokens to append, the most probable
             one at each step, so that each can be explained by what precedes it.
+        sampling_rate: For signals, the number of samples per second. Without it, time is counted in samples.
+        channel_names: For signals, the names of the channels.
+        time_axis: For signals, which axis of the input is time: "last" for (C, T), "first" for (T, C), as recurrent
+            models take it, or "auto" to see which the model takes. One of these three options makes an array of shape
+            (T,), (C, T) or (T, C) a signal; an input of three dimensions is a batch of signals without them.
         explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
             Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
             Several inputs are explained together: see :meth:`Attribution.part`.
@@ -48,15 +53,18 @@ class Options:
         cuda_graphs: Whether to record passes on a CUDA device and replay them for repeated shapes, which saves the
             kernel launches that dominate small passes.
         feature_names: The columns' names, for table rows without names.
-        background: Other rows of the table, such as the training data. They define the baselines "mean" and "median",
-            scale noise to each column's range, and provide the rows for Expected Gradients, the what-if sliders and the
-            shuffle test.
+        background: Other rows of the table, such as the training data, or other signals. Rows define the baselines
+            "mean" and "median", scale noise to each column's range, and provide the rows for Expected Gradients, the
+            what-if sliders and the shuffle test; signals are baselines of Expected Gradients.
     """
 
     transform: Any = None
     class_names: Any = None
     tokenizer: Any = None
     max_new_tokens: int = 0
+    sampling_rate: float | None = None
+    channel_names: Sequence[str] | None = None
+    time_axis: str | None = None
     explain: Explain = None
     device: torch.device | str | None = None
     fold: bool = True
@@ -84,8 +92,8 @@ class Options:
         }
         if "device" in repeated:
             repeated["device"] = str(repeated["device"])
-        if "feature_names" in repeated:
-            repeated["feature_names"] = [*map(str, repeated["feature_names"])]
+        for name in {"feature_names", "channel_names"} & repeated.keys():
+            repeated[name] = [*map(str, repeated[name])]
         return repeated
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -35,6 +35,7 @@ class Prepared:
         notes: Notes for the user, such as assumptions about the inputs.
         arguments: The arguments to call the model with, if it takes more than the tensor.
         from_weights: Whether the tensor was computed with the model's weights, as embeddings are.
+        read_as: The options under which the inputs are read the same way, without trying the model.
     """
 
     tensor: Tensor
@@ -43,6 +44,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     arguments: Arguments | None = None
     from_weights: bool = False
+    read_as: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def table(self) -> Table | None:

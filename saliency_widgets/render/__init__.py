@@ -5,6 +5,7 @@ from saliency_widgets.render.blending import blend, color_index, fit
 from saliency_widgets.render.clip import clip_limits, histogram, magnitude, strength
 from saliency_widgets.render.color import DIVERGING, SEQUENTIAL, lut, lut_bytes
 from saliency_widgets.render.display import DISPLAY, check_display
+from saliency_widgets.render.lanes import lanes_image
 from saliency_widgets.render.packing import pack_codes, unpack_codes
 from saliency_widgets.render.png import overlay_image, overlay_png
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized, dequantize, quantize, shares
@@ -34,6 +35,7 @@ __all__ = [
     "fit",
     "format_number",
     "histogram",
+    "lanes_image",
     "limits_of",
     "lut",
     "lut_bytes",

@@ -103,7 +103,8 @@ class Problem:
         if positions is not None and positions.names is not None and not self._names_passed:
             names = positions.names
         self.class_names = read_class_names(names)
-        self.options = about.to_repeat()  # with the settings of a request, enough to repeat a computation
+        # With the settings of a request, enough to repeat a computation.
+        self.options = {**about.to_repeat(), **self.prepared.read_as}
         self.transformed = about.transform is not None
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}

@@ -25,14 +25,15 @@ def explore(
     score: str = SCORE.default,
     **params: Any,
 ) -> Explorer:
-    """Explore interactively which pixels, or which features of a row, a model's output depends on.
+    """Explore interactively which pixels, or which parts of another input, a model's output depends on.
 
     Args:
         model: A ``torch.nn.Module`` that scores each sample of a batch. Call ``model.eval()`` first.
         inputs: One image: a PIL image, a path, an array (H, W, 3) of uint8, a tensor (C, H, W) or (1, C, H, W). Or one
             row of a table: a Series, a DataFrame of one row, a mapping from names to values, an array or a tensor (F,).
             For a model with several inputs: a tuple of inputs, or a mapping from their names. A row is copied. With
-            ``tokenizer=``, one text, or its ids.
+            ``tokenizer=``, one text, or its ids. With ``sampling_rate=``, ``channel_names=`` or ``time_axis=``, one
+            signal, (C, T), (T, C) or (T,).
         target: A class index or name, None for the top prediction, a tuple that indexes one sample's output, or a
             function from the model's output to one number per sample.
         labels: The labels of the background's rows: class indices or names, or values with ``score="value"``. With

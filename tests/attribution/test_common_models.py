@@ -545,7 +545,7 @@ def test_dropout_between_recurrent_layers_does_nothing_in_eval_mode(kind, method
     model = Recurrent(RNNS[kind](4, 5, num_layers=2, dropout=0.5, batch_first=True))
     model(x)
     model.eval()
-    before, case = state_of(model), Kind(lambda: model, x, [0, 2])
+    before, case = state_of(model), Kind(lambda: model, x, [0, 2], time=1)
     assert far(explain(case, model, method).values, ORACLES[method](case, model)) < 1e-11
     assert state_of(model) == before
     assert model.rnn.dropout == 0.5

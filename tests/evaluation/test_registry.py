@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from toys import conv_net, images, mlp, state_of
+from torch import nn
+from toys import conv_net, images, mlp, rows, state_of
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Kind, Reduction, get_method
@@ -43,9 +44,11 @@ class Store(dict):
 
 
 def explanation_of(kind: str, store: Store | None = None, check=lambda: None, method: str = "smoothgrad"):
-    """Return a problem with a small model and an image or a row, and an explanation of it."""
+    """Return a problem with a small model and an image, a signal or a row, and an explanation of it."""
     if kind == "image":
         problem = Problem(conv_net(), images(0, 1, 3, 8, 8))
+    elif kind == "signal":
+        problem = Problem(conv_net_over_time(), rows(0, 2, 12), sampling_rate=4)
     else:
         frame = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)), columns=list("abcd"))
         problem = Problem(mlp(classes=2), frame.iloc[3], background=frame)
@@ -53,14 +56,25 @@ def explanation_of(kind: str, store: Store | None = None, check=lambda: None, me
     params = entry.check_params({"n_samples": 2} if method == "smoothgrad" else {})
     score, _ = problem.resolve(Request.of(method, {}, target=1))
     runner, reduction = problem.runner(score, check), Reduction(entry.sign)
-    region = torch.zeros(8, 8, dtype=torch.bool)
-    region[2:5, 1:4] = True
+    region = torch.zeros(problem.kind.shape_of(problem.tensor) if kind == "signal" else (8, 8), dtype=torch.bool)
+    region[..., 1:4] = True
     values = map_of(entry, params, reduction, problem.runner(score))
     explained = Explanation(
         lambda shared: runner if shared is None else replace(runner, results=store),
         values, entry, params, reduction, region=region, others=lambda: {"other": values.flip(0)},
     )  # fmt: skip
     return problem, explained
+
+
+def conv_net_over_time():
+    torch.manual_seed(0)
+    parts = nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2)
+    return nn.Sequential(*parts).double().eval()
+
+
+def begin(test: TrustTest, explained: Explanation, **values):
+    """Start a test with few steps, and with the default fill of the kind of input."""
+    return test.begin(explained, {**QUICK, "fill": explained.runner().kind.default_fill, **values})
 
 
 def plain(value):
@@ -79,11 +93,11 @@ def same(one, other) -> bool:
 
 
 def kinds_of(test: TrustTest) -> tuple[str, ...]:
-    return test.kinds or ("image", "table")
+    return test.kinds or ("image", "signal", "table")
 
 
 def last(test: TrustTest, explained: Explanation, **values):
-    *_, outcome = test.begin(explained, {**QUICK, **values})
+    *_, outcome = begin(test, explained, **values)
     return outcome
 
 
@@ -97,7 +111,7 @@ def others_of(param) -> list:
 def test_title_view_readings_and_parameters(test):
     assert test.title
     assert test.view in views()
-    for kind in (*(explanation_of(name)[0].kind for name in ("image", "table")), Kind()):
+    for kind in (*(explanation_of(name)[0].kind for name in ("image", "signal", "table")), Kind()):
         assert test.reading(kind).endswith(".")
     for param in test.params:
         assert param.help.endswith(".")
@@ -116,7 +130,7 @@ def test_each_running_result_can_be_shown_and_the_last_is_complete(test):
     for kind in kinds_of(test):
         problem, explained = explanation_of(kind)
         before = state_of(problem.model)
-        results = list(test.begin(explained, QUICK))
+        results = list(begin(test, explained))
         parts = [[one for one in (r if isinstance(r, tuple) else (r,)) if one is not None] for r in results]
         assert all(0 <= one.done <= one.total for shown in parts for one in shown)
         assert all(one.complete for one in parts[-1])
@@ -133,7 +147,7 @@ def test_it_stops_when_it_is_cancelled(test):
                 raise Cancelled
 
         _, explained = explanation_of(kind, check=check)
-        running = test.begin(explained, {**QUICK, "draws": 64, "rows": 64})
+        running = begin(test, explained, draws=64, rows=64)
         next(running)
         stopped.append(True)
         further = 0

@@ -10,17 +10,18 @@ import saliency_widgets as sw
 from saliency_widgets.inputs.options import Options, split_options, takes_options
 
 ALL = {field.name for field in fields(Options)}
+SIGNAL = {"sampling_rate", "channel_names", "time_axis"}
 MODEL = torch.nn.Linear(4, 3)
 TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
-    sw.sweep: ALL - {"cuda_graphs", "tokenizer"},
-    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer"},
+    sw.sweep: ALL - {"cuda_graphs", "tokenizer", *SIGNAL},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", *SIGNAL},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer"},  # background is a positional argument
-    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer"},
-    sw.checkup: {"transform", "class_names", "tokenizer", "explain", "device"},
+    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", *SIGNAL},  # background is a positional argument
+    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", *SIGNAL},
+    sw.checkup: {"transform", "class_names", "tokenizer", "explain", "device", *SIGNAL},
     sw.lesson: {"transform", "class_names", "device"},
 }
 

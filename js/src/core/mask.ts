@@ -80,6 +80,18 @@ export class Mask {
     );
   }
 
+  /** Whether each column of a row has a marked pixel, or is a part of one: see `edgesOf` in decimate.ts. */
+  columns(row: number, edges: Int32Array): Uint8Array {
+    const marked = new Uint8Array(edges.length - 1);
+    const first = row * this.width;
+    for (let i = 0; i < marked.length; i++) {
+      const from = edges[i] < edges[i + 1] ? edges[i] : Math.max(0, edges[i] - 1);
+      const end = Math.max(from + 1, edges[i + 1]);
+      for (let k = from; k < end && !marked[i]; k++) marked[i] = this.#bits[first + k] ?? 0;
+    }
+    return marked;
+  }
+
   clear(): void {
     this.#bits.fill(0);
   }

@@ -140,6 +140,13 @@ export function tokenText(piece: string, id: number | undefined, { value, share 
   return parts.join(SEPARATOR);
 }
 
+/** "lead II · 1.204 s · value 0.97 · attribution 0.0123 · 0.42% of the total" */
+export function signalText(channel: string, time: string, signal: number, { value, share }: Reading): string {
+  const parts = [channel, time, `value ${formatNumber(signal)}`];
+  if (value !== null) parts.push(`attribution ${formatNumber(value)}`, `${formatShare(share)} of the total`);
+  return parts.join(SEPARATOR);
+}
+
 function isNumber(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(value);
 }

@@ -131,7 +131,7 @@ _EACH: Rule = "a number for each sample, or null", lambda value: value is None o
 STATE: Mapping[str, Rule] = {
     "saliency_widgets": _TEXT,
     "saved": _TEXT,
-    "kind": ("'image' or 'table'", lambda value: value in ("image", "table")),
+    "kind": ("'image', 'signal' or 'table'", lambda value: value in ("image", "signal", "table")),
     "model": ("its class and fingerprint", _is_model),
     "class": _or_null(_TEXT),
     "class_names": _or_null(_NAMES),
@@ -154,7 +154,10 @@ SETTINGS: Mapping[str, Rule] = {
     "cuda_graphs": _FLAG,
     "feature_names": _NAMES,
     "class_names": _NAMES,
-    "background": ("rows of a table", lambda value: not isinstance(value, (bool, int, float, str))),
+    "sampling_rate": ("a positive number", lambda value: type(value) in (int, float) and 0 < value < math.inf),
+    "channel_names": _NAMES,
+    "time_axis": ("'first' or 'last'", lambda value: value in ("first", "last")),
+    "background": ("other rows or signals", lambda value: not isinstance(value, (bool, int, float, str))),
 }
 ATTRIBUTION: Mapping[str, Rule] = {
     "values": _REAL,

@@ -15,7 +15,7 @@ from saliency_widgets.attribution.registry import Estimate, get_method, method
     title="Guided Grad-CAM",
     unit="passes",
     params=(LAYER, RESHAPE),
-    needs=("relu", "layer"),
+    needs=("relu", "layer", "image"),
     blank="no edge of Guided Backprop lies where Grad-CAM is positive",
 )
 def guided_grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:

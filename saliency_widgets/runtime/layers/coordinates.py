@@ -54,6 +54,7 @@ _REDUCED = _names("mean sum amax amin max min logsumexp var std prod norm linalg
 _GRIDS = _names(
     """
     convolution _convolution mkldnn_convolution cudnn_convolution thnn_conv2d max_pool2d_with_indices max_pool2d
+    max_pool1d avg_pool1d adaptive_avg_pool1d upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d
     mkldnn_max_pool2d avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d mkldnn_adaptive_avg_pool2d
     adaptive_max_pool2d fractional_max_pool2d upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d
     _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa pixel_shuffle pixel_unshuffle
@@ -61,7 +62,7 @@ _GRIDS = _names(
     """
 )
 _CONTRACTED = frozenset(("mm", "bmm", "addmm", "baddbmm"))
-_PADDED = frozenset(("reflection_pad2d", "replication_pad2d"))
+_PADDED = frozenset(("reflection_pad1d", "replication_pad1d", "reflection_pad2d", "replication_pad2d"))
 
 
 class Coordinates(TorchDispatchMode):
@@ -74,6 +75,7 @@ class Coordinates(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.size = (0.0, 0.0)
+        self._over_time = False  # whether the image is a signal, the input of a 1-D convolution
         self._positions: dict[tuple, tuple[StorageWeakRef, Tensor]] = {}
         self._canvases: dict[int, tuple[StorageWeakRef, Tensor]] = {}  # of storages that are written in parts
         self._pairs: set[tuple] = set()  # attention matrices, whose elements have two positions
@@ -85,17 +87,26 @@ class Coordinates(TorchDispatchMode):
         """Start with the explained inputs of one sample, and return the mode, to be entered.
 
         For an image, (1, C, H, W), the coordinates are the centers of its pixels. For other inputs (rows, a waveform),
-        the image is the input of the first 2-D convolution.
+        the image is the input of the first convolution: of a 1-D convolution, (1, C, T), it is one pixel high. If a 2-D
+        convolution of more than one row follows, as of a learned spectrogram, that is the image.
         """
         if inputs.ndim == 4:
             self._begin(inputs)
         return self
 
+    def _is_first(self, operand: Tensor) -> bool:
+        """Return whether the operand of a convolution is the image."""
+        if not any(self.size):
+            return operand.ndim in (3, 4)
+        return self._over_time and operand.ndim == 4 and operand.shape[2] > 1
+
     def _begin(self, image: Tensor) -> None:
-        height, width = image.shape[-2:]
+        self._over_time = image.ndim == 3
+        height, width = image.shape[-2:] if image.ndim == 4 else (1, image.shape[-1])
         self.size = (float(height), float(width))
         rows, columns = (torch.arange(length, dtype=torch.float32, device="cpu") + 0.5 for length in (height, width))
-        self._set(image, torch.complex(*torch.meshgrid(rows, columns, indexing="ij")).expand(image.shape))
+        centers = torch.complex(*torch.meshgrid(rows, columns, indexing="ij"))
+        self._set(image, centers.expand(image.shape))
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the coordinates of each element, complex and of the tensor's shape; None if unknown."""
@@ -133,7 +144,7 @@ class Coordinates(TorchDispatchMode):
                 self._layouts[key] = cells, filled_grid(cells.masked_fill(~inside, _NONE), self.size)
             filled = self._layouts[key][1]
             if filled is not None:
-                return Layout(tuple(positions.shape), batch, channel, *filled)
+                return Layout(tuple(positions.shape), batch, channel, *filled, flat=self.size[0] == 1)
         return None
 
     def _set(self, tensor: Tensor, positions: Tensor | None, *, pair: bool = False) -> None:
@@ -178,7 +189,7 @@ class Coordinates(TorchDispatchMode):
         """Run the operation, then its rule on the coordinates of its operands."""
         result = func(*args, **(kwargs or {}))
         operands = list(tensors_in((*args, *(kwargs or {}).values())))
-        if not any(self.size) and func._schema.name == "aten::convolution" and operands[0].ndim == 4:
+        if func._schema.name == "aten::convolution" and self._is_first(operands[0]):
             self._begin(operands[0])
         strided = [operand for operand in operands if operand.layout == torch.strided]
         if not any(self.of(operand) is not None for operand in strided):
@@ -291,8 +302,11 @@ class Coordinates(TorchDispatchMode):
             reach: The padded rows and columns that an operation needs to preserve the size. Padding up to this number
                 is not part of the extent; more padding is.
         """
-        if len(shape) == 3:  # a convolution along tokens
-            return self._reduce(positions, [1]) if positions.shape[2] == shape[2] else None
+        if len(shape) == 3:
+            if self.size[0] == 1 and positions.ndim == 3:  # along a signal, one pixel high
+                grid = self._regrid(positions[:, :, None], (*shape[:2], 1, shape[2]), (0, reach[1]))
+                return None if grid is None else grid[:, :, 0]
+            return self._reduce(positions, [1]) if positions.shape[2] == shape[2] else None  # along tokens
         if positions.ndim != 4 or tuple(shape[-2:]) == (1, 1):
             return None
         channels = self._reduce(positions, [1])

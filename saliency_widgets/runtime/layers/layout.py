@@ -18,6 +18,7 @@ class Layout:
         channel: The dimension of channels.
         grid: The grid's height and width.
         order: The index of each cell in the other dimensions, row by row; None if they already are the grid.
+        flat: Whether the image is one pixel high, as a signal is.
     """
 
     shape: tuple[int, ...]
@@ -25,10 +26,13 @@ class Layout:
     channel: int
     grid: tuple[int, int]
     order: tuple[int, ...] | None = None
+    flat: bool = False
 
     @property
     def planar(self) -> bool:
-        """Whether rows and columns each have a dimension."""
+        """Whether rows and columns each have a dimension; of a signal, whether channels come before time."""
+        if self.flat and len(self.shape) == 3:
+            return self.channel == 1
         sides = [n for dim, n in enumerate(self.shape) if dim not in (self.batch, self.channel)]
         return len(sides) == 2 and (self.order is None or min(sides) > 1)
 

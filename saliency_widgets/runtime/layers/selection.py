@@ -153,9 +153,9 @@ def _one_image(passes: Passes) -> Passes:
 
 
 _NONE = (
-    "layer: no layer of this model has a spatial output (channels, height, width) that can be assigned to positions on "
-    "the image, so class activation maps are not available by default. Use a gradient method such as "
-    "'integrated_gradients', or pass layer= and, if you know its layout on the image, reshape=."
+    "layer: no layer of this model has a spatial output, (channels, height, width) or (channels, time), that can be "
+    "assigned to positions on the input, so class activation maps are not available by default. Use a gradient method "
+    "such as 'integrated_gradients', or pass layer= and, if you know its layout on the input, reshape=."
 )
 _LOST = (
     "Convolutions after the layer {!r} can't be assigned to positions on the image, so this earlier layer is used. "

@@ -106,6 +106,7 @@ class KindView:
     """
 
     noun: ClassVar[str] = "an input"
+    part_noun: ClassVar[str] = "pixels"
     outdated: ClassVar[str] = ""
     """The note shown when the predictions belong to an earlier model or input."""
     panel: Any  # of a subclass of Panel

@@ -1,4 +1,4 @@
-"""Save an image explorer as a page that needs no kernel."""
+"""Save an explorer of an image or a signal as a page that needs no kernel."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class PageWriter:
         # Use the chunk size of the displayed map, so that the maps share samples.
         self._shown, pace = shown, dict(shown.request.params).get(CHUNK_SIZE.name) or explorer.problem.rows
         self.plan: Plan = plan(explorer.panel, explorer.problem, record, pace)
-        self._title = titled(title, f"Which pixels affect the output of {type(explorer.arguments['model']).__name__}")
+        named = type(explorer.arguments["model"]).__name__
+        self._title = titled(title, f"Which {explorer.kind_view.part_noun} affect the output of {named}")
 
     @property
     def size(self) -> PageSize:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import ipywidgets as w
 
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.baselines import BASELINE, BASELINES
+from saliency_widgets.attribution.baselines import BACKGROUND, BASELINE, BASELINES
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import Param
@@ -98,8 +98,11 @@ class MapPanel(Panel):
         names = self._problem.baselines
         if param is BASELINE:
             return Control(param, value, options={name: name for name in names})
-        if param is BASELINES:  # an image has no background rows
-            drawn = [name for name in param.options() if name in names]
+        if param is BASELINES:
+            kind = self._problem.kind
+            more = () if kind.background is None else (BACKGROUND,)
+            drawn = [name for name in param.options() if name in (*names, *more)]
+            drawn.sort(key=lambda name: name != kind.default_pool)  # the default first
             return Control(param, value, options={name: name for name in drawn})
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 

@@ -55,11 +55,11 @@ class Context:
         """Create the control for a parameter; menus of baselines and fills list those that apply to the input."""
         if param in self.makers:
             return self.makers[param]()
-        names: Sequence[str] = self.baselines if param is BASELINE else ()
         if param is FILL:
             fills = (*self.baselines, *([NEIGHBORS] if self.kind.interpolated else []))
             names = [name for name in FILL.options() if name in fills]
             return Control(param, self.kind.default_fill, options={name: name for name in names})
+        names = self.baselines if param is BASELINE else ()
         return Control(param, options={name: name for name in names})
 
     def missing(self, test: TrustTest) -> str:
