@@ -96,7 +96,15 @@ def check_up_when_idle(
 
 
 @takes_options(
-    "transform", "class_names", "tokenizer", "sampling_rate", "channel_names", "time_axis", "explain", "device"
+    "transform",
+    "class_names",
+    "tokenizer",
+    "max_new_tokens",
+    "sampling_rate",
+    "channel_names",
+    "time_axis",
+    "explain",
+    "device",
 )
 def checkup(
     model: nn.Module,

@@ -15,13 +15,14 @@ MODEL = torch.nn.Linear(4, 3)
 TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
-    sw.sweep: ALL - {"cuda_graphs", "tokenizer", *SIGNAL},
-    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", *SIGNAL},
+    sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SIGNAL},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", "max_new_tokens", *SIGNAL},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", *SIGNAL},  # background is a positional argument
-    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", *SIGNAL},
-    sw.checkup: {"transform", "class_names", "tokenizer", "explain", "device", *SIGNAL},
+    sw.shuffle: ALL
+    - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},  # background is a positional argument
+    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},
+    sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SIGNAL},
     sw.lesson: {"transform", "class_names", "device"},
 }
 

@@ -102,12 +102,23 @@ def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
 def test_the_trust_tests_of_texts_run(explorer):
     explorer.trust._fold.selected_index = 0
     sections = {section.test.name: section for section in explorer.trust._sections}
-    assert [*sections] == ["saturation", "curves", "ablation", "randomization", "stability"]
-    saturation, stability = sections["saturation"], sections["stability"]
-    assert "Not saturated" in saturation._said.value  # the model is linear
-    explorer.trust._choice.value = 1
-    assert "Stable" in stability._said.value
-    assert "of all tokens" in "".join(child.value for child in stability.widget.children if hasattr(child, "value"))
+    assert [*sections] == ["ablation", "curves", "randomization", "saturation", "stability"]
+    results = {}
+    for index, (name, section) in enumerate(sections.items()):
+        explorer.trust._choice.value = index
+        if name == "ablation":
+            section.marked(np.array([[True, True, False, False]]))
+        results[name] = section._said.value
+    model, rows = explorer.problem.model, torch.tensor([[1, 6, 2, 3], [0, 0, 2, 3]])
+    whole, without = (float(score) for score in model(rows)[:, 1])  # the fill is the unknown word
+    assert f"goes from {whole:.3g} to {without:.3g}" in results["ablation"]
+    assert "Without 50.0% of the text" in results["ablation"]
+    assert "Deletion: area" in results["curves"]
+    assert "its map" in results["randomization"]
+    assert "Not saturated" in results["saturation"]  # the model is linear
+    assert "Stable" in results["stability"]
+    words = "".join(child.value for child in sections["stability"].widget.children if hasattr(child, "value"))
+    assert "of all tokens" in words
 
 
 def test_the_baselines_are_those_of_a_text(explorer):
