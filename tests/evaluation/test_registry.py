@@ -93,7 +93,8 @@ def same(one, other) -> bool:
 
 
 def kinds_of(test: TrustTest) -> tuple[str, ...]:
-    return test.kinds or ("image", "signal", "table")
+    mapped = ("image", "signal")
+    return test.kinds or (mapped if "map" in test.needs else (*mapped, "table"))
 
 
 def last(test: TrustTest, explained: Explanation, **values):

@@ -19,8 +19,7 @@ TAKEN = {
     sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", "max_new_tokens", *SIGNAL},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL
-    - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},  # background is a positional argument
+    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},
     sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},
     sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SIGNAL},
     sw.lesson: {"transform", "class_names", "device"},

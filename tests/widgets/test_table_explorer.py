@@ -24,7 +24,9 @@ from saliency_widgets.widgets import Explorer
 from saliency_widgets.widgets.base.bars import FeatureBars, label_of, size_text, value_text
 
 NAMES = ["age", "income", "job", "owns", "debt"]
-TABS = [name for name, test in trust_tests().items() if "table" in (test.kinds or ("table",))]
+TABS = [
+    name for name, test in trust_tests().items() if "table" in (test.kinds or ("table",)) and "map" not in test.needs
+]
 
 
 @pytest.fixture(scope="module")
