@@ -370,6 +370,7 @@ NAN[1, 30] = torch.nan
         (SIGNAL, {"channel_names": "ab"}, TypeError, "expected a list of names, got a str"),
         (SIGNAL, {"channel_names": [1, 2]}, TypeError, "channel_names: expected a string"),
         (SIGNAL, {"sampling_rate": 0}, ValueError, "expected a positive number of samples per second, got 0"),
+        (SIGNAL, {"sampling_rate": 10**5000}, ValueError, "expected a positive number of samples per second"),
         (SIGNAL, {"sampling_rate": float("nan")}, ValueError, "expected a positive number"),
         (SIGNAL, {"sampling_rate": "fast"}, TypeError, "expected a number of samples per second, got a str"),
         (SIGNAL, {"time_axis": "middle"}, ValueError, "time_axis"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -273,7 +273,7 @@ def _rate(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"sampling_rate: expected a number of samples per second, got a {type(value).__name__}.")
-    if not 0 < float(value) < math.inf:
+    if not 0 < value <= sys.float_info.max:  # a comparison, because float() of a huge integer overflows
         raise ValueError(f"sampling_rate: expected a positive number of samples per second, got {brief(value)}.")
     return float(value)
 
