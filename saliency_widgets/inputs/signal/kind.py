@@ -273,9 +273,10 @@ def _rate(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"sampling_rate: expected a number of samples per second, got a {type(value).__name__}.")
-    if not 0 < value <= sys.float_info.max:  # a comparison, because float() of a huge integer overflows
+    number: Any = value
+    if not 0 < number <= sys.float_info.max:  # a comparison, because float() of a huge integer overflows
         raise ValueError(f"sampling_rate: expected a positive number of samples per second, got {brief(value)}.")
-    return float(value)
+    return float(number)
 
 
 def _names(names: Any, channels: int) -> tuple[str, ...]:
