@@ -320,7 +320,8 @@ class Panel:
             return None  # the model failed; the following request reports the error
 
     def _on_bar(self, index: int) -> None:
-        self._choose(self._problem.choice(index, self._score.value, self._target))
+        positions, shown = self._problem.kind.positions, self._target
+        self._choose((shown[0], index) if positions is not None and isinstance(shown, tuple) else index)
         self._moved()
 
     def _on_search(self, value: Any) -> None:
