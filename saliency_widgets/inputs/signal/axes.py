@@ -33,16 +33,18 @@ def read_axes(model: nn.Module, signal: Tensor, time_axis: str) -> tuple[Tensor,
         ValueError: The model runs on none of the forms that the signal may have.
     """
     failures: list[str] = []
-    ran: list[tuple[Tensor, bool]] = []
-    for rows in _candidates(signal, time_axis):
-        reason, scored = _try(model, rows)
+    ran: list[Tensor] = []  # the first forms that the model takes, up to one with scores
+    scored = False
+    candidates = _candidates(signal, time_axis)
+    while not scored and (candidate := next(candidates, None)) is not None:
+        reason, scored = _try(model, candidate)
         if reason:
             failures.append(reason)
         else:
-            ran.append((rows, scored))
+            ran.append(candidate)
     if not ran:
         raise ValueError(_unfit(model, signal, failures[0]))
-    rows = next((rows for rows, scored in ran if scored), ran[0][0])
+    rows = ran[-1] if scored else ran[0]
     if rows.ndim == 2:
         return rows, False, ()
     if time_axis != AUTO:
