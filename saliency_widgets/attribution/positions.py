@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ class Positions:
         pieces: The text of the token at each position of each sample.
         ids: The ids of these tokens, shape (B, T).
         default: The position of each sample that is explained if none is chosen.
-        names: The name of each class, where the classes are the tokens of a vocabulary; otherwise None.
+        names: Returns the name of each class, where the classes are the tokens of a vocabulary; otherwise None.
         generated: Whether the tokens are those of a decoder instead of the explained ones.
     """
 
@@ -29,7 +30,7 @@ class Positions:
     pieces: tuple[tuple[str, ...], ...]
     ids: Tensor
     default: tuple[int, ...]
-    names: tuple[str, ...] | None = None
+    names: Callable[[], tuple[str, ...]] | None = None
     generated: bool = False
 
     @property

@@ -101,7 +101,7 @@ class Problem:
         names, self._names_passed = class_names_of(about.class_names, about.transform, model)
         positions = self.kind.positions
         if positions is not None and positions.names is not None and not self._names_passed:
-            names = positions.names
+            names = positions.names()
         self.class_names = read_class_names(names)
         # With the settings of a request, enough to repeat a computation.
         self.options = {**about.to_repeat(), **self.prepared.read_as}

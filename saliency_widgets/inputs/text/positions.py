@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,11 +36,12 @@ def find_positions(
     if decoded is not None:
         pieces = tuple(tokens.names(row) for row in decoded.tolist())
         last = (decoded.shape[1] - 1,) * len(decoded)
-        return Positions("next", pieces, decoded.cpu(), last, tokens.names(range(scores.shape[2])), generated=True)
+        names = partial(tokens.names, range(scores.shape[2]))
+        return Positions("next", pieces, decoded.cpu(), last, names, generated=True)
     classes = scores.shape[2]
     if vocabulary is None or classes < vocabulary:
         return _positions("label", tokens, None, [_first(row) for row in tokens.special.tolist()])
-    names = tokens.names(range(classes))
+    names = partial(tokens.names, range(classes))
     masks = tokens.ids == tokens.vocabulary.get("mask", -1)
     if bool(masks.any(1).all()):
         return _positions("mask", tokens, names, masks.int().argmax(1).tolist())
@@ -48,7 +50,9 @@ def find_positions(
     return _positions("next", tokens, names, [_last(row) for row in _padding(tokens).tolist()])
 
 
-def _positions(role: Role, tokens: Tokens, names: tuple[str, ...] | None, default: list[int]) -> Positions:
+def _positions(
+    role: Role, tokens: Tokens, names: Callable[[], tuple[str, ...]] | None, default: list[int]
+) -> Positions:
     return Positions(role, tokens.pieces, tokens.ids, tuple(default), names)
 
 
@@ -67,7 +71,7 @@ def _looks_ahead(scores: Tensor, tokens: Tokens, run: Callable[[Tokens], Any]) -
     if tokens.ids.shape[1] < 2:
         return False
     ids = tokens.ids.clone()
-    ids[:, -1] = torch.where(ids[:, -1] == ids[:, 0], ids[:, 0] * 0 + int(not int(ids[0, 0])), ids[:, 0])
+    ids[:, -1] = (ids[:, -1] == 0).to(ids)  # another token: the first, or the second in its place
     other = _scores(run(replace(tokens, ids=ids, arguments={**tokens.arguments, IDS: ids})), ids)
     if other is None:
         return True
