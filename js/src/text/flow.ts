@@ -7,6 +7,7 @@ import { inkOn } from "../core/ink.ts";
 import { tokenText } from "../core/text.ts";
 import type { RawScene, Scene, SceneHost } from "../heatmap/scene.ts";
 import { make } from "../shell/elements.ts";
+import { followTheme, groundOf } from "../shell/theme.ts";
 
 /** A text, as the kernel sends it. */
 export interface RawTokens extends RawScene {
@@ -25,7 +26,6 @@ export interface RawTokens extends RawScene {
 const STEPS: Record<string, number> = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
 
 export class TextScene implements Scene {
-  #hint = "Point at a token, or use the arrow keys";
   readonly root = make("div", "flow");
   readonly #text = make("div", "tokens", {
     tabindex: "0",
@@ -62,7 +62,7 @@ export class TextScene implements Scene {
     root.addEventListener("pointerleave", () => this.#read(null), listen);
     this.root.addEventListener("click", (e) => this.#explain(elementAt(e)), listen);
     root.addEventListener("keydown", (e) => this.#key(e), listen);
-    this.#followTheme();
+    followTheme(() => host.repaint(), host.life);
   }
 
   reading(frame: Frame | null, composer: Composer): string | null {
@@ -77,7 +77,10 @@ export class TextScene implements Scene {
   }
 
   get hint(): string {
-    return this.#hint;
+    if (!this.#scores) return "Point at a token, or use the arrow keys";
+    if (this.#scored !== this.#tokens)
+      return "Click a token of the output to explain it; point at the tokens of the text to read them";
+    return "Click a token to explain it; point at tokens to read them, or use the arrow keys and Enter";
   }
 
   load(raw: RawTokens): void {
@@ -93,18 +96,10 @@ export class TextScene implements Scene {
     }
     (raw.output ? this.#output : this.#text).classList.toggle("sw-choosing", this.#scores !== null);
     if (this.#scores === "next") (raw.output ? this.#output : this.#text).append(this.#next);
-    this.#hint = this.#hintFor(raw);
     this.#explained?.classList.remove("sw-explained");
     const index = raw.explained ?? -1;
     this.#explained = index === this.#scored.length ? this.#next : (this.#scored[index] ?? null);
     this.#explained?.classList.add("sw-explained");
-  }
-
-  #hintFor({ scores, output }: RawTokens): string {
-    if (!scores) return "Point at a token, or use the arrow keys";
-    if (output)
-      return "Click a token of the output to explain it; point at the tokens of the text to read them";
-    return "Click a token to explain it; point at tokens to read them, or use the arrow keys and Enter";
   }
 
   #replace({ pieces = [], gaps = [], ids = [], special = [] }: RawTokens): void {
@@ -122,17 +117,10 @@ export class TextScene implements Scene {
     );
   }
 
-  /** Repaint when the theme changes, because the ground is that of the page. */
-  #followTheme(): void {
-    const observer = new MutationObserver(() => this.host.repaint());
-    observer.observe(document.body, { attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-    this.host.life.addEventListener("abort", () => observer.disconnect());
-  }
-
   /** One pixel for each token, in the color of the page: the ground to blend the values over. */
   #makeGround(): Pixels {
     const count = this.#tokens.length;
-    const [red = 255, green = 255, blue = 255] = rgbOf(getComputedStyle(this.#text).backgroundColor);
+    const [red, green, blue] = groundOf(this.#text);
     const data = this.#ground?.data;
     const same = data?.[0] === red && data[1] === green && data[2] === blue;
     if (this.#ground?.width !== count || !same) {
@@ -198,8 +186,4 @@ export class TextScene implements Scene {
 
 function elementAt(event: Event): HTMLElement | null {
   return (event.target as Element).closest<HTMLElement>(".sw-token");
-}
-
-function rgbOf(color: string): number[] {
-  return (color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
 }
