@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
@@ -242,3 +243,10 @@ def interrupt_once(monkeypatch, owner, name):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(owner, name, interrupt)
+
+
+def values_on_page(explorer):
+    """The values that the page decodes from the frame, shape (rows, columns)."""
+    frame = explorer.view.frame
+    codes = np.frombuffer(frame["codes"], np.uint16).reshape(frame["height"], frame["width"])
+    return frame["low"] + codes / 65534 * (frame["high"] - frame["low"])

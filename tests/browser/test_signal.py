@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import Lab
 from playwright.sync_api import Page, expect
-from seen import Seen
+from seen import Seen, open_explorer
 from torch import nn
 
 import saliency_widgets as sw
@@ -71,14 +71,6 @@ _INK = """root => {
 }"""
 
 
-def open_signal(lab: Lab, cell: str) -> Seen:
-    lab.open(lab.write_notebook([cell]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()
-    return seen
-
-
 def expected(lab: Lab, ink: list[int], **display: object) -> np.ndarray:
     """The colors that `render` computes for the kernel's map over a plain color, shape (C, T, 3)."""
     frame = lab.value("(lambda f: [f.codes.tolist(), f.low, f.high, f.signed])(explorer.session.last.frame)")
@@ -95,7 +87,7 @@ def assert_colored(lab: Lab, seen: Seen, **display: object) -> None:
 
 
 def test_each_sample_has_the_color_of_its_value(lab: Lab) -> None:
-    seen = open_signal(lab, FLAT)
+    seen = open_explorer(lab, FLAT)
     root, page = seen.root, lab.page
     expect(root.locator(".sw-lane-title")).to_have_text(["up", "down"])
     expect(root.locator(".sw-time-tick").first).to_have_text("0.0")
@@ -129,7 +121,7 @@ def test_each_sample_has_the_color_of_its_value(lab: Lab) -> None:
 
 
 def test_zoom_and_pan_show_a_part(lab: Lab) -> None:
-    seen = open_signal(lab, FLAT)
+    seen = open_explorer(lab, FLAT)
     root, page = seen.root, lab.page
     words, canvas = root.locator(".sw-range-words"), root.locator(".sw-lanes-canvas")
     whole = np.array(canvas.evaluate(_COLORS, [2, 20]))
@@ -163,7 +155,7 @@ def test_zoom_and_pan_show_a_part(lab: Lab) -> None:
 
 
 def test_an_interval_is_marked_and_ablated(lab: Lab) -> None:
-    seen = open_signal(lab, FLAT)
+    seen = open_explorer(lab, FLAT)
     root, page = seen.root, lab.page
     tools = root.locator(".sw-marks")
     expect(tools).to_be_hidden()
@@ -211,7 +203,7 @@ def test_an_interval_is_marked_and_ablated(lab: Lab) -> None:
 
 
 def test_the_display_of_a_long_signal_needs_no_kernel(lab: Lab) -> None:
-    seen = open_signal(lab, LONG)
+    seen = open_explorer(lab, LONG)
     root, page = seen.root, lab.page
     expect(root.locator(".sw-lane-title")).to_have_count(12)
     canvas = root.locator(".sw-lanes-canvas")

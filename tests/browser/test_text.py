@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import Seen
+from seen import open_explorer
 
 from saliency_widgets import render
 
@@ -62,10 +62,7 @@ def assert_colored(root: Locator, grounds: np.ndarray) -> None:
 
 
 def test_each_token_has_the_color_of_its_value(lab: Lab) -> None:
-    lab.open(lab.write_notebook([BAG]))
-    lab.run_all()
-    seen = Seen(lab, lab.output(0))
-    seen.wait()
+    seen = open_explorer(lab, BAG)
     root = seen.root
     expect(root.locator(".sw-token")).to_have_text(["the", "good", "cat", "sat"])
     expect(root.locator(".sw-tokens")).to_have_text("the good cat sat")

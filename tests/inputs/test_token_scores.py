@@ -87,15 +87,20 @@ def scores_of(net):
     return scores
 
 
+def case(model, text, tokenizer):
+    """A model, a text as it takes it, and its embedding."""
+    net = model()
+    embedding = net.embedding if isinstance(net, Tagger) else net.get_input_embeddings()
+    return net, tokenizer(text, return_tensors="pt"), embedding
+
+
 MODELS = [(tagger, TEXT), (masked, MASKED), (causal, TEXT), (Tagger, TEXT)]
 IDS = ["labels", "mask", "next", "LSTM"]
 
 
 @pytest.mark.parametrize(("model", "text"), MODELS, ids=IDS)
 def test_integrated_gradients_of_a_token_equal_captums(model, text, tokenizer):
-    net = model()
-    batch = tokenizer(text, return_tensors="pt")
-    embedding = net.embedding if isinstance(net, Tagger) else net.get_input_embeddings()
+    net, batch, embedding = case(model, text, tokenizer)
     theirs = LayerIntegratedGradients(scores_of(net), embedding).attribute(
         batch["input_ids"],
         torch.zeros_like(batch["input_ids"]),
@@ -113,9 +118,7 @@ def test_integrated_gradients_of_a_token_equal_captums(model, text, tokenizer):
 
 @pytest.mark.parametrize(("model", "text"), MODELS, ids=IDS)
 def test_input_x_gradient_of_a_token_equals_captums(model, text, tokenizer):
-    net = model()
-    batch = tokenizer(text, return_tensors="pt")
-    embedding = net.embedding if isinstance(net, Tagger) else net.get_input_embeddings()
+    net, batch, embedding = case(model, text, tokenizer)
     theirs = LayerGradientXActivation(scores_of(net), embedding).attribute(
         batch["input_ids"], target=(4, 2), additional_forward_args=(batch["attention_mask"],)
     )

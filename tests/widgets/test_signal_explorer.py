@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import values_on_page
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -40,13 +41,6 @@ def explorer(model, signal):
     )  # fmt: skip
     yield made
     made.close()
-
-
-def values_on_page(explorer):
-    """The values that the page decodes from the frame."""
-    frame = explorer.view.frame
-    codes = np.frombuffer(frame["codes"], np.uint16).reshape(frame["height"], frame["width"])
-    return frame["low"] + codes / 65534 * (frame["high"] - frame["low"])
 
 
 def lanes_on_page(explorer):

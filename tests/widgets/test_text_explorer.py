@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import values_on_page
 
 import saliency_widgets as sw
 import saliency_widgets.runtime.passes
@@ -42,13 +43,6 @@ def explorer(model):
     made.close()
 
 
-def values_on_page(explorer):
-    """The values that the page decodes from the frame."""
-    frame = explorer.view.frame
-    codes = np.frombuffer(frame["codes"], np.uint16)
-    return frame["low"] + codes / 65534 * (frame["high"] - frame["low"])
-
-
 def test_the_tokens_and_their_values_are_on_the_page(explorer, model):
     assert explorer.kind == "text"
     assert explorer.view.scene["pieces"] == ["the", "good", "cat", "sat"]
@@ -56,7 +50,7 @@ def test_the_tokens_and_their_values_are_on_the_page(explorer, model):
     assert explorer.view.scene["ids"] == [1, 6, 2, 3]
     assert not explorer.view.plain
     expected = (model.head.weight[1] * model.embedding.weight[[1, 6, 2, 3]] / 4).sum(-1).detach().numpy()
-    shown = values_on_page(explorer)
+    (shown,) = values_on_page(explorer)
     assert explorer.view.frame["signed"]
     assert np.abs(shown - expected).max() <= np.abs(expected).max() / 65534
     assert np.allclose(explorer.attribution.by_token()["attribution"], expected, atol=1e-12)
