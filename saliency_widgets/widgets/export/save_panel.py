@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +20,9 @@ from saliency_widgets.widgets.base.charts import INK, QUIET, error_line
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH
 from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.text import RichText
-from saliency_widgets.widgets.export.recording import offered, recordable
-from saliency_widgets.widgets.export.saving import LIMIT, PageWriter
+from saliency_widgets.widgets.export.page import Saved
+from saliency_widgets.widgets.export.recording import PageSize, offered, recordable
+from saliency_widgets.widgets.export.saving import LIMIT, PageWriter, save_html
 
 if TYPE_CHECKING:
     from saliency_widgets.widgets.base.kind_view import Explored
@@ -31,7 +34,7 @@ _SAYS = (
 
 
 class SavePanel:
-    """A panel that saves an image explorer as a page.
+    """A panel that saves an explorer as a page.
 
     Args:
         explorer: The explorer.
@@ -175,3 +178,37 @@ def _set_value(widget: Any, text: Markup) -> None:
 
 def _line(text: str, color: str) -> Markup:
     return element("div", text, style=f"line-height:1.35;color:{color};overflow-wrap:anywhere")
+
+
+class WithPages:
+    """What views share whose maps can be saved as a page: a mixin for a subclass of ``KindView``.
+
+    Attributes:
+        saving: The controls that save a page.
+    """
+
+    saving: SavePanel
+    _explorer: Explored
+    setup: Any
+
+    def add_saving(self, column: w.VBox) -> w.VBox:
+        """Add the controls to the column of an explorer's controls, and return it."""
+        self.saving = SavePanel(self._explorer, self.setup.executor)
+        column.children = (*column.children, self.saving.widget)
+        return column
+
+    def finish(self) -> None:
+        """Estimate the size of a page."""
+        self.saving.show()
+
+    def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
+        """Estimate the size of a page."""
+        return PageWriter(self._explorer, record).size
+
+    def save_html(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None, **options: Any) -> Saved:
+        """Write a page."""
+        return save_html(self._explorer, path, record, **options)
+
+    def close(self) -> None:
+        """End the worker of the pages."""
+        self.saving.close()

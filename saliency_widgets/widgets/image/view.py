@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +19,7 @@ from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.compare.pins import Pins
-from saliency_widgets.widgets.export.page import Saved
-from saliency_widgets.widgets.export.recording import PageSize
-from saliency_widgets.widgets.export.save_panel import SavePanel
-from saliency_widgets.widgets.export.saving import PageWriter, save_html
+from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.image.annotations import annotation_canvas
 from saliency_widgets.widgets.image.png import png_bytes
@@ -33,7 +29,7 @@ from saliency_widgets.widgets.trust import Context, TrustPanel
 _SIDE = 480  # pixels on the longer side of a map in a snapshot
 
 
-class ImageView(MapView):
+class ImageView(WithPages, MapView):
     """The view of an image, which shows the pixels that the model's output depends on.
 
     Args:
@@ -57,10 +53,6 @@ class ImageView(MapView):
             raise ValueError(
                 f"inputs: the explorer shows images, but the model's input has shape "
                 f"{tuple(problem.tensor.shape)}. Use sw.attribute for other inputs."
-            )
-        if problem.tensor.shape[0] != 1:
-            raise ValueError(
-                f"inputs: the explorer shows one image, got a batch of {problem.tensor.shape[0]}. Pass one of them."
             )
         super().__init__(problem, setup)
         self._prepared = problem.prepared
@@ -87,10 +79,7 @@ class ImageView(MapView):
         self.panel.on_reduction(session.reduce)
         self.display.observe(lambda _change: self._on_clip(), names="clip")
         self.pins = Pins(session, self.display, executor=executor, pinned=self.pin, wanted=self._show_again)
-        self.saving = SavePanel(explorer, executor)
-        column = self.panel.widget
-        column.children = (*column.children, self.saving.widget)
-        return self.view, column, self.pins.widget, self.trust.widget
+        return self.view, self.add_saving(self.panel.widget), self.pins.widget, self.trust.widget
 
     @classmethod
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -132,10 +121,6 @@ class ImageView(MapView):
             self._prepared = self.problem.prepared
             self.view.image = png_bytes(self.image)
 
-    def finish(self) -> None:
-        """Estimate the size of a page."""
-        self.saving.show()
-
     def wait(self, timeout: float | None) -> None:
         """Wait for the pinned maps."""
         self.pins.wait(timeout)
@@ -162,14 +147,6 @@ class ImageView(MapView):
         layers = [Image.open(io.BytesIO(data)) for data in self.drawn.values()]
         extras = {"scale": scale, "layers": layers, "title": title, "caption": caption}
         render.overlay_png(path, self.image, shown.frame, **self.display.settings, **extras)
-
-    def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
-        """Estimate the size of a page."""
-        return PageWriter(self._explorer, record).size
-
-    def save_html(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None, **options: Any) -> Saved:
-        """Write a page."""
-        return save_html(self._explorer, path, record, **options)
 
     def _on_clip(self) -> None:
         """Update the code to copy after a change of the clip range in the browser."""
@@ -199,8 +176,8 @@ class ImageView(MapView):
 
     def close(self) -> None:
         """End the workers of the pinned maps and of the pages."""
+        super().close()
         self.pins.close()
-        self.saving.close()
         self.drawing.sync_image_data = False  # the page must not send to a closed canvas
 
 

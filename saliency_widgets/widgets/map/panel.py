@@ -146,6 +146,9 @@ class MapView(KindView):
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
         super().__init__(problem, setup)
+        noun, count = problem.kind.noun, len(problem.tensor)
+        if count != 1:
+            raise ValueError(f"inputs: the explorer shows one {noun}, got a batch of {count}. Pass one of them.")
         params = dict(setup.params)
         shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
         reductions = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}

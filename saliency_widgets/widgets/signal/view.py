@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,15 +14,12 @@ from saliency_widgets import render
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.signal import SignalKind
-from saliency_widgets.session import Event, Problem
+from saliency_widgets.session import Event
 from saliency_widgets.widgets.base.controls import AUTO
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
-from saliency_widgets.widgets.base.kind_view import Explored, Setup
-from saliency_widgets.widgets.export.page import Saved
-from saliency_widgets.widgets.export.recording import PageSize
-from saliency_widgets.widgets.export.save_panel import SavePanel
-from saliency_widgets.widgets.export.saving import PageWriter, save_html
+from saliency_widgets.widgets.base.kind_view import Explored
+from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
@@ -46,7 +42,7 @@ class SignalPanel(MapPanel):
         return super()._sections()
 
 
-class SignalView(MapView):
+class SignalView(WithPages, MapView):
     """The view of a signal, which shows the samples that the model's output depends on.
 
     Args:
@@ -57,13 +53,6 @@ class SignalView(MapView):
     noun = "a signal"
     part_noun = "samples"
     panel_class = SignalPanel
-
-    def __init__(self, problem: Problem, setup: Setup) -> None:
-        if problem.tensor.shape[0] != 1:
-            raise ValueError(
-                f"inputs: the explorer shows one signal, got a batch of {problem.tensor.shape[0]}. Pass one of them."
-            )
-        super().__init__(problem, setup)
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
         """Create the lanes, the trust tests and the controls that save a page."""
@@ -76,10 +65,7 @@ class SignalView(MapView):
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 480px", "320px"
         self.panel.on_reduction(session.reduce)
-        self.saving = SavePanel(explorer, self.setup.executor)
-        column = self.panel.widget
-        column.children = (*column.children, self.saving.widget)
-        return self.view, column, self.trust.widget
+        return self.view, self.add_saving(self.panel.widget), self.trust.widget
 
     def _scene(self, prepared: Prepared) -> dict[str, Any]:
         """Return the signal for the page, as float32, channel by channel."""
@@ -103,32 +89,12 @@ class SignalView(MapView):
             self._prepared = self.problem.prepared
             self.view.scene = self._scene(self._prepared)
 
-    def finish(self) -> None:
-        """Estimate the size of a page."""
-        self.saving.show()
-
-    def page_size(self, record: Mapping[str, Any] | None) -> PageSize:
-        """Estimate the size of a page."""
-        return PageWriter(self._explorer, record).size
-
-    def save_html(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None, **options: Any) -> Saved:
-        """Write a page."""
-        return save_html(self._explorer, path, record, **options)
-
-    def close(self) -> None:
-        """End the worker of the pages."""
-        self.saving.close()
-
     @classmethod
-    def arguments(
-        cls,
-        state: Mapping[str, Any],
-        inputs: Any,
-        further: Mapping[str, Any],  # noqa: ARG003
-    ) -> tuple[Any, dict[str, Any]]:
+    def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return the signal, and its options."""
+        signal, arguments = super().arguments(state, inputs, further)
         settings = state["attribution"].settings
-        return state["inputs"] if inputs is None else inputs, {name: settings[name] for name in _OPTIONS & {*settings}}
+        return signal, {**arguments, **{name: settings[name] for name in _OPTIONS & {*settings}}}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the lanes."""

@@ -12,7 +12,7 @@ from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
-from saliency_widgets.widgets.base.kind_view import Explored, Setup
+from saliency_widgets.widgets.base.kind_view import Explored
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
@@ -62,13 +62,6 @@ class TextView(MapView):
     panel_class = TextPanel
     panel: TextPanel  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, problem: Problem, setup: Setup) -> None:
-        if problem.tensor.shape[0] != 1:
-            raise ValueError(
-                f"inputs: the explorer shows one text, got a batch of {problem.tensor.shape[0]}. Pass one of them."
-            )
-        super().__init__(problem, setup)
-
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
         """Create the text, and the trust tests."""
         self._explorer, session, kind = explorer, explorer.session, self.problem.kind
@@ -99,9 +92,9 @@ class TextView(MapView):
         return {**scene, "scores": positions.role, "output": output}
 
     def _show_token(self) -> None:
-        scene = self._scene()
-        if scene["explained"] != self.view.scene["explained"]:
-            self.view.scene = scene
+        token = self.panel.token
+        if token != self.view.scene["explained"]:
+            self.view.scene = {**self.view.scene, "explained": token}
 
     def _on_click(self, content: Mapping[str, Any]) -> None:
         """Explain a token that the user has clicked; the token after the text is the next one to come."""
