@@ -78,9 +78,8 @@ export class TextScene implements Scene {
 
   get hint(): string {
     if (!this.#scores) return "Point at a token, or use the arrow keys";
-    if (this.#scored !== this.#tokens)
-      return "Click a token of the output to explain it; point at the tokens of the text to read them";
-    return "Click a token to explain it; point at tokens to read them, or use the arrow keys and Enter";
+    if (this.#scored !== this.#tokens) return "Click a token of the output to explain it";
+    return "Click a token to explain it; the arrow keys read, Enter explains";
   }
 
   load(raw: RawTokens): void {
