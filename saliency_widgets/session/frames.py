@@ -13,7 +13,6 @@ from torch import Tensor
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
-
 STEPS = 1000
 """The number of steps of a table of levels, from the smallest to the largest level of a map."""
 

@@ -29,7 +29,8 @@ def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estim
     Gradient-based Localization", 2017.
 
     Yields:
-        One estimate; values of shape (B, 1, h, w), or (B, 1, d, h, w), at the resolution of the layer named in ``layer``.
+        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``; for volumes,
+        (B, 1, d, h, w).
 
     Raises:
         ValueError: The layer does not exist, or its output is not spatial.

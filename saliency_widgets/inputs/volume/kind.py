@@ -32,6 +32,7 @@ class VolumeKind(Kind):
     """
 
     name = noun = "volume"
+    feature = "voxel"
     mark = "A bright region"
     drawn = True
     features: VolumeFeatures = field(default_factory=VolumeFeatures)  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -61,13 +62,19 @@ class VolumeKind(Kind):
     @property
     def baselines(self) -> Mapping[str, Baseline]:
         """The baselines by name: zero, the mean of each channel, a blurred copy, noise, and the smallest value."""
-        return {"zero": zero, "mean": self._of_voxels(mean), "blur": self._of_voxels(blur), "noise": noise, "min": _least}
+        return {
+            "zero": zero,
+            "mean": self._of_voxels(mean),
+            "blur": self._of_voxels(blur),
+            "noise": noise,
+            "min": _least,
+        }
 
     def why_no_baseline(self, name: str, inputs: Tensor) -> str:  # noqa: ARG002
         """Return an error message that names the baselines of volumes."""
         return f"baseline: {name!r} isn't defined for volumes. Use one of {list(self.baselines)}, or a tensor."
 
-    def shape_of(self, inputs: Tensor) -> tuple[int, ...]:
+    def shape_of(self, inputs: Tensor) -> tuple[int, int, int]:
         """Return (D, H, W)."""
         return self.features.size(tuple(inputs.shape))
 
@@ -118,7 +125,7 @@ def prepare_volume(inputs: Any, options: Options, *, device: torch.device, dtype
         TypeError: The inputs hold no numbers.
         ValueError: The volume is empty, has NaN or another number of dimensions, or an option doesn't fit.
     """
-    features = VolumeFeatures(check_choice("slices", options.slices, SLICES))
+    features = VolumeFeatures(slices=check_choice("slices", options.slices, SLICES))
     for name in _OTHERS:
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: it doesn't apply to a volume. Omit it, or omit slices=.")

@@ -340,6 +340,7 @@ def is_pointwise(func: Any, name: str) -> bool:
 
 
 def identity_of(tensor: Tensor) -> tuple:
+    """Return what distinguishes a tensor from others, also from views of its storage."""
     return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 

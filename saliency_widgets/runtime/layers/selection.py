@@ -113,7 +113,12 @@ def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, passe
         raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
     if not isinstance(result, Tensor):
         raise ValueError(f"{wanted}; got a {type(result).__name__}.")
-    if result.ndim != _dimensions(passes) or result.shape[0] != passes.batch or not result.numel() or not result.is_floating_point():
+    if (
+        result.ndim != _dimensions(passes)
+        or result.shape[0] != passes.batch
+        or not result.numel()
+        or not result.is_floating_point()
+    ):
         raise ValueError(f"{wanted}; got {result.dtype} of shape {tuple(result.shape)}.")
     if not bool(torch.isfinite(result).all()):
         raise ValueError(f"{wanted}; got NaN or infinite numbers.")

@@ -97,7 +97,9 @@ class VolumeGrids(TorchDispatchMode):
             return _with_padding(padding, args[1])
         same = all(other == padding for other in others)
         if name == "cat":
-            return padding if (*args[1:2], 0)[0] in (1, 1 - _VOLUME) and same and len(paddings) == len(args[0]) else None
+            return (
+                padding if (*args[1:2], 0)[0] in (1, 1 - _VOLUME) and same and len(paddings) == len(args[0]) else None
+            )
         shapes = {tuple(operand.shape[2:]) for operand in operands if self.of(operand) is not None}
         if name in ELEMENTWISE or is_pointwise(func, name):
             return padding if same and shapes == {tuple(result.shape[2:])} else None
