@@ -153,6 +153,21 @@ def signal(lab: Lab) -> None:
     in_both_themes(lab, "signal", seen.output)
 
 
+def volume(lab: Lab) -> None:
+    """A volume, with the planes moved to the planted nodule."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    lab.open(lab.write_notebook([EXPLORER.format("'volume'")], "volume.ipynb"))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    canvas = seen.root.locator(".sw-plane-canvas").first
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.click(position={"x": box["width"] * 0.27, "y": box["height"] * 0.67})
+    lab.wait_for_value("explorer.kind_view.at[0] == explorer.session.last.reduction.at[0]", True)
+    in_both_themes(lab, "volume", seen.output)
+
+
 def main() -> None:
     """Write docs/images/*.png."""
     browser_path = find_browser()
@@ -184,6 +199,7 @@ def main() -> None:
             compare(lab)
             lesson(lab)
             signal(lab)
+            volume(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

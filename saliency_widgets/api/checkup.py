@@ -103,6 +103,7 @@ def check_up_when_idle(
     "sampling_rate",
     "channel_names",
     "time_axis",
+    "slices",
     "explain",
     "device",
 )

@@ -22,6 +22,8 @@ class Features:
     labels: tuple[tuple[str, ...], ...] | None = None
     channels_title: ClassVar[str] = "Channels"
     """The name of the axis that a reduction reduces."""
+    partial: ClassVar[bool] = False
+    """Whether only a part of the map is shown at a time, such as planes of a volume: see :meth:`part`."""
 
     def default(self, method: Method) -> Reduction:
         """Return the reduction in which a method's map is shown at first: that of the method's paper."""
@@ -63,6 +65,10 @@ class Features:
         """
         reduced = self.reduce(values, reduction, shape)[0]
         return reduced.reshape(-1, reduced.shape[-1])
+
+    def part(self, whole: Tensor, reduction: Reduction) -> Tensor:  # noqa: ARG002
+        """Return the part of a map that is shown under a reduction, in one row, shape (N,)."""
+        return whole.flatten()
 
 
 PIXELS = Features()

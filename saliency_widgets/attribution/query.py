@@ -58,7 +58,7 @@ class LayerPoint:
     """A layer's channels on a grid, and the gradient of the score with respect to them.
 
     Attributes:
-        activation: A, shape (B, K, h, w).
+        activation: A, shape (B, K, h, w), or (B, K, d, h, w) for volumes.
         gradient: dF / dA, of the same shape.
         score: F, shape (B,).
         layer: The layer's path.
@@ -70,6 +70,11 @@ class LayerPoint:
     score: Tensor
     layer: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The dimensions of the grid."""
+        return tuple(range(2, self.activation.ndim))
 
 
 class BaselinePool(Protocol):

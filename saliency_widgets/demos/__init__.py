@@ -5,11 +5,13 @@ from saliency_widgets.demos.planted import Planted, planted
 from saliency_widgets.demos.signal import Heartbeats, heartbeats, real_ecg
 from saliency_widgets.demos.start import demo
 from saliency_widgets.demos.tables import TableModel, table_model
+from saliency_widgets.demos.volume import Scans, scans
 
 __all__ = [
     "Classifier",
     "Heartbeats",
     "Planted",
+    "Scans",
     "TableModel",
     "classifier",
     "demo",
@@ -17,5 +19,6 @@ __all__ = [
     "planted",
     "real_ecg",
     "sample_image",
+    "scans",
     "table_model",
 ]

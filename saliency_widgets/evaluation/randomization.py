@@ -34,7 +34,7 @@ class Randomization(Running):
     Attributes:
         layers: The last layer randomized in each stage, counted from the output; "" first, for the unchanged model.
         similarity: Rank correlation (Spearman) of absolute values with the original map; NaN if a map is constant.
-        structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or not 2-D.
+        structure: Structural similarity (SSIM) with the original map; NaN if a map is constant or of a single axis.
         maps: Thumbnails of the maps.
     """
 
@@ -109,7 +109,7 @@ def randomization(
             estimate,
             layers=(*estimate.layers, layers[count - 1][0]),
             similarity=(*estimate.similarity, spearman(original.abs(), randomized.abs())),
-            structure=(*estimate.structure, ssim(original, randomized) if original.ndim == 2 else float("nan")),
+            structure=(*estimate.structure, ssim(original, randomized) if original.ndim > 1 else float("nan")),
             maps=(*estimate.maps, _small(randomized)),
             done=estimate.done + 1,
         )
@@ -152,6 +152,8 @@ def _randomize(module: nn.Module, seed: int, path: str) -> None:
 
 
 def _small(values: Tensor) -> Tensor:
+    if values.ndim == 3:  # of each column of a volume, the value of the largest magnitude
+        values = torch.where(values.amax(0) >= -values.amin(0), values.amax(0), values.amin(0))
     if values.ndim != 2 or max(values.shape) <= _SMALL:
         return values
     scale = _SMALL / max(values.shape)

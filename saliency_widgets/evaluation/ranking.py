@@ -22,7 +22,7 @@ def ranks_of(values: Tensor, seed: int = 0) -> Tensor:
     """Return the rank of each value, the largest first; equal values are ordered at random.
 
     Args:
-        values: Shape (H, W) or (F,).
+        values: Shape (H, W), (D, H, W) or (F,).
         seed: The seed of that random order.
 
     Returns:
@@ -40,7 +40,7 @@ def by_chance(values: Tensor, draw: int, *, seed: int = 0, chance: str = CHANCE.
     """Return a chance map or mask: the same values, moved elsewhere.
 
     Args:
-        values: Shape (H, W) or (F,).
+        values: Shape (H, W), (D, H, W) or (F,).
         draw: The index of the draw.
         seed: The seed of all draws.
         chance: How to draw: see ``CHANCE``. The features of a row have no neighbors and are always scattered.
@@ -49,16 +49,16 @@ def by_chance(values: Tensor, draw: int, *, seed: int = 0, chance: str = CHANCE.
     if values.ndim == 1 or CHANCE.check(chance) == "scattered":
         order = torch.randperm(values.numel(), generator=generator, device="cpu").to(values.device)
         return values.flatten()[order].view(values.shape)
-    flipped = [side for side in (0, 1) if bool(torch.randint(2, (1,), generator=generator, device="cpu"))]
+    flipped = [side for side in range(values.ndim) if bool(torch.randint(2, (1,), generator=generator, device="cpu"))]
     shifts = [int(torch.randint(size, (1,), generator=generator, device="cpu")) for size in values.shape]
-    return values.flip(flipped).roll(shifts, (0, 1))
+    return values.flip(flipped).roll(shifts, tuple(range(values.ndim)))
 
 
 def top(values: Tensor, share: float) -> Tensor:
     """Return a mask of the largest values.
 
     Args:
-        values: Shape (H, W) or (F,).
+        values: Shape (H, W), (D, H, W) or (F,).
         share: The fraction of all values, from 0 to 1; at least one value.
     """
     return ranks_of(values) < max(1, round(share * values.numel()))

@@ -42,13 +42,13 @@ def ssim(a: Tensor, b: Tensor) -> float:
     .. math:: \frac{(2 \mu_a \mu_b + c_1)(2 \sigma_{ab} + c_2)}
         {(\mu_a^2 + \mu_b^2 + c_1)(\sigma_a^2 + \sigma_b^2 + c_2)}
 
-    in windows of 7 x 7, averaged; c1 = 0.01², c2 = 0.03².
+    in windows of 7 pixels along each axis, averaged; c1 = 0.01², c2 = 0.03².
 
     Source: Wang, Bovik, Sheikh and Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
     Similarity", 2004.
 
     Args:
-        a: A map, shape (H, W), each side at least 7.
+        a: A map, shape (H, W) or (D, H, W), each side at least 7.
         b: A map of the same shape.
 
     Returns:
@@ -60,9 +60,9 @@ def ssim(a: Tensor, b: Tensor) -> float:
     x, y = (((m - m.min()) / (m.max() - m.min()))[None, None] for m in wide)
 
     def mean(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, _WINDOW, stride=1)
+        return (F.avg_pool3d if a.ndim == 3 else F.avg_pool2d)(values, _WINDOW, stride=1)
 
-    size = _WINDOW**2
+    size = _WINDOW**a.ndim
     mx, my = mean(x), mean(y)
     vx, vy, both = (
         (mean(p) - q) * size / (size - 1) for p, q in ((x * x, mx * mx), (y * y, my * my), (x * y, mx * my))

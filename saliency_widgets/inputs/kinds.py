@@ -12,6 +12,7 @@ from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.signal import SignalKind
 from saliency_widgets.inputs.table import read_row_as_table
 from saliency_widgets.inputs.text import TextKind
+from saliency_widgets.inputs.volume import VolumeKind
 
 
 class SpecialKind(Protocol):
@@ -30,7 +31,7 @@ class SpecialKind(Protocol):
         ...
 
 
-KINDS: tuple[type[SpecialKind], ...] = (SignalKind, TextKind)
+KINDS: tuple[type[SpecialKind], ...] = (SignalKind, TextKind, VolumeKind)
 
 
 def special_kind(inputs: Any, options: Options) -> type[SpecialKind] | None:

@@ -33,6 +33,7 @@ from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
 from saliency_widgets.inputs.signal.kind import as_signal
 from saliency_widgets.inputs.table import Table, is_table, read_table
+from saliency_widgets.inputs.volume.kind import as_volume
 from saliency_widgets.runtime.arguments import Arguments, Slot, entries, mapped, rebuilt
 from saliency_widgets.runtime.model.isolation import isolated_copy
 
@@ -73,7 +74,8 @@ def prepare_for(
         return kind.prepare(model, inputs, options, device=device, dtype=dtype)
 
     def typed(dtype: torch.dtype | None) -> Prepared:
-        return as_signal(model, _prepare_all(model, inputs, options, device, dtype, gradients=gradients))
+        prepared = _prepare_all(model, inputs, options, device, dtype, gradients=gradients)
+        return as_volume(as_signal(model, prepared))
 
     prepared, default = typed(dtype), torch.get_default_dtype()
     alone = prepared.arguments is None

@@ -42,6 +42,10 @@ class Options:
         time_axis: For signals, which axis of the input is time: "last" for (C, T), "first" for (T, C), as recurrent
             models take it, or "auto" to see which the model takes. One of these three options makes an array of shape
             (T,), (C, T) or (T, C) a signal; an input of three dimensions is a batch of signals without them.
+        slices: Makes an array a volume or a video, and says what its slices follow: "depth", for shape (D, H, W) or
+            (C, D, H, W); "axial" for the same, a scan whose planes are then named axial, coronal and sagittal; "time"
+            for video of shape (C, T, H, W); or "time first" for (T, C, H, W). An input of five dimensions is a batch
+            of volumes without it.
         explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
             Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
             Several inputs are explained together: see :meth:`Attribution.part`.
@@ -65,6 +69,7 @@ class Options:
     sampling_rate: float | None = None
     channel_names: Sequence[str] | None = None
     time_axis: str | None = None
+    slices: str | None = None
     explain: Explain = None
     device: torch.device | str | None = None
     fold: bool = True

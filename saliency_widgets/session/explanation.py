@@ -71,6 +71,11 @@ class FinishedMap:
         """The map as shown, shape (H, W), or (F,) for rows."""
         return self.problem.map_of(self.attribution.values, self.reduction)
 
+    def is_same(self, other: FinishedMap) -> bool:
+        """Return whether another map is this one, drawn again."""
+        same = self.attribution is other.attribution and self.request is other.request
+        return same and (self.reduction, self.version) == (other.reduction, other.version)
+
     def is_comparable(self, other: FinishedMap) -> bool:
         """Return whether another map has the same model, input and score, so that the two can be compared."""
         return (self.version, self._score_key) == (other.version, other._score_key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +13,69 @@ from torch import Tensor
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.render.quantize import LEVELS, ZERO, Quantized
 
+STEPS = 1000
+"""The number of steps of a table of levels, from the smallest to the largest level of a map."""
 
-def frame_of(attribution: Attribution, reduction: Reduction, sample: int = 0) -> Quantized:
+
+def _compute(_key: Hashable, work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def frame_of(
+    attribution: Attribution,
+    reduction: Reduction,
+    sample: int = 0,
+    *,
+    once: Callable[[Hashable, Callable[[], Any]], Any] = _compute,
+) -> Quantized:
     """Reduce to what is painted and quantize, on the device of the values.
+
+    If only a part of the map is painted, such as planes of a volume, it is one row, followed by the :func:`levels_of`
+    the whole map. They define one color scale for all parts.
 
     Args:
         attribution: The attribution.
         reduction: How signs and channels are reduced.
         sample: The index of the sample in the batch.
+        once: Stores what several parts of a map share, under a key.
     """
-    values = attribution.values[sample : sample + 1]
-    frame = attribution.features.frame(values, reduction, attribution.input_shape)
-    return coded(frame, signed=reduction.signed)
+    values, features = attribution.values[sample : sample + 1], attribution.features
+    if not features.partial:
+        return coded(features.frame(values, reduction, attribution.input_shape), signed=reduction.signed)
+
+    def work() -> tuple[Tensor, Tensor]:
+        whole = features.reduce(values, reduction, attribution.input_shape)[0]
+        return whole, levels_of(whole, signed=reduction.signed)
+
+    whole, levels = once(("whole", reduction.sign, reduction.channels), work)
+    return coded(torch.cat([features.part(whole, reduction), levels])[None], signed=reduction.signed)
+
+
+def levels_of(values: Tensor, *, signed: bool) -> Tensor:
+    """Return the values of a map's levels at 1001 percentiles, which are 0.1 percent apart.
+
+    Item k is the smallest level that at least max(1, ceil(k n / 1000)) of the n values don't exceed, as in
+    :func:`saliency_widgets.render.clip_limits`; by magnitude, if ``signed``. The last item is the largest value, so
+    that these values and any part of the map are quantized as the whole map is.
+
+    Args:
+        values: The map, of any shape.
+        signed: Whether values are ranked by magnitude.
+
+    Returns:
+        Shape (1001,).
+    """
+    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    top = values.abs().max()
+    if not bool(top > 0):  # zeros, or NaN, which is reported when they are quantized
+        return top.expand(STEPS + 1)
+    most, low = (ZERO, -top) if signed else (LEVELS, 0 * top)
+    codes = (values - low).div_(top - low).mul_(LEVELS).add_(0.5).floor_().clamp_(0, LEVELS).to(torch.int32).flatten()
+    counts = torch.bincount((codes - ZERO).abs_() if signed else codes, minlength=most + 1)
+    count = values.numel()
+    ranks = [max(1, -(-k * count // STEPS)) for k in range(STEPS + 1)]  # rounded up
+    levels = torch.searchsorted(counts.cumsum(0), torch.tensor(ranks, device=values.device))
+    return levels.to(values) / most * top
 
 
 def coded(values: Tensor, *, signed: bool, high: float | None = None) -> Quantized:

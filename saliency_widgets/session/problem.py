@@ -369,8 +369,8 @@ class Problem:
             return self._shape[1]
 
     @cached_property
-    def layers(self) -> dict[str, tuple[int, int, int]]:
-        """The layers with a spatial output: layer name -> (C, h, w)."""
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """The layers with a spatial output: layer name -> (C, h, w), or (C, d, h, w)."""
         self._spatial = self.version(), spatial_layers(self.runner(_UNSCORED).passes)
         return {path: layer.shape for path, layer in self._spatial[1].items() if layer.listed}
 

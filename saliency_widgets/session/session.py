@@ -48,6 +48,7 @@ class Event:
         cached: Whether the result comes from the cache.
         version: The version of the model and the inputs that the result belongs to.
         corrected: Whether it was computed again because the weights had changed unnoticed.
+        reduction: The reduction of the frame.
     """
 
     generation: int
@@ -63,6 +64,7 @@ class Event:
     cached: bool = False
     version: tuple | None = None
     corrected: bool = False
+    reduction: Reduction | None = None
 
 
 class Session:
@@ -354,7 +356,7 @@ class Session:
         if not attribution.complete:
             return frame_of(attribution, reduction)
         frames = Scope(self.cache, (self.owner, "frame", Held(attribution), attribution.values._version))
-        return once(frames, reduction, lambda: frame_of(attribution, reduction))
+        return once(frames, reduction, lambda: frame_of(attribution, reduction, once=partial(once, frames)))
 
     def _publish(self, event: Event) -> None:
         """Number an event, add the frame under the current reduction, and deliver it."""
@@ -364,7 +366,7 @@ class Session:
         drawn = attribution is not None and self.problem.kind.drawn
         frame = self._frame_of(attribution, reduction) if attribution is not None and drawn else None
         self._index += 1
-        self._last = replace(event, index=self._index, frame=frame)
+        self._last = replace(event, index=self._index, frame=frame, reduction=reduction)
         if attribution is not None:
             self._shown = self._last
         self._deliver(self._last)

@@ -439,7 +439,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.kind_view.show(event)
         shown = self.session.shown or event  # the title is that of the displayed map, not of the newest request
         requested = "" if event.newest is None else self.panel.title_of(event.newest)
-        self.view.offer(messages.frame_of(event), self.status_of(event, shown, requested))
+        self.view.offer(self.kind_view.frame_of(event), self.status_of(event, shown, requested))
         if event.state == "done" and event.attribution is not None and event.request is not None:
             session = self.session
             finished = FinishedMap(

@@ -10,18 +10,18 @@ import saliency_widgets as sw
 from saliency_widgets.inputs.options import Options, split_options, takes_options
 
 ALL = {field.name for field in fields(Options)}
-SIGNAL = {"sampling_rate", "channel_names", "time_axis"}
+SHAPED = {"sampling_rate", "channel_names", "time_axis", "slices"}
 MODEL = torch.nn.Linear(4, 3)
 TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
-    sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SIGNAL},
-    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", "max_new_tokens", *SIGNAL},
+    sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", "max_new_tokens", *SHAPED},
     sw.evaluate: ALL,
     sw.ablate: ALL,
-    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},
-    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SIGNAL},
-    sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SIGNAL},
+    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SHAPED},
     sw.lesson: {"transform", "class_names", "device"},
 }
 

@@ -25,6 +25,7 @@ export interface RawFrame {
   high?: number;
   signed?: boolean;
   codes?: ArrayBufferView | ArrayBuffer;
+  ground?: object;
 }
 
 export interface Frame {
@@ -37,6 +38,8 @@ export interface Frame {
   readonly high: number;
   readonly signed: boolean;
   readonly codes: Uint16Array;
+  /** What this frame is painted over, if it changes with the frame: see the scene of its kind of input. */
+  readonly ground?: object;
 }
 
 /** Decode the frame; null if it is missing or damaged. */
@@ -56,6 +59,7 @@ export function decodeFrame(raw: RawFrame | null | undefined): Frame | null {
     high: raw.high ?? 0,
     signed: raw.signed ?? false,
     codes,
+    ...(raw.ground && { ground: raw.ground }),
   };
 }
 

@@ -147,6 +147,14 @@ export function signalText(channel: string, time: string, signal: number, { valu
   return parts.join(SEPARATOR);
 }
 
+/** "depth 12 · height 40 · width 33 · attribution 0.0123 · above 99.3% of the voxels" */
+export function voxelText(names: readonly string[], value: number | null, below: number): string {
+  const parts = [names.join(", ")];
+  if (value !== null)
+    parts.push(`attribution ${formatNumber(value)}`, `above ${formatShare(below)} of the voxels`);
+  return parts.join(SEPARATOR);
+}
+
 function isNumber(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(value);
 }

@@ -1,5 +1,6 @@
 // What a view shows instead of an image, such as a text: each kind of input has a class in its own folder.
 
+import type { Limits } from "../core/clip.ts";
 import type { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
 import type { Frame } from "../core/frame.ts";
@@ -34,6 +35,8 @@ export interface Scene {
   paint(frame: Frame, display: Display, composer: Composer): boolean;
   /** The reading of what is pointed at; null if nothing is. */
   reading(frame: Frame | null, composer: Composer): string | null;
+  /** The ends of the color scale, if the frame shows only a part of the map; null for those of the frame. */
+  limits?(frame: Frame, display: Display): Limits | null;
   /** Show or hide the tools that mark a region. */
   allowMarking?(on: boolean): void;
   /** Show a region that the kernel has marked. */

@@ -356,7 +356,8 @@ export class HeatmapView {
     scale.classList.toggle("sw-off", !frame || !display);
     if (!frame || !display) return;
     const count = scale.clientWidth < 420 ? 3 : 5;
-    const drawn = this.#composer.bar(frame, display, count);
+    const limits = this.#scene?.limits?.(frame, display) ?? undefined;
+    const drawn = this.#composer.bar(frame, display, count, limits);
     drawBar(bar, ticks, drawn.row, drawn.ticks);
   }
 

@@ -29,6 +29,7 @@ from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.result import Attribution
 from saliency_widgets.files import as_path, is_file, path_errors, put, quoted, resolve_target
 from saliency_widgets.inputs.signal.kind import SignalFeatures
+from saliency_widgets.inputs.volume import VolumeFeatures
 
 __all__ = ["Writer", "check_target", "read_state", "stored", "write_files"]
 
@@ -154,6 +155,8 @@ def _attribution(reader: Reader, plain: Any) -> Attribution:
     check_attribution(values)
     if values["columns"] is not None:
         values["columns"] = Columns(encode=_no_transform, **values["columns"])
+    if "slices" in settings:
+        values["features"] = VolumeFeatures(slices=settings["slices"])
     if "time_axis" in settings:
         values["features"] = SignalFeatures(time_first=settings["time_axis"] == "first")
     return Attribution(**values)

@@ -15,6 +15,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.attribution.result import Attribution
 from saliency_widgets.attribution.score import SCORE
+from saliency_widgets.inputs.volume.features import SLICES
 from saliency_widgets.params import Param
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -131,7 +132,7 @@ _EACH: Rule = "a number for each sample, or null", lambda value: value is None o
 STATE: Mapping[str, Rule] = {
     "saliency_widgets": _TEXT,
     "saved": _TEXT,
-    "kind": ("'image', 'signal' or 'table'", lambda value: value in ("image", "signal", "table")),
+    "kind": ("'image', 'signal', 'table' or 'volume'", lambda value: value in ("image", "signal", "table", "volume")),
     "model": ("its class and fingerprint", _is_model),
     "class": _or_null(_TEXT),
     "class_names": _or_null(_NAMES),
@@ -156,6 +157,7 @@ SETTINGS: Mapping[str, Rule] = {
     "class_names": _NAMES,
     "sampling_rate": ("a positive number", lambda value: type(value) in (int, float) and 0 < value < math.inf),
     "channel_names": _NAMES,
+    "slices": ("how slices follow each other", lambda value: value in SLICES),
     "time_axis": ("'first' or 'last'", lambda value: value in ("first", "last")),
     "background": ("other rows or signals", lambda value: not isinstance(value, (bool, int, float, str))),
 }

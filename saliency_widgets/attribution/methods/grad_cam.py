@@ -19,7 +19,7 @@ from saliency_widgets.attribution.registry import Estimate, method
 def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estimate]:
     r"""The regions where a convolutional layer shows evidence for the class: coarse and class-specific.
 
-    With A_k the channels of the layer's output and h, w its size:
+    With A_k the channels of the layer's output and h, w its size; for volumes, over a third axis too:
 
     .. math:: a = \sum_k \alpha_k A_k, \qquad \alpha_k = \frac{1}{hw} \sum_{ij} \partial F / \partial A_{k,ij}
 
@@ -29,13 +29,14 @@ def grad_cam(query: Query, layer: str | None, reshape: object) -> Iterator[Estim
     Gradient-based Localization", 2017.
 
     Yields:
-        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``.
+        One estimate; values of shape (B, 1, h, w), at the resolution of the layer named in ``layer``; for volumes,
+        (B, 1, d, h, w).
 
     Raises:
         ValueError: The layer does not exist, or its output is not spatial.
     """
     point = query.at_layer(layer, reshape)
-    weights = point.gradient.mean((2, 3), keepdim=True)
+    weights = point.gradient.mean(point.grid, keepdim=True)
     yield Estimate(
         (weights * point.activation).sum(1, keepdim=True), score=point.score, layer=point.layer, notes=point.notes
     )

@@ -43,9 +43,9 @@ def grad_cam_plus_plus(query: Query, layer: str | None, reshape: object) -> Iter
     """
     point = query.at_layer(layer, reshape)
     # The fraction is reduced by g^2, as g^2 and g^3 underflow long before g does.
-    denominator = 2 + point.gradient * point.activation.sum((2, 3), keepdim=True)
+    denominator = 2 + point.gradient * point.activation.sum(point.grid, keepdim=True)
     counts = (point.gradient > 0) & (denominator != 0)
-    weights = torch.where(counts, point.gradient / denominator, 0).sum((2, 3), keepdim=True)
+    weights = torch.where(counts, point.gradient / denominator, 0).sum(point.grid, keepdim=True)
     yield Estimate(
         (weights * point.activation).sum(1, keepdim=True), score=point.score, layer=point.layer, notes=point.notes
     )

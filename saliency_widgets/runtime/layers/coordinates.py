@@ -41,7 +41,7 @@ _MOVED = _names(
     """
 )
 _RESHAPED = frozenset(("view", "reshape", "_unsafe_view", "_reshape_alias"))
-_ELEMENTWISE = _names(
+ELEMENTWISE = _names(
     """
     alias clone detach lift_fresh _to_copy _softmax _log_softmax native_layer_norm native_batch_norm batch_norm
     _native_batch_norm_legit
@@ -111,7 +111,7 @@ class Coordinates(TorchDispatchMode):
     def of(self, tensor: Tensor) -> Tensor | None:
         """Return the coordinates of each element, complex and of the tensor's shape; None if unknown."""
         try:
-            identity = _identity(tensor)
+            identity = identity_of(tensor)
         except (NotImplementedError, RuntimeError):  # nested tensors, and tensors inside vmap, have no storage
             return None
         if identity[0] in self._canvases:
@@ -123,7 +123,7 @@ class Coordinates(TorchDispatchMode):
     def placed(self, tensor: Tensor) -> Tensor | None:
         """Return the same, but None for an attention matrix, whose elements have two positions each."""
         positions = self.of(tensor)
-        return None if positions is None or _identity(tensor) in self._pairs else positions
+        return None if positions is None or identity_of(tensor) in self._pairs else positions
 
     def layout(self, positions: Tensor) -> Layout | None:
         """Return how to read an activation of one sample as channels on a grid that covers the image.
@@ -139,7 +139,7 @@ class Coordinates(TorchDispatchMode):
                 continue
             cells = _mean_near(positions, [channel], self.size).movedim((batch, channel), (0, 1))[0, 0]
             inside = (cells.real >= 0) & (cells.real < self.size[0]) & (cells.imag >= 0) & (cells.imag < self.size[1])
-            key = _identity(cells)
+            key = identity_of(cells)
             if key not in self._layouts:
                 self._layouts[key] = cells, filled_grid(cells.masked_fill(~inside, _NONE), self.size)
             filled = self._layouts[key][1]
@@ -148,7 +148,7 @@ class Coordinates(TorchDispatchMode):
         return None
 
     def _set(self, tensor: Tensor, positions: Tensor | None, *, pair: bool = False) -> None:
-        identity = _identity(tensor)
+        identity = identity_of(tensor)
         self._pairs.discard(identity)
         if identity[0] in self._canvases:
             self._write(tensor, positions)
@@ -201,7 +201,7 @@ class Coordinates(TorchDispatchMode):
         results = result if isinstance(result, (tuple, list)) else (result,)
         positions: Any = None
         self._pair = name not in _CONTRACTED and any(
-            self.of(operand) is not None and _identity(operand) in self._pairs for operand in strided
+            self.of(operand) is not None and identity_of(operand) in self._pairs for operand in strided
         )
         with contextlib.suppress(Exception):  # no rule for such operands: no coordinates
             positions = self._carried(func, args, kwargs or {}, operands, results[0])
@@ -236,7 +236,7 @@ class Coordinates(TorchDispatchMode):
                 return func(_compact(self._or_none(args[0]), range(result.ndim - len(args[1]) // 2)), args[1], _NONE)
             if name == "cat":
                 parts = [_compact(self._or_none(tensor), args[1:2]) for tensor in args[0]]
-                if len({_identity(part) for part in parts}) == 1 and parts[0].shape != args[0][0].shape:
+                if len({identity_of(part) for part in parts}) == 1 and parts[0].shape != args[0][0].shape:
                     return parts[0]  # channels of the same grid
             moved, options = tree_map(self._movable, (args, kwargs))
             return func(*moved, **options)
@@ -259,7 +259,7 @@ class Coordinates(TorchDispatchMode):
         if name == "glu":
             dim = (*args[1:2], -1)[0]
             return self._or_none(args[0]).narrow(dim, 0, result.shape[dim])
-        if name in _ELEMENTWISE or _pointwise(func, name):
+        if name in ELEMENTWISE or is_pointwise(func, name):
             return _first([self.of(operand) for operand in operands], result)
         return None
 
@@ -312,7 +312,7 @@ class Coordinates(TorchDispatchMode):
         channels = self._reduce(positions, [1])
         if channels is None:
             return None
-        key = (*_identity(channels), *shape[-2:], *reach)
+        key = (*identity_of(channels), *shape[-2:], *reach)
         if key not in self._grids:
             grid = grid_over(channels, shape[-2:], reach, self.size)
             same = grid is not None and grid.shape == channels.shape and torch.allclose(grid, channels)
@@ -331,7 +331,7 @@ class Coordinates(TorchDispatchMode):
         return None if cells is None else self._regrid(cells.unflatten(2, counts), result.shape)
 
 
-def _pointwise(func: Any, name: str) -> bool:
+def is_pointwise(func: Any, name: str) -> bool:
     """Return whether an operation is tagged as elementwise, in this form or, if in-place, in its out-of-place form."""
     if torch.Tag.pointwise in func.tags:
         return True
@@ -339,7 +339,8 @@ def _pointwise(func: Any, name: str) -> bool:
     return other is not None and any(torch.Tag.pointwise in getattr(other, o).tags for o in other.overloads())
 
 
-def _identity(tensor: Tensor) -> tuple:
+def identity_of(tensor: Tensor) -> tuple:
+    """Return what distinguishes a tensor from others, also from views of its storage."""
     return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
 
 

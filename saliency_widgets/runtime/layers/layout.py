@@ -16,7 +16,7 @@ class Layout:
         shape: The shape of the output for one sample.
         batch: The dimension of samples.
         channel: The dimension of channels.
-        grid: The grid's height and width.
+        grid: The grid's height and width; of a volume, its depth, height and width.
         order: The index of each cell in the other dimensions, row by row; None if they already are the grid.
         flat: Whether the image is one pixel high, as a signal is.
     """
@@ -24,17 +24,17 @@ class Layout:
     shape: tuple[int, ...]
     batch: int
     channel: int
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     order: tuple[int, ...] | None = None
     flat: bool = False
 
     @property
     def planar(self) -> bool:
-        """Whether rows and columns each have a dimension; of a signal, whether channels come before time."""
+        """Whether each side of the grid has a dimension; of a signal, whether channels come before time."""
         if self.flat and len(self.shape) == 3:
             return self.channel == 1
         sides = [n for dim, n in enumerate(self.shape) if dim not in (self.batch, self.channel)]
-        return len(sides) == 2 and (self.order is None or min(sides) > 1)
+        return len(sides) == len(self.grid) and (self.order is None or min(sides) > 1)
 
     @property
     def image(self) -> bool:
@@ -53,7 +53,7 @@ class Layout:
         return list(output.shape) == shape
 
     def read(self, output: Tensor) -> Tensor:
-        """Return the output as (B, K, h, w)."""
+        """Return the output as (B, K, h, w), or (B, K, d, h, w)."""
         if self.order is None and self.channel == 1:
             return output
         cells = output.movedim((self.batch, self.channel), (0, 1)).flatten(2)

@@ -17,6 +17,7 @@ from saliency_widgets.runtime.errors import without_gradient
 from saliency_widgets.runtime.layers.coordinates import Coordinates
 from saliency_widgets.runtime.layers.hooks import tensor_in, turn_of
 from saliency_widgets.runtime.layers.layout import Layout
+from saliency_widgets.runtime.layers.volumes import VolumeGrids
 from saliency_widgets.runtime.model.isolation import is_exported, is_scripted
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, Store, layer_gradient, once
@@ -25,20 +26,20 @@ from saliency_widgets.runtime.reuse.graph_cache import SPATIAL, Store, layer_gra
 def _reader(
     path: str, output: Tensor, passes: Passes, reshape: Any, spatial: Callable[[], Mapping[str, Spatial]]
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function that reads the output of a layer as (B, K, h, w).
+    """Return a function that reads the output of a layer as (B, K, h, w), or (B, K, d, h, w) for volumes.
 
     Raises:
         ValueError: The output can't be read that way.
     """
     shape = tuple(output.shape)
     if callable(reshape):
-        return lambda tensor: _reshaped(reshape, tensor, path, passes.batch)
+        return lambda tensor: _reshaped(reshape, tensor, path, passes)
     if reshape in ("channels first", "channels last"):
-        if output.ndim != 4 or output.shape[0] != passes.batch:
+        if output.ndim != _dimensions(passes) or output.shape[0] != passes.batch:
             raise ValueError(f"reshape: the output of {path!r}, of shape {shape}, can't be read as {reshape!r}.")
         return lambda tensor: tensor.movedim(-1, 1) if reshape == "channels last" else tensor
-    if output.ndim == 4 and shape[0] == passes.batch and shape[2:] == (1, 1):
-        return lambda tensor: tensor  # one cell for the whole image
+    if output.ndim == _dimensions(passes) and shape[0] == passes.batch and {*shape[2:]} == {1}:
+        return lambda tensor: tensor  # one cell for the whole input
     layers = spatial()
     name = path if path in layers else _first_name(passes.model, path)
     layer = layers.get(name)
@@ -50,10 +51,22 @@ def _reader(
     argument = "layer" if reshape == BY_POSITION else "reshape"
     raise ValueError(
         f"{argument}: {path!r} has an output of shape {shape}; a class activation "
-        f"map needs (N, channels, height, width), or one token for each patch of the image, but these values can't "
-        f"be assigned to positions on the image. {near} layer= to use the last suitable layer, or pass reshape= a "
+        f"map needs {_wanted(passes)}, or one token for each patch of the image, but these values can't be "
+        f"assigned to positions on the input. {near} layer= to use the last suitable layer, or pass reshape= a "
         f"function from this output to that shape."
     )
+
+
+_VOLUME = 5
+
+
+def _dimensions(passes: Passes) -> int:
+    """Return the number of dimensions of the channels on a grid: 5 for volumes, otherwise 4."""
+    return _VOLUME if passes.inputs.ndim == _VOLUME else 4
+
+
+def _wanted(passes: Passes) -> str:
+    return f"(N, channels, {'depth, ' if _dimensions(passes) == _VOLUME else ''}height, width)"
 
 
 def _check_orders(passes: Passes, path: str, layout: Layout) -> None:
@@ -90,17 +103,22 @@ def _nearest(path: str, spatial: Mapping[str, Spatial], model: nn.Module) -> str
     return max(before, key=lambda name: rank.get(name, -1)) if before else next(iter(spatial))
 
 
-def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, batch: int) -> Tensor:
+def _reshaped(reshape: Callable[[Tensor], Any], output: Tensor, path: str, passes: Passes) -> Tensor:
     """Return the result of the caller's function for a layer's output, after checking it."""
     wanted = f"reshape: the function must turn the output of {path!r}, of shape {tuple(output.shape)}, into floats of "
-    wanted += "shape (N, channels, height, width)"
+    wanted += f"shape {_wanted(passes)}"
     try:
         result = reshape(output)
     except Exception as error:
         raise ValueError(f"{wanted}; it raised {type(error).__name__}: {error}.") from error
     if not isinstance(result, Tensor):
         raise ValueError(f"{wanted}; got a {type(result).__name__}.")
-    if result.ndim != 4 or result.shape[0] != batch or not result.numel() or not result.is_floating_point():
+    if (
+        result.ndim != _dimensions(passes)
+        or result.shape[0] != passes.batch
+        or not result.numel()
+        or not result.is_floating_point()
+    ):
         raise ValueError(f"{wanted}; got {result.dtype} of shape {tuple(result.shape)}.")
     if not bool(torch.isfinite(result).all()):
         raise ValueError(f"{wanted}; got NaN or infinite numbers.")
@@ -113,7 +131,7 @@ def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Sto
     Args:
         passes: The model and its inputs.
         layer: A layer's name, or None for the last spatial layer on which the score depends.
-        reshape: See ``RESHAPE``; or a function from the layer's output to shape (B, K, h, w).
+        reshape: See ``RESHAPE``; or a function from the layer's output to shape (B, K, h, w), or (B, K, d, h, w).
         graphs: Recorded passes of the inputs.
 
     Raises:
@@ -145,7 +163,7 @@ def activation_maps(passes: Passes, layer: str | None, reshape: Any, graphs: Sto
 
 
 def _one_image(passes: Passes) -> Passes:
-    images = [part for part in passes.parts if len(part.shape) == 3]
+    images = [part for part in passes.parts if len(part.shape) in (3, 4)]
     if len(images) != 1:
         names = [part.name for part in images or passes.parts]
         raise ValueError(f"explain: a class activation map explains a single image. Pass explain= one of {names}.")
@@ -153,7 +171,7 @@ def _one_image(passes: Passes) -> Passes:
 
 
 _NONE = (
-    "layer: no layer of this model has a spatial output, (channels, height, width) or (channels, time), that can be "
+    "layer: no layer of this model has a spatial output, such as (channels, height, width), that can be "
     "assigned to positions on the input, so class activation maps are not available by default. Use a gradient method "
     "such as 'integrated_gradients', or pass layer= and, if you know its layout on the input, reshape=."
 )
@@ -208,8 +226,8 @@ class Spatial:
     last: bool = True
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The number of channels, the height and the width."""
+    def shape(self) -> tuple[int, ...]:
+        """The number of channels, and the sides of the grid."""
         return self.layout.shape[self.layout.channel], *self.layout.grid
 
 
@@ -230,7 +248,7 @@ def _spatial_layers(passes: Passes, sample: int = 0) -> Mapping[str, Spatial]:
     """
     if isinstance(passes.model, torch.jit.ScriptModule) or is_exported(passes.model):  # its layers are hidden
         return {}
-    coordinates, runs = Coordinates(), []
+    coordinates, runs = VolumeGrids() if _dimensions(passes) == _VOLUME else Coordinates(), []
 
     def ran(path: str, output: Any) -> None:
         tensor = tensor_in(output)
@@ -286,7 +304,7 @@ class _Run:
     tensor: Tensor
     version: int
     alone: bool
-    positions: Tensor | None
+    positions: Any
 
     @property
     def lost(self) -> bool:

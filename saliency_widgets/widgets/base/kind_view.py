@@ -12,6 +12,7 @@ import ipywidgets as w
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.session import Event, Problem, Request, Session
+from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.trust import TrustPanel
@@ -147,6 +148,10 @@ class KindView:
 
     def show(self, event: Event) -> None:
         """Show the values of an event; called on the worker's thread, before the status is shown."""
+
+    def frame_of(self, event: Event) -> dict[str, Any] | None:
+        """Return the event's frame for the page; None if it has none."""
+        return messages.frame_of(event)
 
     def finish(self) -> None:
         """Handle a finished map; called after its status is shown."""

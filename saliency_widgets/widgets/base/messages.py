@@ -213,7 +213,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
         )
     lines.append(_line("Gradients", str(attribution.evaluations), "The number of model gradients that were computed."))
     if attribution.layer is not None:
-        size = " × ".join(str(n) for n in attribution.values.shape[-2:])
+        size = " × ".join(str(n) for n in attribution.values.shape[2:])
         lines.append(
             _line(
                 "Layer",

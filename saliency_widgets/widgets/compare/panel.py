@@ -121,7 +121,7 @@ class ComparisonPanel:
         menus = {}
         for k, label in enumerate(axes["models"].labels):
             sized = comparison.problem(Cell(models=k)).layers.items()
-            options = [(f"{path} · {c} × {h} × {width}", path) for path, (c, h, width) in reversed(sized)]
+            options = [(f"{path} · {' × '.join(map(str, shape))}", path) for path, shape in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
             menus[k] = menu(title, [("auto · the last spatial layer", ""), *options], "", f"layer-{k}")
             menus[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")

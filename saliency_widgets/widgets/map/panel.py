@@ -107,7 +107,7 @@ class MapPanel(Panel):
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 
     def _layers(self) -> Mapping[str, Any]:
-        sized = {f"{path} · {c} × {h} × {w}": path for path, (c, h, w) in self._problem.layers.items()}
+        sized = {f"{path} · {' × '.join(map(str, shape))}": path for path, shape in self._problem.layers.items()}
         return {"auto · the last spatial layer": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:

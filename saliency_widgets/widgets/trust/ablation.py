@@ -73,7 +73,8 @@ class AblationSection(Section):
     def show(self, result: Ablation, shown: FinishedMap) -> None:
         """Show the change of the score, the changes for random regions, and the most probable classes."""
         if isinstance(self.region, float) and not len(result.elsewhere):
-            self.context.view.mark(np.atleast_2d(result.mask.cpu().numpy()))
+            mask = result.mask.cpu().numpy()
+            self.context.view.mark(mask.reshape(-1, mask.shape[-1]))
         changes = (result.elsewhere.double() - result.before).tolist()
         noun = self.context.kind.noun
         first = (

@@ -93,7 +93,12 @@ class TrustPanel:
         return self._sections[self._choice.value or 0]
 
     def show(self, shown: FinishedMap, title: str) -> None:
-        """Test a finished map if the panel is open. Can be called on any thread."""
+        """Test a finished map if the panel is open. Can be called on any thread.
+
+        A map that is only drawn again, as other planes of a volume are, is not tested again.
+        """
+        if self._shown is not None and self._shown.is_same(shown):
+            return
         if self._shown is None or not self._shown.is_comparable(shown):
             self._remove_markers()  # they belong to another row or score
         maps = {name: other for name, other in self._maps.items() if other.is_comparable(shown) and name != title}

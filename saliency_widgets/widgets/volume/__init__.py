@@ -1,0 +1,1 @@
+"""The explorer of a volume or a video."""
