@@ -168,6 +168,16 @@ def volume(lab: Lab) -> None:
     in_both_themes(lab, "volume", seen.output)
 
 
+def text(lab: Lab) -> None:
+    """A sentence."""
+    lab.page.set_viewport_size({"width": 1440, "height": 1000})
+    lab.open(lab.write_notebook([EXPLORER.format("'text'")], "text.ipynb"))
+    lab.run_all()
+    seen = Seen(lab, lab.output(0))
+    seen.wait()
+    in_both_themes(lab, "text", seen.output)
+
+
 def main() -> None:
     """Write docs/images/*.png."""
     browser_path = find_browser()
@@ -200,6 +210,7 @@ def main() -> None:
             lesson(lab)
             signal(lab)
             volume(lab)
+            text(lab)
             lab.open(lab.write_notebook([EXPLORER.format("")], "methods.ipynb"))
             lab.run_all()
             seen = Seen(lab, lab.output(0))

@@ -1,10 +1,11 @@
-"""Demos with models, images and tables from installed packages, or with models trained on the spot."""
+"""Demos with models, images, tables and texts from installed packages, or with models trained on the spot."""
 
 from saliency_widgets.demos.imagenet import Classifier, classifier, sample_image
 from saliency_widgets.demos.planted import Planted, planted
 from saliency_widgets.demos.signal import Heartbeats, heartbeats, real_ecg
 from saliency_widgets.demos.start import demo
 from saliency_widgets.demos.tables import TableModel, table_model
+from saliency_widgets.demos.text import TopicClassifier, Topics, topics
 from saliency_widgets.demos.volume import Scans, scans
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Planted",
     "Scans",
     "TableModel",
+    "TopicClassifier",
+    "Topics",
     "classifier",
     "demo",
     "heartbeats",
@@ -21,4 +24,5 @@ __all__ = [
     "sample_image",
     "scans",
     "table_model",
+    "topics",
 ]
