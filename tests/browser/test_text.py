@@ -92,3 +92,47 @@ def test_each_token_has_the_color_of_its_value(lab: Lab) -> None:
     assert ground < 64
     assert_colored(root, expected(lab, ground, opacity=1.0))
     lab.theme("light")
+
+
+CAUSAL = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
+
+class Causal(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(8, 6), torch.nn.Linear(6, 8)
+
+    def forward(self, ids):
+        steps = torch.arange(1, ids.shape[1] + 1)[None, :, None]
+        return self.head(torch.tanh(self.embedding(ids).cumsum(1) / steps))
+
+explorer = sw.explore(Causal().eval(), "the good cat sat", tokenizer=WORDS, method="gradient")
+explorer"""
+
+# Count the forward passes of every module of this class in the kernel; copies of the model are of the same class.
+COUNT = """_forwards = []
+_handle = torch.nn.modules.module.register_module_forward_pre_hook(
+    lambda module, _args: _forwards.append(1) if type(module) is Causal else None)"""
+
+
+def test_a_click_on_a_token_explains_it_without_a_forward_pass(lab: Lab) -> None:
+    seen = open_explorer(lab, CAUSAL)
+    tokens = seen.root.locator(".sw-token")
+    assert lab.value("explorer.attribution.settings['target'][0]") == 3  # what follows the text
+    generation = lab.value("explorer.view.frame['generation']")
+    lab.execute(COUNT)
+    try:
+        tokens.nth(2).click()
+        expect(seen.root.locator(".sw-explained")).to_have_text("cat")
+        seen.wait()
+        assert lab.value("explorer.attribution.settings['target']") == [1, 2]  # "cat", after "good"
+        assert lab.value("explorer.view.frame['generation']") == generation + 1
+        assert lab.value("len(_forwards)") == 0
+        assert_colored(seen.root, expected(lab, 255))
+        lab.execute("explorer.recompute(); explorer.session.wait(60)")
+        assert lab.value("len(_forwards)") > 0  # the counter counts
+    finally:
+        lab.execute("_handle.remove()")
