@@ -84,7 +84,8 @@ class Problem:
         model, self.wrapped = unwrapped(model)
         self.model = model if device is None else on_device(model, device)
         model = self.model
-        self._inputs = inputs
+        self._inputs = self._explained = inputs
+        self._ready: tuple[Any, Prepared | None] = inputs, None  # the inputs to explain next, if they are prepared
         self._prepare = lambda inputs: prepare_for(
             model, inputs, about, device=device_of(model), dtype=dtype_of(model), gradients=gradients
         )
@@ -155,9 +156,23 @@ class Problem:
         """Reduce the first sample's values to one for each feature: shape (H, W) for an image, (F,) for a row."""
         return self.kind.reduce(values[:1], reduction, self.tensor)[0]
 
-    def move(self, table: Table) -> None:
-        """Explain another row of the same table from now on."""
-        self._inputs = table  # without the lock: a pass may hold it, and a slider must not wait
+    def read(self, inputs: Any) -> Prepared:
+        """Prepare other inputs, without explaining them.
+
+        Raises:
+            TypeError, ValueError: They don't fit.
+        """
+        return self._prepare(inputs)
+
+    def move(self, inputs: Any, prepared: Prepared | None = None) -> None:
+        """Explain other inputs from now on: another row of the same table, or another text.
+
+        Args:
+            inputs: The inputs.
+            prepared: What :meth:`read` returned for them. Default: they are prepared when they are needed.
+        """
+        self._ready = inputs, prepared
+        self._inputs = inputs  # without the lock: a pass may hold it, and a slider must not wait
 
     def table_of(self, version: tuple | None) -> Table | None:
         """Return the table of a version of the inputs; a result may belong to a row that is no longer selected."""
@@ -237,13 +252,14 @@ class Problem:
         names, outputs = self.class_names, None if self._logits is None else self._logits[1].shape[1]
         positions = self.kind.positions
         key = score, self.squashed, outputs, positions
-        if key not in self._tasks or self._tasks[key][0] is not names:  # called often, with perhaps thousands of names
+        tasks = self._tasks  # another thread may replace it
+        if key not in tasks or tasks[key][0] is not names:  # called often, with perhaps thousands of names
             binary = self._names_passed and names is not None and len(names) == 2
             made = task_of(score)(
                 cast(Scale, score), None if names is None else tuple(names), binary, self.squashed, outputs, positions
             )
-            self._tasks[key] = names, made
-        return self._tasks[key][1]
+            tasks[key] = names, made
+        return tasks[key][1]
 
     def _logits_at(self, version: tuple, position: Tensor | None = None) -> Tensor:
         if self.kind.positions is not None:
@@ -411,14 +427,18 @@ class Problem:
             moved = number != self._number and (self.prepared.from_weights or self._placement() != self._form)
             self._number = number
             if seen != self._seen or moved:
-                prepared = self._prepare(inputs)
-                if prepared.tensor.shape != self.tensor.shape:
+                ready, prepared = self._ready
+                if prepared is None or ready is not inputs or moved:
+                    prepared = self._prepare(inputs)
+                edited = inputs is self._explained and seen != self._seen
+                if edited and prepared.tensor.shape != self.tensor.shape:
                     raise ValueError(
                         f"inputs: they were changed in place, and with them the shape of the model's input, from "
                         f"{tuple(self.tensor.shape)} to {tuple(prepared.tensor.shape)}. Create a new explorer for "
                         f"inputs of another shape."
                     )
                 self.prepared, self._seen, self._form = prepared, seen, self._placement()
+                self._explained, self._tasks = inputs, {}
             return number, seen
 
     def verify(self, check: Callable[[], None]) -> bool:

@@ -244,14 +244,15 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         return self.kind_view.row
 
     def edit(self, /, **values: Any) -> None:
-        """Change values of the row: ``explorer.edit(age=40)``, or ``explorer.edit(**{"mean radius": 9})``.
+        """Change values of the row: ``explorer.edit(age=40)``; or the text: ``explorer.edit(text="a new sentence")``.
 
         Args:
-            **values: Values by column name.
+            **values: Values by column name, such as ``**{"mean radius": 9}``; for a text, "text".
 
         Raises:
-            ValueError: A column is unknown, or a value is invalid; then no value is changed.
-            NotImplementedError: The input is not a row of a table.
+            TypeError: A text has a name other than "text".
+            ValueError: A column is unknown, or a value is invalid; then nothing is changed.
+            NotImplementedError: The input is neither a row of a table nor a text.
         """
         self.kind_view.edit(values)
 

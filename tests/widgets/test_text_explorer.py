@@ -93,6 +93,82 @@ def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
     assert np.abs(values_on_page(explorer) - expected).max() <= np.abs(expected).max() / 65534
 
 
+def share_of(model, ids, target=1):
+    """The contribution of each token to a class's score, from a baseline of zeros."""
+    rows = model.embedding.weight[torch.tensor(ids)] / len(ids)
+    return (model.head.weight[target] * rows).sum(-1).detach().numpy()
+
+
+def edit(explorer, kind, *tokens, text=""):
+    explorer.view._on_scene({"type": "scene", "edit": kind, "tokens": list(tokens), "text": text})
+
+
+def test_everything_follows_an_edit(explorer, model):
+    before = explorer.attribution
+    for change, pieces, ids in (
+        (lambda: edit(explorer, "replace", 1, text="bad"), ["the", "bad", "cat", "sat"], [1, 7, 2, 3]),
+        (lambda: edit(explorer, "delete", 0, 1), ["cat", "sat"], [2, 3]),
+        (lambda: edit(explorer, "replace", 0, text="the mat"), ["the", "mat", "sat"], [1, 5, 3]),
+        (lambda: explorer.edit(text="bad bad mat on mat"), ["bad", "bad", "mat", "on", "mat"], [7, 7, 5, 4, 5]),
+    ):
+        change()
+        assert explorer.view.status["state"] == "done"
+        assert explorer.view.scene["pieces"] == pieces
+        assert explorer.view.scene["edited"]
+        assert explorer.settings["inputs"] == " ".join(pieces)
+        (shown,) = values_on_page(explorer)
+        expected = share_of(model, ids)
+        assert np.abs(shown - expected).max() <= np.abs(expected).max() / 65534
+        chances = torch.softmax(model(torch.tensor([ids])), -1)[0].tolist()
+        assert {k: share for k, _, share in explorer.panel.predictions} == pytest.approx(dict(enumerate(chances)))
+        scope = {"model": model, "inputs": "is assigned", "tokenizer": VOCABULARY}
+        exec(explorer.to_code(), scope)
+        assert torch.equal(scope["attribution"].values, explorer.attribution.values)
+    edit(explorer, "restore")
+    assert not explorer.view.scene["edited"]
+    assert explorer.attribution is before  # from the cache
+
+
+def test_an_edit_that_fails_changes_nothing(explorer, model):
+    scene, text = explorer.view.scene, explorer.settings["inputs"]
+    for change, message in (
+        (lambda: edit(explorer, "delete", 0, 1, 2, 3), "the text is empty"),
+        (lambda: edit(explorer, "delete", 17), "token 17 stands for no part of the text"),
+        (lambda: edit(explorer, "text", text=None), "expected text=, a text"),
+    ):
+        change()
+        explorer.view.flush()
+        assert message in explorer.view.status["message"]
+        assert explorer.view.scene == scene
+        assert explorer.settings["inputs"] == text
+    with pytest.raises(TypeError, match="expected text="):
+        explorer.edit(age=3)
+    explorer.update(target=2)
+    expected = share_of(model, [1, 6, 2, 3], target=2)
+    assert np.abs(values_on_page(explorer) - expected).max() <= np.abs(expected).max() / 65534
+
+
+def test_a_marked_region_ends_with_its_text(explorer):
+    explorer.trust._fold.selected_index = 0
+    section = explorer.trust._sections[0]
+    section.marked(np.array([[True, True, False, False]]))
+    assert "Without 50.0% of the text" in section._said.value
+    explorer.edit(text="cat sat")
+    assert section.region is None
+    assert not explorer.trust._message.value
+    section.marked(np.array([[True, False]]))
+    assert "Without 50.0% of the text" in section._said.value
+
+
+def test_ids_have_no_text_to_edit(model):
+    explorer = sw.explore(model, torch.tensor([1, 6, 2]), tokenizer=VOCABULARY, executor="inline")
+    assert "text" not in explorer.view.scene
+    edit(explorer, "delete", 1)
+    explorer.view.flush()
+    assert "single tokens can be edited only in a text" in explorer.view.status["message"]
+    explorer.close()
+
+
 def test_the_trust_tests_of_texts_run(explorer):
     explorer.trust._fold.selected_index = 0
     sections = {section.test.name: section for section in explorer.trust._sections}
@@ -126,9 +202,8 @@ def test_the_baselines_are_those_of_a_text(explorer):
         (lambda explorer, path: explorer.save_html(path), "this explorer shows a text"),
         (lambda explorer, path: explorer.save_png(path), "this explorer shows a text"),
         (lambda explorer, _path: explorer.pin(), "only maps of images"),
-        (lambda explorer, _path: explorer.edit(a=1), "only rows of a table"),
     ],
-    ids=["state", "page", "image", "pin", "edit"],
+    ids=["state", "page", "image", "pin"],
 )
 def test_what_texts_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
     with pytest.raises((NotImplementedError, ValueError), match=message):

@@ -2,15 +2,19 @@
 
 import type { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
-import type { Frame, Pixels } from "../core/frame.ts";
+import { type Frame, type Pixels, toBytes } from "../core/frame.ts";
 import { inkOn } from "../core/ink.ts";
+import { Mask } from "../core/mask.ts";
 import { tokenText } from "../core/text.ts";
+import type { RawRegion } from "../heatmap/region.ts";
 import type { RawScene, Scene, SceneHost } from "../heatmap/scene.ts";
 import { make } from "../shell/elements.ts";
 import { followTheme, groundOf } from "../shell/theme.ts";
+import { EditTools, type RawEdits } from "./edit.ts";
+import { RankedTokens } from "./ranked.ts";
 
 /** A text, as the kernel sends it. */
-export interface RawTokens extends RawScene {
+export interface RawTokens extends RawScene, RawEdits {
   pieces?: string[];
   gaps?: string[];
   ids?: number[];
@@ -39,6 +43,17 @@ export class TextScene implements Scene {
   #colors: string[] = [];
   #current: number | null = null;
   #ground: Pixels | null = null;
+  #painted: Frame | null = null;
+  /** The map of an earlier text. */
+  #outdated: Frame | null = null;
+  /** The chosen tokens, which can be edited, and are marked while a test needs a region. */
+  #chosen = new Mask(0, 1);
+  /** Where the chosen tokens begin; null if none are chosen. */
+  #anchor: number | null = null;
+  #dragging = false;
+  #marking = false;
+  readonly #edits: EditTools;
+  readonly #ranked = new RankedTokens();
   /** The token after the text, which a causal model predicts. */
   readonly #next = make("span", "token sw-next", { title: "The next token, which the model predicts" }, [
     "▸",
@@ -55,10 +70,16 @@ export class TextScene implements Scene {
 
   constructor(private readonly host: SceneHost) {
     const root = this.#text;
-    this.root.append(root);
+    this.#edits = new EditTools(host, () => root.focus());
+    const flow = make("div", "flow-text", {}, [root, this.#edits.root]);
+    this.root.append(flow, this.#ranked.root);
     const listen = { signal: host.life };
     root.addEventListener("pointermove", (e) => this.#point(e), listen);
-    root.addEventListener("pointerdown", (e) => this.#point(e), listen);
+    root.addEventListener("pointerdown", (e) => this.#down(e), listen);
+    root.addEventListener("dblclick", () => this.#edits.begin("replace"), listen);
+    const { ownerDocument } = root;
+    ownerDocument.addEventListener("pointerup", () => this.#up(), listen);
+    ownerDocument.addEventListener("pointercancel", () => this.#up(), listen);
     root.addEventListener("pointerleave", () => this.#read(null), listen);
     this.root.addEventListener("click", (e) => this.#explain(elementAt(e)), listen);
     root.addEventListener("keydown", (e) => this.#key(e), listen);
@@ -77,7 +98,8 @@ export class TextScene implements Scene {
   }
 
   get hint(): string {
-    if (!this.#scores) return "Point at a token, or use the arrow keys";
+    if (this.#marking) return "Drag over tokens to mark them; by key: Space, or Shift with the arrow keys";
+    if (!this.#scores) return "Point at a token, or use the arrow keys; drag or click to choose tokens";
     if (this.#scored !== this.#tokens) return "Click a token of the output to explain it";
     return "Click a token to explain it; the arrow keys read, Enter explains";
   }
@@ -91,7 +113,7 @@ export class TextScene implements Scene {
     if (raw.output) {
       this.#scored = raw.output.map((piece) => make("button", "token", { type: "button" }, [piece]));
       this.#output.replaceChildren(...this.#scored);
-      this.root.append(this.#output);
+      this.#text.after(this.#output);
     }
     (raw.output ? this.#output : this.#text).classList.toggle("sw-choosing", this.#scores !== null);
     if (this.#scores === "next") (raw.output ? this.#output : this.#text).append(this.#next);
@@ -99,6 +121,22 @@ export class TextScene implements Scene {
     const index = raw.explained ?? -1;
     this.#explained = index === this.#scored.length ? this.#next : (this.#scored[index] ?? null);
     this.#explained?.classList.add("sw-explained");
+    const gaps = raw.gaps ?? [];
+    this.#edits.load(
+      raw,
+      this.#pieces.map((piece, index) => (gaps[index] ?? "") + piece),
+    );
+  }
+
+  allowMarking(on: boolean): void {
+    this.#marking = on;
+    if (on && this.#chosen.count) this.#mark();
+  }
+
+  showRegion({ width, height, bits }: RawRegion): void {
+    if (width !== this.#chosen.width || height !== 1) return;
+    this.#chosen.load(toBytes(bits));
+    this.#showChosen();
   }
 
   #replace({ pieces = [], gaps = [], ids = [], special = [] }: RawTokens): void {
@@ -106,6 +144,11 @@ export class TextScene implements Scene {
     this.#ids = ids;
     this.#colors = [];
     this.#current = null;
+    this.#outdated = this.#painted;
+    this.#chosen = new Mask(pieces.length, 1);
+    this.#anchor = null;
+    this.#edits.choose([]);
+    this.#ranked.clear();
     this.#tokens = pieces.map((piece, index) => {
       const blank = !piece.trim();
       const name = special[index] ? "token sw-special" : blank ? "token sw-blank" : "token";
@@ -131,8 +174,11 @@ export class TextScene implements Scene {
   }
 
   paint(frame: Frame, display: Display, composer: Composer): boolean {
-    if (frame.width !== this.#tokens.length) return false;
-    const { data } = composer.blend(frame, this.#makeGround(), display);
+    if (frame.width !== this.#tokens.length || frame === this.#outdated) return false;
+    this.#painted = frame;
+    const blended = composer.blend(frame, this.#makeGround(), display);
+    const { data } = blended;
+    this.#ranked.show(frame, this.#pieces, blended);
     for (const [index, { style }] of this.#tokens.entries()) {
       const [red, green, blue] = data.subarray(4 * index, 4 * index + 3);
       const color = `rgb(${red}, ${green}, ${blue})`;
@@ -145,8 +191,63 @@ export class TextScene implements Scene {
   }
 
   #point(event: PointerEvent): void {
-    const token = elementAt(event);
-    this.#read(token?.dataset.token ? Number(token.dataset.token) : null);
+    const index = indexAt(event);
+    this.#read(index);
+    if (this.#dragging && index !== null) this.#choose(index);
+  }
+
+  #down(event: PointerEvent): void {
+    const index = indexAt(event);
+    this.#read(index);
+    if (event.button !== 0 || index === null) return;
+    if (!event.shiftKey || this.#anchor === null) this.#anchor = index;
+    this.#dragging = true;
+    this.#choose(index);
+  }
+
+  #up(): void {
+    if (!this.#dragging) return;
+    this.#dragging = false;
+    // A single token of a model that scores tokens was clicked to explain it.
+    if (!this.#scores || this.#chosen.count > 1) this.#mark();
+  }
+
+  /** Choose the tokens from the anchor to this one. */
+  #choose(index: number): void {
+    const mask = this.#chosen;
+    mask.clear();
+    mask.box({ x: this.#anchor ?? index, y: 0 }, { x: index, y: 0 }, true);
+    this.#showChosen();
+  }
+
+  /** Choose a token by key, or extend the chosen ones to it; plain arrows don't move a marked region. */
+  #chooseByKey(to: number, extend: boolean): void {
+    this.#anchor = extend ? (this.#anchor ?? this.#current ?? to) : to;
+    this.#choose(to);
+    this.#mark();
+  }
+
+  #clear(): void {
+    this.#anchor = null;
+    this.#chosen.clear();
+    this.#showChosen();
+    this.#mark();
+  }
+
+  #showChosen(): void {
+    const chosen: number[] = [];
+    for (const [index, { classList }] of this.#tokens.entries()) {
+      const on = this.#chosen.has(index, 0);
+      classList.toggle("sw-chosen", on);
+      if (on) chosen.push(index);
+    }
+    this.#edits.choose(chosen);
+  }
+
+  /** Send the chosen tokens as the marked region, while a test needs one. */
+  #mark(): void {
+    const { width, height } = this.#chosen;
+    if (this.#marking) this.host.mark({ width, height, bits: this.#chosen.pack() });
   }
 
   /** Ask the kernel to explain a token. */
@@ -160,16 +261,27 @@ export class TextScene implements Scene {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.#tokens.length) return;
     const last = this.#tokens.length - 1;
     const step = STEPS[event.key];
+    const edit = event.key === "F2" ? "replace" : event.key === "Delete" ? "delete" : null;
+    if (edit) {
+      if (this.#edits.begin(edit)) {
+        event.preventDefault();
+        event.stopPropagation();
+      }
+      return;
+    }
     let to: number | null;
     if (step) to = this.#current === null ? 0 : Math.min(last, Math.max(0, this.#current + step));
     else if (event.key === "Home") to = 0;
     else if (event.key === "End") to = last;
-    else if (event.key === "Escape" && this.#current !== null) to = null;
+    else if (event.key === "Escape" && (this.#current !== null || this.#chosen.count)) to = null;
+    else if (event.key === " " && this.#current !== null) to = this.#current;
     else if (event.key === "Enter" && this.#scored === this.#tokens) to = this.#current;
     else return;
     event.preventDefault();
     event.stopPropagation();
     if (event.key === "Enter" && to !== null) this.#explain(this.#tokens[to]);
+    else if (to === null) this.#clear();
+    else if (event.shiftKey || event.key === " " || !this.#marking) this.#chooseByKey(to, event.shiftKey);
     this.#read(to);
     if (to !== null) this.#tokens[to].scrollIntoView({ block: "nearest" });
   }
@@ -181,6 +293,11 @@ export class TextScene implements Scene {
     if (index !== null) this.#tokens[index]?.classList.add("sw-current");
     this.host.read();
   }
+}
+
+function indexAt(event: Event): number | null {
+  const token = elementAt(event)?.dataset.token;
+  return token === undefined ? null : Number(token);
 }
 
 function elementAt(event: Event): HTMLElement | null {

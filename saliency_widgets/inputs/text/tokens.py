@@ -33,6 +33,9 @@ class Tokens:
         arguments: Everything that the tokenizer returned for the model, by name; the ids alone if there is no more.
         vocabulary: The ids of special tokens by name: "pad", "mask", "unknown", "end".
         names: A function from ids to the name of each.
+        text: The text of a single sample; None if ids were passed.
+        spans: The part of :attr:`text` that each token stands for, from and to; empty for special tokens, and without
+            any if the tokenizer doesn't tell.
     """
 
     ids: Tensor
@@ -43,6 +46,8 @@ class Tokens:
     arguments: Mapping[str, Tensor]
     vocabulary: Mapping[str, int]
     names: Callable[[Iterable[int]], tuple[str, ...]]
+    text: str | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
     def shown(self, sample: int) -> dict[str, list[Any]]:
         """Return the tokens of one sample for the page: their pieces, the gaps before them, and their ids."""
@@ -52,6 +57,35 @@ class Tokens:
             "ids": self.ids[sample].tolist(),
             "special": self.special[sample].tolist(),
         }
+
+    def edited(self, chosen: Iterable[int], replacement: str, *, each: bool = False) -> str:
+        """Return the text with some tokens replaced.
+
+        Args:
+            chosen: The indices of the tokens.
+            replacement: The text in place of tokens that follow each other; "" to delete them.
+            each: Whether it replaces each token instead.
+
+        Raises:
+            ValueError: The text is unknown, or a token stands for no part of it.
+        """
+        if self.text is None or not self.spans:
+            raise ValueError("edit: single tokens can be edited only in a text that a tokenizer has read. Pass text=.")
+        runs: list[list[int]] = []
+        for index in sorted(set(chosen)):
+            start, stop = self.spans[index] if 0 <= index < len(self.spans) else (0, 0)
+            if start == stop:
+                raise ValueError(f"edit: token {index} stands for no part of the text. Choose another.")
+            if runs and not each and self.spans[index - 1][1] == runs[-1][1]:
+                runs[-1][1] = stop
+            else:
+                runs.append([start, stop])
+        text = self.text
+        for start, stop in reversed(runs):
+            # With a deleted word goes one of the spaces around it.
+            gap = not replacement and text[stop : stop + 1] == " " and text[max(0, start - 1) : start] in ("", " ")
+            text = text[:start] + replacement + text[stop + gap :]
+        return text
 
     def extended(self, arguments: Mapping[str, Tensor]) -> Tokens:
         """Return these tokens of one text, followed by those with which the ids among the arguments go on.
@@ -117,7 +151,10 @@ def _with_tokenizer(inputs: Any, tokenizer: Any) -> Tokens:
     pieces, gaps = zip(*shown, strict=True)
     named_ids = {name: getattr(tokenizer, attribute, None) for name, attribute in _NAMED.items()}
     vocabulary = {name: index for name, index in named_ids.items() if index is not None}
-    return Tokens(ids, pieces, gaps, words, special, arguments, vocabulary, partial(_names_with, tokenizer))
+    names = partial(_names_with, tokenizer)
+    text = texts[0] if texts is not None and len(texts) == 1 else None
+    parts = tuple((start, stop) for start, stop in spans[0]) if spans is not None and text is not None else ()
+    return Tokens(ids, pieces, gaps, words, special, arguments, vocabulary, names, text, parts)
 
 
 def _encode(texts: list[str], tokenizer: Any) -> tuple[dict[str, Tensor], Any, Any]:
@@ -187,10 +224,11 @@ def _clean(names: Sequence[str]) -> Pieces:
 
 def _with_vocabulary(inputs: Any, vocabulary: Mapping[Any, Any]) -> Tokens:
     ids: Tensor | None = None
+    text: str | None = None
     if isinstance(inputs, str):
-        words = [inputs.split()]
+        text, words = inputs, [inputs.split()]
     elif isinstance(inputs, (list, tuple)) and inputs and all(isinstance(item, str) for item in inputs):
-        words = [list(inputs)]
+        text, words = " ".join(inputs), [list(inputs)]
     else:
         ids = _arguments(inputs)[IDS]
         names = {index: str(word) for word, index in vocabulary.items()}
@@ -204,10 +242,22 @@ def _with_vocabulary(inputs: Any, vocabulary: Mapping[Any, Any]) -> Tokens:
             raise ValueError(f"inputs: {brief(missing[0])} is not in the vocabulary. Pass other words, or ids.")
         ids = torch.tensor([[vocabulary.get(word, unknown) for word in words[0]]])
     by_id = {index: str(word) for word, index in vocabulary.items()}
-    return _plain(ids, words, {} if unknown is None else {"unknown": unknown}, by_id)
+    tokens = _plain(ids, words, {} if unknown is None else {"unknown": unknown}, by_id)
+    return tokens if text is None else replace(tokens, text=text, spans=_spans_of(text, words[0]))
+
+
+def _spans_of(text: str, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return where each word stands in a text that holds them in this order."""
+    spans, end = [], 0
+    for word in words:
+        start = text.index(word, end)
+        end = start + len(word)
+        spans.append((start, end))
+    return tuple(spans)
 
 
 def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:
+    text = inputs if isinstance(inputs, str) else None
     if isinstance(inputs, str):
         try:
             inputs = tokenizer(inputs)
@@ -216,7 +266,7 @@ def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:
         if isinstance(inputs, str) or (isinstance(inputs, (list, tuple)) and any(isinstance(i, str) for i in inputs)):
             raise TypeError("tokenizer: it must return ids, got texts. Pass a function from a text to integers.")
     ids = _arguments(inputs)[IDS]
-    return _plain(ids, [[str(index) for index in row] for row in ids.tolist()], {}, {})
+    return replace(_plain(ids, [[str(index) for index in row] for row in ids.tolist()], {}, {}), text=text)
 
 
 def _plain(

@@ -223,7 +223,7 @@ class KindView:
 
     def edit(self, values: Mapping[str, Any]) -> None:  # noqa: ARG002
         """See :meth:`.Explorer.edit`."""
-        self._refuse("edit", "only rows of a table have named values. Create a new explorer for another input")
+        self._refuse("edit", "only rows of a table and texts can be edited. Create a new explorer for another input")
 
     def pin(self) -> None:
         """See :meth:`.Explorer.pin`."""

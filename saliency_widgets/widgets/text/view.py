@@ -7,8 +7,9 @@ from typing import Any
 
 import ipywidgets as w
 
-from saliency_widgets.inputs import TextKind
-from saliency_widgets.session import Problem
+from saliency_widgets.inputs import Prepared, TextKind
+from saliency_widgets.params import brief
+from saliency_widgets.session import Event, Problem
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
@@ -16,6 +17,8 @@ from saliency_widgets.widgets.base.kind_view import Explored
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
+
+_MASK = "mask"  # the name of the token in the vocabulary
 
 
 class TextPanel(MapPanel):
@@ -51,7 +54,7 @@ class TextPanel(MapPanel):
 
 
 class TextView(MapView):
-    """The view of a text, which shows the tokens that the model's output depends on.
+    """The view of a text, which shows the tokens that the model's output depends on, and can edit it.
 
     Args:
         problem: The model and the text.
@@ -64,7 +67,8 @@ class TextView(MapView):
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
         """Create the text, and the trust tests."""
-        self._explorer, session, kind = explorer, explorer.session, self.problem.kind
+        self._explorer, session = explorer, explorer.session
+        self._prepared, self._first = self.problem.prepared, self._kind.tokens.text
         self.view = HeatmapView(
             None,
             self.display,
@@ -72,39 +76,106 @@ class TextView(MapView):
             controls=self.panel.controls,
             scene=self._scene(),
         )
-        self.view.on_scene(self._on_click)
-        self.panel.on_token = self._show_token
-        shape = kind.shape_of(self.problem.tensor)
-        context = Context(kind, self.view, self.problem.baselines, shape=shape)
+        self.view.on_scene(self._on_scene)
+        self.panel.on_token = self._refresh
+        context = Context(self.problem.kind, self.view, self.problem.baselines, shape=(-1,))
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "3 1 380px", "320px", "900px"
         self.panel.on_reduction(session.reduce)
         return self.view, self.panel.widget, self.trust.widget
 
-    def _scene(self) -> dict[str, Any]:
+    @property
+    def _kind(self) -> TextKind:
         kind = self.problem.kind
         assert isinstance(kind, TextKind)
-        positions = kind.positions
-        scene = {"kind": "text", **kind.tokens.shown(0), "explained": self.panel.token}
-        if positions is None:
-            return scene
-        output = list(positions.pieces[0]) if positions.generated else None
-        return {**scene, "scores": positions.role, "output": output}
+        return kind
 
-    def _show_token(self) -> None:
-        token = self.panel.token
-        if token != self.view.scene["explained"]:
-            self.view.scene = {**self.view.scene, "explained": token}
+    def _scene(self) -> dict[str, Any]:
+        kind = self._kind
+        tokens, positions = kind.tokens, kind.positions
+        scene = {"kind": "text", **tokens.shown(0), "explained": self.panel.token}
+        if tokens.text is not None:
+            masks = bool(tokens.spans) and _MASK in tokens.vocabulary
+            scene |= {"text": tokens.text, "edited": tokens.text != self._first, "masks": masks}
+            scene["editable"] = [start < stop for start, stop in tokens.spans]
+        if positions is not None:
+            output = list(positions.pieces[0]) if positions.generated else None
+            scene |= {"scores": positions.role, "output": output}
+        return scene
 
-    def _on_click(self, content: Mapping[str, Any]) -> None:
-        """Explain a token that the user has clicked; the token after the text is the next one to come."""
-        positions, token = self.problem.kind.positions, whole_number(content, "token")
-        if positions is None or token is None or not 0 <= token <= positions.count:
+    def show(self, event: Event) -> None:
+        """Show another text, of which the event is the first map."""
+        if event.attribution is not None and event.state in ("running", "done"):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Show the tokens of the problem's text, and which of them is explained."""
+        prepared = self.problem.prepared
+        if prepared is self._prepared and self.panel.token == self.view.scene["explained"]:
             return
+        if prepared is not self._prepared:
+            self._prepared = prepared
+            self.trust.unmark()
+        self.view.scene = self._scene()
+
+    def edit(self, values: Mapping[str, Any]) -> None:
+        """Explain another text."""
+        wrong = next((name for name in values if name != "text"), None)
+        text = values.get("text")
+        if wrong is not None or not isinstance(text, str):
+            raise TypeError(f"edit: expected text=, a text, got {brief(dict(values))}.")
+        prepared, before = self.problem.read(text), self._explorer.arguments["inputs"]
+        self._move(text, prepared)
         try:
-            self.panel.explain(token)
+            self.panel.update({"target": self._target_in(prepared)})
+        except BaseException:
+            self._move(before, None)
+            raise
+
+    def comments(self) -> list[str]:
+        """Return the assignment of an edited text."""
+        text = self._kind.tokens.text
+        return [] if text == self._first else [f"inputs = {text!r}"]
+
+    def _move(self, text: Any, prepared: Prepared | None) -> None:
+        self.problem.move(text, prepared)
+        self._explorer.arguments["inputs"] = text
+
+    def _target_in(self, prepared: Prepared) -> Any:
+        """Return what to explain of an edited text: the same position and class, if there are as many tokens."""
+        target, positions, before = self.panel.selection["target"], prepared.kind.positions, self._kind.positions
+        if positions is None or before is None or not isinstance(target, tuple):
+            return target
+        same = positions.count == before.count and positions.default == before.default
+        return target if same else None
+
+    def _on_scene(self, content: Mapping[str, Any]) -> None:
+        """Explain a token that the user has clicked, or edit the text."""
+        try:
+            if "edit" in content:
+                self._on_edit(content)
+            else:
+                self._on_click(content)
         except (TypeError, ValueError) as error:
             self._explorer.refuse(error)
+
+    def _on_click(self, content: Mapping[str, Any]) -> None:
+        positions, token = self.problem.kind.positions, whole_number(content, "token")
+        if positions is not None and token is not None and 0 <= token <= positions.count:  # the last is the next one
+            self.panel.explain(token)
+
+    def _on_edit(self, content: Mapping[str, Any]) -> None:
+        tokens, text = self._kind.tokens, content.get("text", "")
+        chosen = [one for one in content.get("tokens", []) if isinstance(one, int)]
+        edits: dict[Any, Callable[[], Any]] = {
+            "text": lambda: text,
+            "restore": lambda: self._first,
+            "delete": lambda: tokens.edited(chosen, ""),
+            "replace": lambda: tokens.edited(chosen, text),
+            "mask": lambda: tokens.edited(chosen, tokens.names([tokens.vocabulary[_MASK]])[0], each=True),
+        }
+        if content["edit"] in edits:
+            self.edit({"text": edits[content["edit"]]()})
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the texts around the map."""

@@ -117,6 +117,12 @@ class TrustPanel:
             self._examiner.jobs.drop()
             self._message.value = escape("Interrupted. Close and open this panel to continue.")
 
+    def unmark(self) -> None:
+        """Drop the region that the user has marked on an earlier input."""
+        for section in self._sections:
+            if isinstance(section.region, torch.Tensor):
+                section.region = None
+
     def close(self) -> None:
         """End the worker and release the maps."""
         self._examiner.close()
