@@ -81,7 +81,7 @@ def noise(inputs: Tensor, seed: int = 0, low: Tensor | None = None, high: Tensor
     return (low + drawn.to(inputs) * (high - low)).expand_as(inputs).clone()
 
 
-NAMES = ("black", "white", "mean", "median", "blur", "first", "min", "pad", "mask", "unknown", "noise", "zero")
+NAMES = ("black", "white", "mean", "median", "blur", "first", "min", "pad", "mask", "unknown", "text", "noise", "zero")
 
 BASELINE = Param(
     "baseline",

@@ -57,9 +57,11 @@ class Options:
         cuda_graphs: Whether to record passes on a CUDA device and replay them for repeated shapes, which saves the
             kernel launches that dominate small passes.
         feature_names: The columns' names, for table rows without names.
-        background: Other rows of the table, such as the training data, or other signals. Rows define the baselines
-            "mean" and "median", scale noise to each column's range, and provide the rows for Expected Gradients, the
-            what-if sliders and the shuffle test; signals are baselines of Expected Gradients.
+        background: Other rows of the table, such as the training data, other signals, or a text or a list of texts.
+            Rows define the baselines "mean" and "median", scale noise to each column's range, and provide the rows for
+            Expected Gradients, the what-if sliders and the shuffle test; signals and texts are baselines of Expected
+            Gradients. The tokens of other texts, followed by padding, take the places of those of the explained text;
+            the first is the baseline "text".
     """
 
     transform: Any = None

@@ -284,3 +284,66 @@ def test_a_model_without_an_embedding_of_the_ids():
 def test_a_baseline_without_its_token():
     with pytest.raises(ValueError, match=r"the tokenizer has no 'mask' token\. Use one of"):
         sw.attribute(Mean(), "the cat", tokenizer=VOCABULARY, baseline="mask")
+
+
+def test_another_text_is_a_baseline(tokenizer):
+    model, other = bert(), "the dog sat on the movie"
+    options = {"tokenizer": tokenizer, "background": other, "target": 1, "n_steps": 50}
+    result = sw.attribute(
+        model, TEXT, method="integrated_gradients", baseline="text", quadrature="gauss_legendre", **options
+    )
+    assert list(result.by_token()["token"]) == ["[CLS]", "the", "cat", "s", "sat", "on", "a", "good", "mat", "[SEP]"]
+    ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
+    first = ids.clone()
+    first[0, 1:-1] = torch.tensor([VOCABULARY[word] for word in [*other.split(), "[PAD]", "[PAD]"]])
+    layer = LayerIntegratedGradients(lambda ids: model(ids).logits, model.bert.embeddings.word_embeddings)
+    oracle = layer.attribute(ids, first, target=1, n_steps=50, method="gausslegendre")
+    assert far(result.values, oracle.detach()) < 1e-10
+
+
+def test_expected_gradients_of_a_linear_bag_are_the_differences_from_the_mean_of_other_texts():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(len(WORDS), 6, mode="mean"), nn.Linear(6, 3)).double().eval()
+    texts = ["the dog sat", "a bad movie"]
+    options = {"tokenizer": VOCABULARY, "target": 2, "background": texts}
+    result = sw.attribute(model, "good cat mat", method="expected_gradients", n_samples=64, **options)
+    ids = torch.tensor([[VOCABULARY[word] for word in text.split()] for text in ["good cat mat", *texts]])
+    rows = model[0].weight[ids].detach()
+    weight = model[1].weight[2].detach()
+    ends = [(weight * (rows[0] - rows[k]) / 3).sum(-1) for k in (1, 2)]
+    one, two = ends
+    shown = torch.tensor(result.by_token()["attribution"])
+    share = (shown - two) / (one - two)  # of the draws, the same for all tokens
+    assert far(share, share[:1].expand(3)) < 1e-10
+    assert 0.2 < float(share[0]) < 0.8
+    assert torch.allclose(share[0] * 64, (share[0] * 64).round())
+
+
+def test_noise_is_a_share_of_the_deviation_of_each_number_of_the_embeddings(tokenizer):
+    model = bert()
+    problem = Problem(model, TEXT, tokenizer=tokenizer)
+    weight = model.bert.embeddings.word_embeddings.weight.detach()
+    assert far(problem.kind.spread(problem.tensor), weight.std(0, correction=0)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("background", "error", "message"),
+    [
+        (3, TypeError, "expected a text or a list of texts"),
+        ([], ValueError, "the list is empty"),
+        ("", ValueError, "background: the text is empty"),
+        (["the cat", "cat " * 9], ValueError, "has 9 tokens, but there are 8 places"),
+    ],
+)
+def test_invalid_other_texts(background, error, message, tokenizer):
+    with pytest.raises(error, match=message):
+        sw.attribute(bert(), TEXT, tokenizer=tokenizer, background=background)
+
+
+def test_a_shorter_text_needs_a_token_to_pad_it():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(4, 6), nn.Linear(6, 3)).double().eval()
+    with pytest.raises(ValueError, match="no token to pad it with"):
+        sw.attribute(model, "a b c", tokenizer={"a": 0, "b": 1, "c": 2}, background="a b")
+    with pytest.raises(ValueError, match="'text' is the first of the other texts"):
+        sw.attribute(model, "a b c", tokenizer={"a": 0, "b": 1, "c": 2}, method="integrated_gradients", baseline="text")

@@ -85,13 +85,33 @@ class EmbeddingTable:
         """Return the embedding of a token, shape (E,)."""
         return self._rows([torch.tensor([index], device="cpu")], lambda rows: rows[0])[0]
 
-    @cached_property
+    def rows(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of ids, shape (N, T) -> (N, T, E)."""
+        return torch.stack(self._rows(list(ids), lambda rows: rows))
+
+    @property
     def mean(self) -> Tensor:
         """The mean of the embeddings of all tokens, shape (E,), float64."""
+        return self._moments[0]
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of each number of the embeddings, shape (E,), float64."""
+        mean, squares = self._moments
+        return (squares - mean.square()).clamp(min=0).sqrt()
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """The means of the embeddings of all tokens and of their squares."""
         size = self.size
         assert size is not None
-        sums = self._rows(torch.arange(size, device="cpu").split(_ROWS), lambda rows: rows.double().sum(0))
-        return torch.stack(sums).sum(0) / size
+
+        def sums(rows: Tensor) -> Tensor:
+            wide = rows.double()
+            return torch.stack([wide.sum(0), wide.square().sum(0)])
+
+        mean, squares = torch.stack(self._rows(torch.arange(size, device="cpu").split(_ROWS), sums)).sum(0) / size
+        return mean, squares
 
     def _rows(self, parts: Sequence[Tensor], reduce: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Return the reduced embeddings of each part of the ids."""

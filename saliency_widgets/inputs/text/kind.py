@@ -20,6 +20,7 @@ from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
 from saliency_widgets.inputs.text.language_model import LanguageModel
+from saliency_widgets.inputs.text.others import ids_of_others
 from saliency_widgets.inputs.text.positions import find_positions
 from saliency_widgets.inputs.text.tokens import Tokens, read_tokens
 from saliency_widgets.runtime.arguments import Arguments
@@ -71,6 +72,7 @@ class TextKind(Kind):
         tokens: The tokens.
         table: The embeddings of all tokens of the model.
         positions: The positions at which the model scores classes; None if it scores the whole text.
+        others: The embeddings of other texts in the places of this one's tokens, shape (N, T, E); None without any.
     """
 
     name = noun = "text"
@@ -80,6 +82,7 @@ class TextKind(Kind):
     tokens: Tokens = field()
     table: EmbeddingTable = field()
     positions: Positions | None = None
+    others: Tensor | None = None
 
     @staticmethod
     def accepts(inputs: Any, options: Options) -> bool:  # noqa: ARG004
@@ -109,14 +112,39 @@ class TextKind(Kind):
         return "mask" if "mask" in self.tokens.vocabulary else next(iter(self.baselines))
 
     @property
+    def background(self) -> Tensor | None:
+        """The embeddings of other texts, shape (N, T, E); None without any."""
+        return self.others
+
+    @property
     def baselines(self) -> Mapping[str, Baseline]:
-        """The baselines by name: padding first, if any. A baseline of tokens preserves special tokens."""
+        """The baselines by name: padding first, if any. A baseline of tokens preserves special tokens.
+
+        "text" is the first of the other texts.
+        """
         rows: dict[str, Callable[[], Tensor]] = {
             name: partial(self.table.row, index) for name, index in self.tokens.vocabulary.items() if name != "end"
         }
         if self.table.size is not None:
             rows["mean"] = lambda: self.table.mean
-        return {**{name: self._except_special(row) for name, row in rows.items()}, "zero": zero, "noise": noise}
+        texts: dict[str, Baseline] = {} if self.others is None else {"text": self._first_of_others}
+        return {
+            **{name: self._except_special(row) for name, row in rows.items()},
+            **texts,
+            "zero": zero,
+            "noise": noise,
+        }
+
+    def _first_of_others(self, inputs: Tensor, _seed: int) -> Tensor:
+        assert self.others is not None
+        return self.others[:1].to(inputs).expand_as(inputs).clone()
+
+    def spread(self, inputs: Tensor) -> Tensor:
+        """Return the standard deviation of each number of an embedding over all tokens of the model, shape (1, 1, E).
+
+        The range of the inputs if the number of tokens is unknown.
+        """
+        return super().spread(inputs) if self.table.size is None else self.table.deviation.to(inputs)
 
     def _except_special(self, row: Callable[[], Tensor]) -> Baseline:
         def make(inputs: Tensor, _seed: int) -> Tensor:
@@ -128,6 +156,8 @@ class TextKind(Kind):
         """Return an error message that names the baselines of this text."""
         if name in ("pad", "mask", "unknown"):
             return f"baseline: the tokenizer has no {name!r} token. Use one of {list(self.baselines)}."
+        if name == "text":
+            return "baseline: 'text' is the first of the other texts. Pass them as background=."
         return f"baseline: {name!r} isn't defined for texts. Use one of {list(self.baselines)}, or a tensor."
 
     def shape_of(self, inputs: Tensor) -> tuple[int, ...]:
@@ -157,7 +187,7 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
         ValueError: The text is empty or too long, an id is out of range, the model fails, or no embedding takes the
             ids.
     """
-    for name in ("transform", "explain", "background", "feature_names"):
+    for name in ("transform", "explain", "feature_names"):
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: it doesn't apply to a text. Omit it, or omit tokenizer=.")
     language = LanguageModel(model, device)
@@ -170,7 +200,11 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
         lookup, embeddings, positions = _read(language, tokens)
     arguments = language.call(tokens)
     called = Arguments(arguments.args, arguments.kwargs, len(tokens.ids), name="text", lookups=(lookup,))
-    kind = TextKind(tokens, EmbeddingTable(model, lookup.path), positions)
+    table = EmbeddingTable(model, lookup.path)
+    others = None
+    if options.background is not None:
+        others = table.rows(ids_of_others(options.background, tokens, options.tokenizer))
+    kind = TextKind(tokens, table, positions, others)
     return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
 
 
