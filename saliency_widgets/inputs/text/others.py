@@ -15,8 +15,8 @@ _FILLERS = ("pad", "mask", "unknown")
 def ids_of_others(texts: Any, tokens: Tokens, tokenizer: Any) -> Tensor:
     """Return the ids of other texts in the places of a text's tokens.
 
-    Special tokens of the text stay, so that a classifier finds its separators where they are. A shorter text is followed
-    by padding.
+    Special tokens of the text stay, so that a classifier finds its separators where they are. A shorter text is
+    followed by padding.
 
     Args:
         texts: A text, or a list of texts.

@@ -223,26 +223,26 @@ def _clean(names: Sequence[str]) -> Pieces:
 
 
 def _with_vocabulary(inputs: Any, vocabulary: Mapping[Any, Any]) -> Tokens:
-    ids: Tensor | None = None
+    arguments: Mapping[str, Tensor] | None = None
     text: str | None = None
     if isinstance(inputs, str):
         text, words = inputs, [inputs.split()]
     elif isinstance(inputs, (list, tuple)) and inputs and all(isinstance(item, str) for item in inputs):
         text, words = " ".join(inputs), [list(inputs)]
     else:
-        ids = _arguments(inputs)[IDS]
+        arguments = _arguments(inputs)
         names = {index: str(word) for word, index in vocabulary.items()}
-        words = [[names.get(index, str(index)) for index in row] for row in ids.tolist()]
+        words = [[names.get(index, str(index)) for index in row] for row in arguments[IDS].tolist()]
     if not words[0]:
         raise ValueError("inputs: the text is empty. Pass a text with at least one word.")
     unknown = next((vocabulary[name] for name in _UNKNOWN if name in vocabulary), None)
-    if ids is None:
+    if arguments is None:
         missing = [word for word in words[0] if word not in vocabulary]
         if missing and unknown is None:
             raise ValueError(f"inputs: {brief(missing[0])} is not in the vocabulary. Pass other words, or ids.")
-        ids = torch.tensor([[vocabulary.get(word, unknown) for word in words[0]]])
+        arguments = {IDS: torch.tensor([[vocabulary.get(word, unknown) for word in words[0]]])}
     by_id = {index: str(word) for word, index in vocabulary.items()}
-    tokens = _plain(ids, words, {} if unknown is None else {"unknown": unknown}, by_id)
+    tokens = _plain(arguments, words, {} if unknown is None else {"unknown": unknown}, by_id)
     return tokens if text is None else replace(tokens, text=text, spans=_spans_of(text, words[0]))
 
 
@@ -265,18 +265,22 @@ def _with_function(inputs: Any, tokenizer: Callable[[str], Any]) -> Tokens:
             raise ValueError(f"tokenizer: it raised {type(error).__name__} for the text: {error}.") from error
         if isinstance(inputs, str) or (isinstance(inputs, (list, tuple)) and any(isinstance(i, str) for i in inputs)):
             raise TypeError("tokenizer: it must return ids, got texts. Pass a function from a text to integers.")
-    ids = _arguments(inputs)[IDS]
-    return replace(_plain(ids, [[str(index) for index in row] for row in ids.tolist()], {}, {}), text=text)
+    arguments = _arguments(inputs)
+    pieces = [[str(index) for index in row] for row in arguments[IDS].tolist()]
+    return replace(_plain(arguments, pieces, {}, {}), text=text)
 
 
 def _plain(
-    ids: Tensor, pieces: Sequence[Sequence[str]], vocabulary: Mapping[str, int], words: Mapping[Any, str]
+    arguments: Mapping[str, Tensor],
+    pieces: Sequence[Sequence[str]],
+    vocabulary: Mapping[str, int],
+    words: Mapping[Any, str],
 ) -> Tokens:
     gaps = tuple(("", *[" "] * (len(row) - 1)) for row in pieces)
     each = tuple(tuple(range(len(row))) for row in pieces)
-    special = torch.zeros(ids.shape, dtype=torch.bool)
+    special = torch.zeros(arguments[IDS].shape, dtype=torch.bool)
     names = lambda ids: tuple(words.get(index, str(index)) for index in ids)  # noqa: E731
-    return Tokens(ids, tuple(map(tuple, pieces)), gaps, each, special, {IDS: ids}, vocabulary, names)
+    return Tokens(arguments[IDS], tuple(map(tuple, pieces)), gaps, each, special, arguments, vocabulary, names)
 
 
 def _texts(inputs: Any) -> list[str] | None:
