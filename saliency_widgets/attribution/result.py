@@ -282,7 +282,7 @@ def code_of(settings: Mapping[str, Any], *, transformed: bool, shown: Mapping[st
     ]
     if shown is not None:
         arguments = ", ".join(f"{name}={written(name, value)}" for name, value in shown.items())
-        lines.append(f"shown = attribution.saliency_map({arguments})  # (H, W) in [0, 1]")
+        lines.append(f"shown = attribution.saliency_map({arguments})  # in [0, 1]")
     return "\n".join(lines) + "\n"
 
 

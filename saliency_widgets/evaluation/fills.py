@@ -26,8 +26,8 @@ FILL = Param(
     default="blur",
     kind="open",
     choices=(*BASELINE.options(), NEIGHBORS),
-    help="What replaces the removed pixels or features: black or white, the image's mean color, a blurred copy, "
-    "noise, or the neighbors' colors.",
+    help="What replaces the removed part: a color of an image, the mean, a blurred copy, noise, values between the "
+    "neighbors', or a token of a text.",
 )
 _TOLERANCE = 3e-4  # of the image's range: the mean error is then below the added noise
 _ROUNDS = 400
@@ -75,7 +75,7 @@ def filling(runner: Runner, fill: Any, seed: int = 0) -> Callable[[Tensor], Tens
     fill = FILL.check(fill)
     neighbors = isinstance(fill, str) and fill == NEIGHBORS
     if neighbors and not runner.kind.interpolated:
-        raise ValueError("fill: 'neighbors' needs images, but these inputs are not images. Use 'mean'.")
+        raise ValueError("fill: 'neighbors' needs inputs with neighbors, such as images or signals. Use 'mean'.")
 
     @functools.cache
     def replacement() -> Tensor:
