@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 from torch import Tensor
@@ -17,9 +19,12 @@ class Features:
 
     Attributes:
         labels: The name of each feature of each sample; None if features have only positions.
+        groups: The index of the group of each feature of each sample, as of the word of a token, -1 for features
+            without one; None if there are no groups.
     """
 
     labels: tuple[tuple[str, ...], ...] | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
     channels_title: ClassVar[str] = "Channels"
     """The name of the axis that a reduction reduces."""
     partial: ClassVar[bool] = False
@@ -69,6 +74,12 @@ class Features:
     def part(self, whole: Tensor, reduction: Reduction) -> Tensor:  # noqa: ARG002
         """Return the part of a map that is shown under a reduction, in one row, shape (N,)."""
         return whole.flatten()
+
+
+def runs_of(groups: Sequence[int]) -> list[int]:
+    """Return the index of the run of equal groups that each feature belongs to; a feature without a group is a run."""
+    starts = [k == 0 or group < 0 or group != groups[k - 1] for k, group in enumerate(groups)]
+    return [run - 1 for run in accumulate(starts)]
 
 
 PIXELS = Features()

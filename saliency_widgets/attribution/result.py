@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
-from saliency_widgets.attribution.features import PIXELS, Features
+from saliency_widgets.attribution.features import PIXELS, Features, runs_of
 from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import Param, brief, check_text, unknown
 
@@ -145,8 +145,10 @@ class Attribution:
         values = self.columns.summed(self.values.detach().cpu().double()).numpy()
         return pd.DataFrame(values, columns=list(self.columns.names))
 
-    def by_token(self, *, sign: str | None = None, channels: str | None = None, sample: int = 0) -> pd.DataFrame:
-        """Return the attributions of a text by token.
+    def by_token(
+        self, *, sign: str | None = None, channels: str | None = None, sample: int = 0, words: bool = False
+    ) -> pd.DataFrame:
+        """Return the attributions of a text by token, or by word.
 
         Args:
             sign: "signed", "absolute", "positive", "negative" or "squared". Default: "signed" if the method's values
@@ -154,9 +156,10 @@ class Attribution:
             channels: How the values of an embedding become one: "sum", "L2", "mean" or "max". Default: "sum" for
                 signed values, "L2" for others.
             sample: The index of the text in the batch.
+            words: Whether to add up the tokens of each word, as far as the tokenizer tells words.
 
         Returns:
-            One row for each token, with the columns "token" and "attribution". By default, the attributions of
+            One row for each token or word, with the columns "token" and "attribution". By default, the attributions of
             Integrated Gradients add up to the change of the score.
 
         Raises:
@@ -168,7 +171,12 @@ class Attribution:
             raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         values = self.reduced(self._reduction(sign, channels), sample).detach().cpu().double().numpy()
-        return pd.DataFrame({"token": list(self.features.labels[sample]), "attribution": values})
+        table = pd.DataFrame({"token": list(self.features.labels[sample]), "attribution": values})
+        groups = None if self.features.groups is None else self.features.groups[sample]
+        if not words or groups is None:
+            return table
+        runs = np.asarray(runs_of(groups))
+        return table.groupby(runs).agg("sum").reset_index(drop=True)
 
     def reduced(self, reduction: Reduction, sample: int = 0) -> Tensor:
         """Return one value for each feature of a sample, such as each pixel, shape (H, W), or each token, shape (T,).

@@ -385,3 +385,16 @@ def test_a_text_and_an_image_are_explained_each_given_the_other():
     of_image = sw.attribute(model, both, explain="pixel_values", method="gradient", target=0)
     assert far(of_image.values, slope) < 1e-12
     assert far(of_image.score, text.score) < 1e-12
+
+
+def test_a_long_text_is_one_clear_error_for_an_encoder_inside_a_module(tokenizer):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = bert()
+
+        def forward(self, input_ids):
+            return self.encoder(input_ids=input_ids).logits
+
+    with pytest.raises(ValueError, match="the text has 42 tokens, but the model has positions for 24"):
+        sw.attribute(Wrapped(), "cat " * 40, tokenizer=tokenizer)

@@ -93,6 +93,33 @@ def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
     assert np.abs(values_on_page(explorer) - expected).max() <= np.abs(expected).max() / 65534
 
 
+def test_the_tokens_of_a_word_share_its_value():
+    """A closed form: in a linear bag, the value of a word is the sum over its tokens."""
+    from transformers import BertTokenizerFast
+
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "##like", "sat"]
+    tokenizer = BertTokenizerFast(vocab={name: index for index, name in enumerate(names)})
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(len(names), 4, mode="sum"), nn.Linear(4, 3)).double().eval()
+    made = sw.explore(
+        model, "the catslike sat", tokenizer=tokenizer, target=1, baseline="zero", n_steps=4, executor="inline"
+    )
+    each = (model[0].weight * model[1].weight[1]).sum(-1).detach().numpy()[[2, 5, 6, 7, 8, 9, 3]]
+    assert np.allclose(values_on_page(made)[0], each, atol=np.abs(each).max() / 65534)
+    made.update(per="word")
+    word = each[2:5].sum()
+    expected = [*each[:2], word, word, word, *each[5:]]
+    assert np.allclose(values_on_page(made)[0], expected, atol=np.abs(expected).max() / 65534)
+    assert made.controls["per"] == "word"
+    table = made.attribution.by_token(words=True)
+    assert list(table["token"]) == ["[CLS]", "the", "catslike", "sat", "[SEP]"]
+    assert np.allclose(table["attribution"], [*each[:2], word, *each[5:]], atol=1e-12)
+    assert made.panel._per.widget.layout.display != "none"
+    made.edit(text="the cat")  # no word of several tokens
+    assert made.panel._per.widget.layout.display == "none"
+    made.close()
+
+
 def share_of(model, ids, target=1):
     """The contribution of each token to a class's score, from a baseline of zeros."""
     rows = model.embedding.weight[torch.tensor(ids)] / len(ids)

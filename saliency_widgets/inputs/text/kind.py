@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.baselines import noise, zero
-from saliency_widgets.attribution.features import Features
+from saliency_widgets.attribution.features import Features, runs_of
 from saliency_widgets.attribution.kind import Baseline
 from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.registry import Method
@@ -28,8 +28,19 @@ from saliency_widgets.runtime.lookup import Lookup
 
 
 @dataclass(frozen=True)
+class TokenReduction(Reduction):
+    """A reduction of embeddings to tokens.
+
+    Attributes:
+        words: Whether each token gets the sum over the tokens of its word.
+    """
+
+    words: bool = False
+
+
+@dataclass(frozen=True)
 class TokenFeatures(Features):
-    """The tokens of texts, labeled by their pieces."""
+    """The tokens of texts, labeled by their pieces, in groups of the same word."""
 
     channels_title = "Embedding"
 
@@ -61,7 +72,11 @@ class TokenFeatures(Features):
                 f"values: expected one per number of the embeddings, of shape {tuple(shape[1:])}, got shape "
                 f"{tuple(values.shape[1:])}. Methods whose values belong to a layer have no map of tokens."
             )
-        return reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[:, 0]
+        tokens = reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[:, 0]
+        if self.groups is None or not isinstance(reduction, TokenReduction) or not reduction.words:
+            return tokens
+        runs = torch.tensor([runs_of(groups) for groups in self.groups[: len(tokens)]], device=tokens.device)
+        return torch.zeros_like(tokens).scatter_add_(1, runs, tokens).gather(1, runs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +119,7 @@ class TextKind(Kind):
     @property
     def features(self) -> TokenFeatures:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The tokens."""
-        return TokenFeatures(self.tokens.pieces)
+        return TokenFeatures(self.tokens.pieces, self.tokens.words)
 
     @property
     def default_fill(self) -> str:

@@ -110,9 +110,11 @@ class LanguageModel:
 
 def _check_length(model: nn.Module, tokens: Tokens) -> None:
     """Raise ValueError if there are more tokens than the model has positions for."""
-    most = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    configs = (getattr(module, "config", None) for module in model.modules())  # the encoder may be a submodule
+    limits = (getattr(config, "max_position_embeddings", None) for config in configs)
+    most = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
     length = tokens.ids.shape[1]
-    if isinstance(most, int) and 0 < most < length:
+    if most is not None and most < length:
         raise ValueError(
             f"inputs: the text has {length} tokens, but the model has positions for {most}. Pass a shorter text, or "
             f"truncated ids."

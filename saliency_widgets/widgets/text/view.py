@@ -7,9 +7,13 @@ from typing import Any
 
 import ipywidgets as w
 
+from saliency_widgets.attribution.features import runs_of
+from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared, TextKind
-from saliency_widgets.params import brief
+from saliency_widgets.inputs.text.kind import TokenReduction
+from saliency_widgets.params import Param, brief
 from saliency_widgets.session import Event, Problem
+from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
@@ -18,6 +22,13 @@ from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
+_PER = Param(
+    "per",
+    default="token",
+    kind="choice",
+    choices=("token", "word"),
+    help="Whether each token has a value of its own, or that of its word: the sum over the tokens of the word.",
+)
 _MASK = "mask"  # the name of the token in the vocabulary
 
 
@@ -28,9 +39,35 @@ class TextPanel(MapPanel):
         on_token: Called when another token is explained.
     """
 
+    accepted = (*MapPanel.accepted, _PER.name)
+
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self.on_token: Callable[[], None] = lambda: None
         super().__init__(problem, display, **arguments)
+
+    def _make_shared(self, first: Method) -> None:
+        super()._make_shared(first)
+        self._per = Control(_PER)
+        self.show_words()
+
+    def show_words(self) -> None:
+        """Offer words if a word has several tokens."""
+        groups = self._problem.kind.features.groups
+        self._per.show(groups is not None and runs_of(groups[0])[-1] + 1 < len(groups[0]))
+
+    @property
+    def per(self) -> str:
+        """What a value belongs to: "token" or "word"."""
+        return self._per.value
+
+    @property
+    def reduction(self) -> TokenReduction:
+        """The selected reduction of embeddings to tokens or words."""
+        return TokenReduction(self._sign.value, self._channels.value, self._per.value == "word")
+
+    @property
+    def _reducing(self) -> dict[str, Control]:
+        return {**super()._reducing, _PER.name: self._per}
 
     @property
     def token(self) -> int | None:
@@ -116,6 +153,7 @@ class TextView(MapView):
         if prepared is not self._prepared:
             self._prepared = prepared
             self.trust.unmark()
+            self.panel.show_words()
         self.view.scene = self._scene()
 
     def edit(self, values: Mapping[str, Any]) -> None:
@@ -135,7 +173,8 @@ class TextView(MapView):
     def comments(self) -> list[str]:
         """Return the assignment of an edited text."""
         text = self._kind.tokens.text
-        return [] if text == self._first else [f"inputs = {text!r}"]
+        words = ["# The explorer shows words: attribution.by_token(words=True)"] if self.panel.per == "word" else []
+        return [*words, *([] if text == self._first else [f"inputs = {text!r}"])]
 
     def _move(self, text: Any, prepared: Prepared | None) -> None:
         self.problem.move(text, prepared)
@@ -176,6 +215,11 @@ class TextView(MapView):
         }
         if content["edit"] in edits:
             self.edit({"text": edits[content["edit"]]()})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The reduction, what a value belongs to, and the display settings."""
+        return {**super().settings, _PER.name: self.panel.per}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the texts around the map."""
