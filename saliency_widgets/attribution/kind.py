@@ -41,6 +41,8 @@ class Kind:
         drawn: Whether attributions are drawn as a map over the input.
         positions: The positions at which the model scores classes, for texts; None if it scores the whole input.
         features: What the values of an attribution are reduced to.
+        ignored: The features that the model is told to ignore, such as padding, shape (B, ...); None without any.
+        cautions: What the check-up says about the input: pairs of a problem and a remedy, in one sentence each.
     """
 
     name: ClassVar[str] = "numbers"
@@ -53,6 +55,14 @@ class Kind:
     columns: Columns | None = None
     features: Features = PIXELS
     positions: Positions | None = None
+
+    @property
+    def ignored(self) -> Tensor | None:  # noqa: D102
+        return None
+
+    @property
+    def cautions(self) -> tuple[tuple[str, str], ...]:  # noqa: D102
+        return ()
 
     @property
     def default_fill(self) -> str:

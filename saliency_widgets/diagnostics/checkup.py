@@ -331,6 +331,26 @@ def _range(runner: Runner, seen: Observation) -> Iterator[Finding]:
         )
 
 
+def _input(runner: Runner, _seen: Observation) -> Iterator[Finding]:
+    """Report what the kind of input warns of, and whether the score depends on features that it should ignore."""
+    for what, remedy in runner.kind.cautions:
+        yield Finding(what, remedy=remedy, severity="caution")
+    ignored = runner.kind.ignored
+    if ignored is None:
+        return
+    mask = runner.kind.broadcast(ignored.to(runner.inputs.device))
+    with_it, without = runner.scores(runner.inputs), runner.scores(torch.where(mask, 0, runner.inputs))
+    if bool(((with_it - without).abs() > _MOVED * (1 + with_it.abs())).any()):
+        yield Finding(
+            f"The score depends on the padding: with other values there, it goes from {float(with_it[0]):.4g} to "
+            f"{float(without[0]):.4g}. Padding gets attribution, and a text has another map next to longer ones.",
+            remedy="Let the model use attention_mask, or explain one text at a time.",
+            severity="caution",
+        )
+
+
+_MOVED = 1e-4
+
 _FAR, _WIDE, _FLAT, _BYTES = 4.0, 25.0, 1e-3, 30.0
 
 _RULES: tuple[Callable[[Runner, Observation], Iterator[Finding]], ...] = (
@@ -345,4 +365,5 @@ _RULES: tuple[Callable[[Runner, Observation], Iterator[Finding]], ...] = (
     _slopes,
     _coupled,
     _range,
+    _input,
 )

@@ -19,12 +19,14 @@ from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
-from saliency_widgets.inputs.text.language_model import LanguageModel
+from saliency_widgets.inputs.text.language_model import LanguageModel, most_positions
 from saliency_widgets.inputs.text.others import ids_of_others
 from saliency_widgets.inputs.text.positions import find_positions
 from saliency_widgets.inputs.text.tokens import Tokens, read_tokens
 from saliency_widgets.runtime.arguments import Arguments
 from saliency_widgets.runtime.lookup import Lookup
+
+_LISTED = 5  # unknown tokens in a message
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class TextKind(Kind):
         table: The embeddings of all tokens of the model.
         positions: The positions at which the model scores classes; None if it scores the whole text.
         others: The embeddings of other texts in the places of this one's tokens, shape (N, T, E); None without any.
+        full: Whether the text fills all positions of the model.
     """
 
     name = noun = "text"
@@ -98,6 +101,7 @@ class TextKind(Kind):
     table: EmbeddingTable = field()
     positions: Positions | None = None
     others: Tensor | None = None
+    full: bool = False
 
     @staticmethod
     def accepts(inputs: Any, options: Options) -> bool:  # noqa: ARG004
@@ -120,6 +124,34 @@ class TextKind(Kind):
     def features(self) -> TokenFeatures:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The tokens."""
         return TokenFeatures(self.tokens.pieces, self.tokens.words)
+
+    @property
+    def ignored(self) -> Tensor | None:
+        """The padding, shape (B, T); None without any."""
+        padding = self.tokens.padding
+        return padding if bool(padding.any()) else None
+
+    @property
+    def cautions(self) -> tuple[tuple[str, str], ...]:
+        """Unknown tokens, and a text that may have been truncated."""
+        ids = self.tokens.ids.flatten().tolist()
+        pieces = [piece for row in self.tokens.pieces for piece in row]
+        unknown = [p for index, p in zip(ids, pieces, strict=True) if index == self.tokens.vocabulary.get("unknown")]
+        warnings = []
+        if unknown:
+            shown = ", ".join(repr(piece) for piece in dict.fromkeys(unknown[:_LISTED]))
+            warnings.append((
+                f"{len(unknown)} of {len(ids)} tokens are unknown to the tokenizer ({shown}): they all have the same "
+                f"embedding, so the model can't tell them apart.",
+                "Use the tokenizer that the model was trained with, or other words.",
+            ))  # fmt: skip
+        if self.full:
+            warnings.append((
+                f"The text fills all {self.tokens.ids.shape[1]} positions of the model: it may have been truncated, "
+                f"and what was cut off has no attribution.",
+                "Check the length of the text, or explain its parts.",
+            ))  # fmt: skip
+        return tuple(warnings)
 
     @property
     def default_fill(self) -> str:
@@ -219,7 +251,7 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
     others = None
     if options.background is not None:
         others = table.rows(ids_of_others(options.background, tokens, options.tokenizer))
-    kind = TextKind(tokens, table, positions, others)
+    kind = TextKind(tokens, table, positions, others, full=tokens.ids.shape[1] == most_positions(model))
     return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
 
 

@@ -108,12 +108,16 @@ class LanguageModel:
         return longer
 
 
-def _check_length(model: nn.Module, tokens: Tokens) -> None:
-    """Raise ValueError if there are more tokens than the model has positions for."""
+def most_positions(model: nn.Module) -> int | None:
+    """Return the largest number of tokens that a model has positions for; None if unknown."""
     configs = (getattr(module, "config", None) for module in model.modules())  # the encoder may be a submodule
     limits = (getattr(config, "max_position_embeddings", None) for config in configs)
-    most = next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
-    length = tokens.ids.shape[1]
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
+
+
+def _check_length(model: nn.Module, tokens: Tokens) -> None:
+    """Raise ValueError if there are more tokens than the model has positions for."""
+    most, length = most_positions(model), tokens.ids.shape[1]
     if most is not None and most < length:
         raise ValueError(
             f"inputs: the text has {length} tokens, but the model has positions for {most}. Pass a shorter text, or "

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saliency_widgets.attribution.positions import Positions, Role
@@ -47,7 +46,7 @@ def find_positions(
         return _positions("mask", tokens, names, masks.int().argmax(1).tolist())
     if _looks_ahead(scores, tokens, run):
         return _positions("mask", tokens, names, [_first(row) for row in tokens.special.tolist()])
-    return _positions("next", tokens, names, [_last(row) for row in _padding(tokens).tolist()])
+    return _positions("next", tokens, names, [_last(row) for row in tokens.padding.tolist()])
 
 
 def _positions(
@@ -77,11 +76,6 @@ def _looks_ahead(scores: Tensor, tokens: Tokens, run: Callable[[Tokens], Any]) -
         return True
     before, after = scores[:, :-1].double(), other[:, :-1].double()
     return bool((before - after).abs().max() > _SAME * before.abs().max())
-
-
-def _padding(tokens: Tokens) -> Tensor:
-    mask = tokens.arguments.get("attention_mask")
-    return torch.zeros_like(tokens.special) if mask is None or mask.shape != tokens.ids.shape else mask == 0
 
 
 def _first(skipped: list[bool]) -> int:

@@ -49,6 +49,12 @@ class Tokens:
     text: str | None = None
     spans: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def padding(self) -> Tensor:
+        """Whether each token is padding, by the attention mask, shape (B, T)."""
+        mask = self.arguments.get("attention_mask")
+        return torch.zeros_like(self.special) if mask is None or mask.shape != self.ids.shape else mask == 0
+
     def shown(self, sample: int) -> dict[str, list[Any]]:
         """Return the tokens of one sample for the page: their pieces, the gaps before them, and their ids."""
         return {
