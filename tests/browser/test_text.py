@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from lab import Lab
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Page, expect
 from seen import open_explorer
+from torch import nn
 
+import saliency_widgets as sw
 from saliency_widgets import render
+from saliency_widgets.session import frame_of
 
 pytestmark = pytest.mark.browser
 
@@ -162,3 +168,46 @@ def test_chosen_tokens_are_edited_and_marked(lab: Lab) -> None:
     expect(button("Restore")).to_be_disabled()
     lab.wait_for_value("explorer.session.last.state", "done")
     assert_colored(root, expected(lab, 255))
+
+
+def test_a_saved_page_shows_each_recorded_token_without_a_kernel(page: Page, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    words = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
+
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(8, 6), nn.Linear(6, 8)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.tanh(self.embedding(ids).cumsum(1)))
+
+    net, targets = Causal().eval(), [(1, 2), (2, 3)]  # "cat" after "good", and "sat" after "cat"
+    options = {"tokenizer": words, "method": "input_x_gradient"}
+    explorer = sw.explore(net, "the good cat sat", target=targets[0], executor="inline", **options)
+    reduction = explorer.panel.reduction
+    frames = [
+        frame_of(sw.attribute(net, "the good cat sat", target=target, **options), reduction) for target in targets
+    ]
+    saved = explorer.save_html(tmp_path / "page.html", record={"target": targets}, progress=False)
+    explorer.close()
+    assert saved.maps == 2
+
+    page.context.set_offline(True)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(saved.path.as_uri())
+    page.wait_for_selector("html[data-opened]")
+    expect(page.locator("h1")).to_have_text("Which tokens affect the output of Causal")
+    root = page.locator(".sw-heatmap")
+    expect(root).to_have_attribute("data-final", "true")
+    expect(root.locator(".sw-edit")).to_be_hidden()
+    for k, word in enumerate(("cat", "sat")):
+        page.get_by_role("combobox", name="Target").select_option(index=k)
+        expect(root.locator(".sw-explained")).to_have_text(word)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        display = {param.name: param.default for param in render.DISPLAY}
+        assert_colored(root, render.blend(np.full((1, 4, 3), 255, np.uint8), frames[k], **display)[0])
+    root.locator(".sw-token").first.click()  # nothing to ask
+    expect(root.locator(".sw-readings, .sw-reading").first).to_be_visible()
+    assert errors == []

@@ -226,11 +226,10 @@ def test_the_baselines_are_those_of_a_text(explorer):
     ("call", "message"),
     [
         (lambda explorer, path: explorer.save_state(path), "a text can't be stored yet"),
-        (lambda explorer, path: explorer.save_html(path), "this explorer shows a text"),
         (lambda explorer, path: explorer.save_png(path), "this explorer shows a text"),
         (lambda explorer, _path: explorer.pin(), "only maps of images"),
     ],
-    ids=["state", "page", "image", "pin"],
+    ids=["state", "image", "pin"],
 )
 def test_what_texts_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
     with pytest.raises((NotImplementedError, ValueError), match=message):

@@ -23,6 +23,8 @@ export interface RawTokens extends RawScene, RawEdits {
   scores?: "label" | "mask" | "next" | null;
   /** The index of the token whose score is explained. */
   explained?: number | null;
+  /** Whether there is no kernel to ask, as on a saved page. */
+  still?: boolean;
   /** The tokens of a decoder, whose scores are explained instead of those of the text's tokens. */
   output?: string[] | null;
 }
@@ -59,6 +61,7 @@ export class TextScene implements Scene {
     "▸",
   ]);
   #scores: RawTokens["scores"] = null;
+  #still = false;
   readonly #output = make("div", "tokens sw-output", {
     role: "group",
     dir: "auto",
@@ -98,6 +101,7 @@ export class TextScene implements Scene {
   }
 
   get hint(): string {
+    if (this.#still) return "Point at a token, or use the arrow keys";
     if (this.#marking) return "Drag over tokens to mark them; by key: Space, or Shift with the arrow keys";
     if (!this.#scores) return "Point at a token, or use the arrow keys; drag or click to choose tokens";
     if (this.#scored !== this.#tokens) return "Click a token of the output to explain it";
@@ -109,13 +113,17 @@ export class TextScene implements Scene {
       raw.pieces?.length === this.#pieces.length && raw.pieces.every((p, i) => p === this.#pieces[i]);
     if (!same) this.#replace(raw);
     this.#scores = raw.scores ?? null;
+    this.#still = raw.still === true;
     this.#scored = this.#tokens;
     if (raw.output) {
       this.#scored = raw.output.map((piece) => make("button", "token", { type: "button" }, [piece]));
       this.#output.replaceChildren(...this.#scored);
       this.#text.after(this.#output);
     }
-    (raw.output ? this.#output : this.#text).classList.toggle("sw-choosing", this.#scores !== null);
+    (raw.output ? this.#output : this.#text).classList.toggle(
+      "sw-choosing",
+      this.#scores !== null && !this.#still,
+    );
     if (this.#scores === "next") (raw.output ? this.#output : this.#text).append(this.#next);
     this.#explained?.classList.remove("sw-explained");
     const index = raw.explained ?? -1;
@@ -252,7 +260,7 @@ export class TextScene implements Scene {
 
   /** Ask the kernel to explain a token. */
   #explain(element: HTMLElement | null): void {
-    if (!element || !this.#scores) return;
+    if (!element || !this.#scores || this.#still) return;
     const token = element === this.#next ? this.#scored.length : this.#scored.indexOf(element);
     if (token >= 0) this.host.send({ token });
   }

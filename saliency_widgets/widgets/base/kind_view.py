@@ -153,6 +153,10 @@ class KindView:
         """Return the event's frame for the page; None if it has none."""
         return messages.frame_of(event)
 
+    def page_scene(self, request: Request) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return the scene of a page for one map; None if it is that of the view."""
+        return None
+
     def finish(self) -> None:
         """Handle a finished map; called after its status is shown."""
 

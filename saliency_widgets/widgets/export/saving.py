@@ -150,7 +150,8 @@ class PageWriter:
         status["elapsed"], status["remark"] = None, ""
         shown = {**(explorer.kind_view.look or {}), "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
-        return {"frame": messages.frame_of(event), "status": status}
+        scene = explorer.kind_view.page_scene(entry.request)
+        return {"frame": messages.frame_of(event), "status": status, **({} if scene is None else {"scene": scene})}
 
     def _page(
         self,

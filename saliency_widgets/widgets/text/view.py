@@ -12,12 +12,13 @@ from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared, TextKind
 from saliency_widgets.inputs.text.kind import TokenReduction
 from saliency_widgets.params import Param, brief
-from saliency_widgets.session import Event, Problem
+from saliency_widgets.session import Event, Problem, Request
 from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
 from saliency_widgets.widgets.base.kind_view import Explored
+from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
@@ -29,6 +30,7 @@ _PER = Param(
     choices=("token", "word"),
     help="Whether each token has a value of its own, or that of its word: the sum over the tokens of the word.",
 )
+_EDITING = ("text", "edited", "masks", "editable")
 _MASK = "mask"  # the name of the token in the vocabulary
 
 
@@ -65,6 +67,11 @@ class TextPanel(MapPanel):
         """The selected reduction of embeddings to tokens or words."""
         return TokenReduction(self._sign.value, self._channels.value, self._per.value == "word")
 
+    def reduction_of(self, changes: Mapping[str, Any]) -> TokenReduction:
+        """Return the reduction for changed settings, to the same tokens or words."""
+        changed = super().reduction_of(changes)
+        return TokenReduction(changed.sign, changed.channels, self.reduction.words)
+
     @property
     def _reducing(self) -> dict[str, Control]:
         return {**super()._reducing, _PER.name: self._per}
@@ -72,7 +79,11 @@ class TextPanel(MapPanel):
     @property
     def token(self) -> int | None:
         """The index of the token whose score is explained; None if the score is that of the whole text."""
-        positions, target = self._problem.kind.positions, self._target
+        return self.token_of(self._target)
+
+    def token_of(self, target: Any) -> int | None:
+        """Return the index of the token that a target belongs to; None if it is that of the whole text."""
+        positions = self._problem.kind.positions
         return positions.token(target[0]) if positions is not None and isinstance(target, tuple) else None
 
     def explain(self, token: int) -> None:
@@ -90,7 +101,7 @@ class TextPanel(MapPanel):
         self.on_token()
 
 
-class TextView(MapView):
+class TextView(WithPages, MapView):
     """The view of a text, which shows the tokens that the model's output depends on, and can edit it.
 
     Args:
@@ -99,6 +110,7 @@ class TextView(MapView):
     """
 
     noun = "a text"
+    part_noun = "tokens"
     panel_class = TextPanel
     panel: TextPanel  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -119,7 +131,7 @@ class TextView(MapView):
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width, self.view.layout.max_width = "3 1 380px", "320px", "900px"
         self.panel.on_reduction(session.reduce)
-        return self.view, self.panel.widget, self.trust.widget
+        return self.view, self.add_saving(self.panel.widget), self.trust.widget
 
     @property
     def _kind(self) -> TextKind:
@@ -139,6 +151,11 @@ class TextView(MapView):
             output = list(positions.pieces[0]) if positions.generated else None
             scene |= {"scores": positions.role, "output": output}
         return scene
+
+    def page_scene(self, request: Request) -> dict[str, Any]:
+        """Return the tokens without what needs a kernel, and which of them is explained by a map."""
+        scene = {name: value for name, value in self._scene().items() if name not in _EDITING}
+        return {**scene, "explained": self.panel.token_of(request.target), "still": True}
 
     def show(self, event: Event) -> None:
         """Show another text, of which the event is the first map."""
