@@ -344,6 +344,15 @@ class Lab:
         """
         return Counter(self.js("return window.__messages;"))
 
+    def settled_messages(self) -> Counter[str]:
+        """The number of messages once the page has sent all it had to send, which takes long on a busy machine."""
+        before, now = None, self.messages()
+        while now["send comm_msg"] != before:
+            before = now["send comm_msg"]
+            self.page.wait_for_timeout(1000)
+            now = self.messages()
+        return now
+
     # ---- errors and screenshots
 
     @property

@@ -218,14 +218,12 @@ def test_the_display_of_a_long_signal_needs_no_kernel(lab: Lab) -> None:
         handle.press("ArrowRight")
         page.wait_for_function("window.__paints.length > 1")
         assert {paint["cause"] for paint in page.evaluate("window.__paints")} == {"display"}
-        page.wait_for_timeout(200)  # by then the moves have sent their messages
-        sent, paints = lab.messages(), page.evaluate("window.__paints.length")
+        sent, paints = lab.settled_messages(), page.evaluate("window.__paints.length")
         canvas.focus()
         page.keyboard.press("+")
         expect(root.locator(".sw-range-words")).to_contain_text(" to ")
         page.wait_for_function("paints => window.__paints.length > paints", arg=paints)
-        page.wait_for_timeout(200)
-        assert not (lab.messages() - sent)["send comm_msg"]
+        assert not (lab.settled_messages() - sent)["send comm_msg"]
     assert canvas.evaluate(_COLORS, [1, 200]) != before
     assert lab.errors == []
 
