@@ -1,5 +1,7 @@
 """The explorer of a text: its tokens, its frames, its controls, and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from toys import values_on_page
 
 import saliency_widgets as sw
 import saliency_widgets.runtime.passes
+from saliency_widgets.api.io.document import checksum
 
 VOCABULARY = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
 TEXT = "the good cat sat"
@@ -225,16 +228,68 @@ def test_the_baselines_are_those_of_a_text(explorer):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda explorer, path: explorer.save_state(path), "a text can't be stored yet"),
         (lambda explorer, path: explorer.save_png(path), "this explorer shows a text"),
         (lambda explorer, _path: explorer.pin(), "only maps of images"),
     ],
-    ids=["state", "image", "pin"],
+    ids=["image", "pin"],
 )
 def test_what_texts_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
     with pytest.raises((NotImplementedError, ValueError), match=message):
         call(explorer, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_restores_the_edited_text_and_its_controls(explorer, model, tmp_path):
+    explorer.edit(text="bad cat on mat")
+    explorer.update(sign="absolute", channels="L2", target=2, method="gradient")
+    path = explorer.save_state(tmp_path / "state")
+    saved = sw.load(path)
+    assert torch.equal(saved.values, explorer.attribution.values)
+    assert saved.by_token().equals(explorer.attribution.by_token())
+    loaded = sw.load(path, model, tokenizer=VOCABULARY, executor="inline")
+    assert loaded.view.scene["pieces"] == ["bad", "cat", "on", "mat"]
+    assert loaded.controls == explorer.controls
+    assert torch.equal(loaded.attribution.values, explorer.attribution.values)
+    loaded.close()
+    explorer.edit(text=TEXT)
+    explorer.load_state(path)
+    assert explorer.settings["inputs"] == "bad cat on mat"
+    with pytest.raises(ValueError, match="tokenizer: it is an object, which is not stored"):
+        sw.load(path, model)
+
+
+def test_a_state_of_ids_and_other_texts(model, tmp_path):
+    options = {"tokenizer": VOCABULARY, "executor": "inline", "background": ["the cat", "bad"], "target": 1}
+    explorer = sw.explore(model, torch.tensor([1, 6, 2]), method="expected_gradients", n_samples=4, **options)
+    loaded = sw.load(explorer.save_state(tmp_path / "state"), model, tokenizer=VOCABULARY, executor="inline")
+    assert torch.equal(loaded.attribution.values, explorer.attribution.values)
+    assert loaded.view.scene == explorer.view.scene
+    for one in (explorer, loaded):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fields: None, None),
+        (lambda fields: fields.update(text=None), "text: must be present if and only if kind is 'text'"),
+        (lambda fields: fields.update(text=3), "text: expected a text, or its ids"),
+        (lambda fields: fields["attribution"].update(labels={"tuple": [{"tuple": ["the"]}]}), "labels: must be one"),
+        (lambda fields: fields["attribution"].update(labels=None), "groups: must be one"),
+        (lambda fields: fields["attribution"].update(groups={"tuple": [{"tuple": [0]}]}), "groups: must be one"),
+        (lambda fields: fields["controls"].update(per="sentence"), "'token' or 'word'"),
+    ],
+)
+def test_a_changed_state_of_a_text_is_refused(explorer, tmp_path, change, message):
+    path = explorer.save_state(tmp_path / "state")
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps({**fields, "checksum": checksum(fields)}))
+    if message is None:
+        assert torch.equal(sw.load(path).values, explorer.attribution.values)
+        return
+    with pytest.raises(ValueError, match=f"path: .*{message}"):
+        sw.load(path)
 
 
 def test_several_texts_are_refused(model):

@@ -29,6 +29,7 @@ from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.result import Attribution
 from saliency_widgets.files import as_path, is_file, path_errors, put, quoted, resolve_target
 from saliency_widgets.inputs.signal.kind import SignalFeatures
+from saliency_widgets.inputs.text.kind import TokenFeatures
 from saliency_widgets.inputs.volume import VolumeFeatures
 
 __all__ = ["Writer", "check_target", "read_state", "stored", "write_files"]
@@ -48,13 +49,15 @@ def stored(attribution: Attribution, writer: Writer) -> dict[str, Any]:
     Raises:
         TypeError: A setting can't be stored; the message names it.
     """
-    if attribution.features.labels is not None:
-        raise ValueError("a text can't be stored yet. Store attribution.by_token() and attribution.to_json() instead.")
+    features = attribution.features
     values = {f.name: getattr(attribution, f.name) for f in fields(attribution) if f.name != "features"}
     columns, settings = values["columns"], dict(values.pop("settings"))
     if columns is not None:
         values["columns"] = {name: getattr(columns, name) for name in ("names", "of", "rows", "median")}
+    settings.pop("tokenizer", None)  # an object, which is passed again
     plain = {name: writer.plain(name, value) for name, value in settings.items()}
+    if features.labels is not None:
+        values |= {"labels": features.labels, "groups": features.groups}
     return {**{name: writer.plain(name, value) for name, value in values.items()}, "settings": plain}
 
 
@@ -136,10 +139,10 @@ def read_state(path: Any) -> dict[str, Any]:
 
 
 def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    state = {name: value for name, value in document.items() if name not in _ABOUT_FILES}
+    state = {"text": None, **{name: value for name, value in document.items() if name not in _ABOUT_FILES}}
     check_names("state", state, STATE)
     reader = Reader(arrays)
-    state |= {name: reader.value(state[name]) for name in ("inputs", "pixels", "row")}
+    state |= {name: reader.value(state[name]) for name in ("inputs", "pixels", "row", "text")}
     state["controls"] = reader.fields("controls", state["controls"])
     state["attribution"] = _attribution(reader, state["attribution"])
     if reader.arrays:
@@ -149,12 +152,15 @@ def _decode(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> di
 
 
 def _attribution(reader: Reader, plain: Any) -> Attribution:
-    rest = dict(by_name("attribution", plain))
+    rest = {"labels": None, "groups": None, **by_name("attribution", plain)}  # only texts have them
     settings = reader.fields("settings", rest.pop("settings", None))
     values = {**reader.fields("attribution", rest), "settings": settings}
     check_attribution(values)
     if values["columns"] is not None:
         values["columns"] = Columns(encode=_no_transform, **values["columns"])
+    labels, groups = values.pop("labels"), values.pop("groups")
+    if labels is not None:
+        values["features"] = TokenFeatures(labels, groups)
     if "slices" in settings:
         values["features"] = VolumeFeatures(slices=settings["slices"])
     if "time_axis" in settings:

@@ -84,6 +84,10 @@ def _is_row(value: Any) -> bool:
     return hasattr(value, "iloc") and value.ndim == 2 and len(value) == 1
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, Tensor) and value.dtype == torch.int64 and value.ndim == 2)
+
+
 def _is_model(value: Any) -> bool:
     fields = isinstance(value, dict) and set(value) == {"class", "fingerprint"}
     return (
@@ -103,6 +107,11 @@ def _is_columns(value: Any) -> bool:
         for name, ndim in (("rows", 2), ("median", 1))
     )
     return placed and wide
+
+
+def _are_of(items: tuple[tuple[Any, ...], ...], shape: tuple[int, ...]) -> bool:
+    """Return whether there is one item for each token of each text."""
+    return len(items) == shape[0] and all((len(row),) == shape[1:2] for row in items)
 
 
 def _of(param: Param) -> Rule:
@@ -132,7 +141,7 @@ _EACH: Rule = "a number for each sample, or null", lambda value: value is None o
 STATE: Mapping[str, Rule] = {
     "saliency_widgets": _TEXT,
     "saved": _TEXT,
-    "kind": ("'image', 'signal', 'table' or 'volume'", lambda value: value in ("image", "signal", "table", "volume")),
+    "kind": ("a kind of input", lambda value: value in ("image", "signal", "table", "text", "volume")),
     "model": ("its class and fingerprint", _is_model),
     "class": _or_null(_TEXT),
     "class_names": _or_null(_NAMES),
@@ -141,10 +150,15 @@ STATE: Mapping[str, Rule] = {
     "inputs": ("a tensor", _is_tensor),
     "pixels": _or_null(("black and white pixels", _is_pixels)),
     "row": _or_null(("one row of a table", _is_row)),
+    "text": _or_null(("a text, or its ids", _is_text)),
     "code": _TEXT,
 }
 _REQUIRED: Mapping[str, Rule] = {"method": _METHOD, "target": _TARGET, "score": _of(SCORE)}
-CONTROLS: Mapping[str, Rule] = {**_REQUIRED, **{param.name: _of(param) for param in (SIGN, CHANNEL, *render.DISPLAY)}}
+CONTROLS: Mapping[str, Rule] = {
+    **_REQUIRED,
+    **{param.name: _of(param) for param in (SIGN, CHANNEL, *render.DISPLAY)},
+    "per": ("'token' or 'word'", lambda value: value in ("token", "word")),
+}
 SETTINGS: Mapping[str, Rule] = {
     **_REQUIRED,
     "contrast": _or_null(_TARGET),
@@ -159,7 +173,8 @@ SETTINGS: Mapping[str, Rule] = {
     "channel_names": _NAMES,
     "slices": ("how slices follow each other", lambda value: value in SLICES),
     "time_axis": ("'first' or 'last'", lambda value: value in ("first", "last")),
-    "background": ("other rows or signals", lambda value: not isinstance(value, (bool, int, float, str))),
+    "background": ("other rows, signals or texts", lambda value: not isinstance(value, (bool, int, float))),
+    "max_new_tokens": _COUNT,
 }
 ATTRIBUTION: Mapping[str, Rule] = {
     "values": _REAL,
@@ -183,6 +198,8 @@ ATTRIBUTION: Mapping[str, Rule] = {
     "agreement": _EACH,
     "map_error": _EACH,
     "columns": _or_null(("the columns of a table", _is_columns)),
+    "labels": _or_null(("the tokens of each text", _is_many(tuple, _is_many(tuple, lambda v: isinstance(v, str))))),
+    "groups": _or_null(("the words of each text", _is_many(tuple, _is_many(tuple, lambda v: type(v) is int)))),
 }
 # Rules that relate fields of an attribution to each other; each may rely on the rules before it.
 _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
@@ -205,6 +222,14 @@ _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
             lambda f, name=name: f[name] is None or len(f[name]) in (1, f["input_shape"][0]),
         )
         for name in ("score", "delta", "agreement", "map_error")
+    ),
+    (
+        "labels: must be one for each token",
+        lambda f: f["labels"] is None or _are_of(f["labels"], f["input_shape"]),
+    ),
+    (
+        "groups: must be one for each token",
+        lambda f: f["groups"] is None or (f["labels"] is not None and _are_of(f["groups"], f["input_shape"])),
     ),
     (
         "columns: must match the inputs' features",
@@ -234,6 +259,8 @@ def check_state(state: Mapping[str, Any]) -> None:
     _check_settings("controls", state["controls"], CONTROLS)
     if (state["row"] is not None) != (state["kind"] == "table"):
         raise ValueError("row: must be present if and only if kind is 'table'.")
+    if (state["text"] is not None) != (state["kind"] == "text"):
+        raise ValueError("text: must be present if and only if kind is 'text'.")
     target, names = state["attribution"].settings["target"], state["class_names"]
     if names is not None and isinstance(target, int) and target >= len(names):
         raise ValueError(f"settings/target: there are {len(names)} classes, got {target}.")

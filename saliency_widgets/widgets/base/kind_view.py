@@ -188,11 +188,11 @@ class KindView:
         return {}
 
     @property
-    def stored(self) -> Any:
-        """The input to store in a state in addition to the model's input tensor; None if the tensor suffices."""
-        return None
+    def stored(self) -> Mapping[str, Any]:
+        """The fields of a state that hold the input, if the model's input tensor doesn't suffice."""
+        return {}
 
-    def restore(self, stored: Any) -> Callable[[], object]:  # noqa: ARG002
+    def restore(self, state: Mapping[str, Any]) -> Callable[[], object]:  # noqa: ARG002
         """Show the input of a state and return a function that undoes it."""
         return lambda: None
 

@@ -41,7 +41,8 @@ def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:
         "attribution": stored(attribution, writer),
         "inputs": writer.plain("inputs", problem.tensor),
         "pixels": None if pixels is None else writer.plain("pixels", {"black": pixels.black, "white": pixels.white}),
-        "row": writer.plain("row", explorer.kind_view.stored),
+        "row": None,
+        **{name: writer.plain(name, value) for name, value in explorer.kind_view.stored.items()},
         "code": explorer.to_code(),
     }
     return write_files(path, state, writer.arrays)
@@ -54,7 +55,7 @@ def load_state(explorer: Explored, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"path: expected the state of an explorer of kind {explorer.problem.kind.name!r}, got {state['kind']!r}."
         )
-    undo = explorer.kind_view.restore(state["row"])
+    undo = explorer.kind_view.restore(state)
     try:
         explorer.update(**state["controls"])
     except (TypeError, ValueError):

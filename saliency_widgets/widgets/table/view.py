@@ -106,19 +106,19 @@ class TableView(KindView):
             self._explorer.submit()
 
     @property
-    def stored(self) -> Any:
+    def stored(self) -> Mapping[str, Any]:
         """The row, including edits."""
-        return self._explorer.arguments["inputs"]
+        return {"row": self._explorer.arguments["inputs"]}
 
-    def restore(self, stored: Any) -> Callable[[], object]:
+    def restore(self, state: Mapping[str, Any]) -> Callable[[], object]:
         """Set the values that differ in the row of a state, and return a function that undoes it."""
-        now = self.row
+        now, stored = self.row, state["row"]
         if list(map(str, stored.columns)) != list(map(str, now.columns)):
             raise ValueError(f"path: the saved row has the columns {list(stored.columns)}, not {list(now.columns)}.")
         pairs = zip(map(str, now.columns), stored.iloc[0], now.iloc[0], strict=True)
         changed = {name: (saved, shown) for name, saved, shown in pairs if saved != shown}
         if not changed:
-            return super().restore(stored)
+            return super().restore(state)
         self.edit({name: saved for name, (saved, _) in changed.items()})
         return lambda: self.edit({name: shown for name, (_, shown) in changed.items()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -17,7 +18,7 @@ from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
-from saliency_widgets.widgets.base.kind_view import Explored
+from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
@@ -114,6 +115,11 @@ class TextView(WithPages, MapView):
     panel_class = TextPanel
     panel: TextPanel  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    def __init__(self, problem: Problem, setup: Setup) -> None:
+        per = _PER.check(setup.params.get(_PER.name, _PER.default))
+        super().__init__(problem, replace(setup, params={k: v for k, v in setup.params.items() if k != _PER.name}))
+        self.panel.update({_PER.name: per})
+
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
         """Create the text, and the trust tests."""
         self._explorer, session = explorer, explorer.session
@@ -186,6 +192,35 @@ class TextView(WithPages, MapView):
         except BaseException:
             self._move(before, None)
             raise
+
+    @property
+    def stored(self) -> Mapping[str, Any]:
+        """The text, or its ids.
+
+        Raises:
+            TypeError: More than ids was passed.
+        """
+        tokens = self._kind.tokens
+        if tokens.text is None and isinstance(self._explorer.arguments["inputs"], Mapping):
+            raise TypeError("inputs: a mapping of ids and more can't be stored. Pass a text, or the ids alone.")
+        return {"text": tokens.ids if tokens.text is None else tokens.text}
+
+    def restore(self, state: Mapping[str, Any]) -> Callable[[], object]:
+        """Show the text of a state, and return a function that undoes it."""
+        saved, before = state["text"], self._kind.tokens.text
+        if not isinstance(saved, str) or before is None or saved == before:
+            return super().restore(state)
+        self.edit({"text": saved})
+        return lambda: self.edit({"text": before})
+
+    @classmethod
+    def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the text, and its options other than the tokenizer."""
+        if "tokenizer" not in further:
+            raise ValueError("tokenizer: it is an object, which is not stored. Pass the original tokenizer=.")
+        settings = state["attribution"].settings
+        about = {name: settings[name] for name in ("max_new_tokens", "background") if name in settings}
+        return state["text"] if inputs is None else inputs, about
 
     def comments(self) -> list[str]:
         """Return the assignment of an edited text."""
