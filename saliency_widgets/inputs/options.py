@@ -134,7 +134,9 @@ def takes_options(*names: str) -> Callable[[_Function], _Function]:
                 Parameter(option.name, Parameter.KEYWORD_ONLY, default=option.default, annotation=option.type)
             )
         alone = rest.name == "options"
-        call: Any = _strict(function, [parameter.name for parameter in before]) if alone else function
+        call: Any = function
+        if alone or not _OF_KINDS.keys() <= set(names):
+            call = _strict(function, [parameter.name for parameter in before] if alone else None, names)
         call.__signature__ = signature.replace(parameters=before if alone else [*before, rest])
         text = inspect.cleandoc(function.__doc__ or "")
         last = re.search(rf"^    \*\*{rest.name}: .*(?:\n {{8}}.*)*", text, re.MULTILINE)
@@ -146,12 +148,30 @@ def takes_options(*names: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-def _strict(function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+def _strict(function: Callable[..., Any], accepted: list[str] | None, options: Sequence[str]) -> Callable[..., Any]:
+    """Refuse unknown keywords, and options of kinds of input that the function doesn't take.
+
+    Args:
+        function: The function.
+        accepted: All keywords; None if it takes others, too.
+        options: The options that it takes.
+    """
+
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         for name in keywords:
-            if name not in names:
-                raise TypeError(unknown("argument", name, names))
+            if name in _OF_KINDS and name not in options:
+                what = f"{name}: sw.{function.__name__} doesn't take {_OF_KINDS[name]} yet."
+                raise NotImplementedError(f"{what} Use sw.explore or sw.attribute.")
+            if accepted is not None and name not in accepted:
+                raise TypeError(unknown("argument", name, accepted))
         return function(*args, **keywords)
 
     return call
+
+
+_OF_KINDS = {
+    **dict.fromkeys(("tokenizer", "max_new_tokens"), "texts"),
+    **dict.fromkeys(("sampling_rate", "channel_names", "time_axis"), "signals"),
+    "slices": "volumes and video",
+}

@@ -112,7 +112,7 @@ class Store:
             warnings.warn(
                 f"store: {damaged} of {len(cells) + damaged} maps in {self.path} are damaged. They are recomputed.",
                 UserWarning,
-                stacklevel=5,  # the caller of sw.sweep
+                stacklevel=6,  # the caller of sw.sweep
             )
         return cells
 
