@@ -40,6 +40,7 @@ VALID: dict[str, set[str]] = {
     "number": {"0"},
     "place": {"0"},
     "setting": {"0"},
+    "sampling_rate": {"5", "10**30", "2.5", "1e300", "scalar"},  # rows of numbers are a signal too
 }
 """Valid values by the name of the argument, in any call."""
 
