@@ -1,12 +1,56 @@
-"""Options of kinds of input that a function doesn't take are refused with one true sentence."""
+"""Shared options: which functions take them, their documentation, and the hint for an unknown name."""
+
+import inspect
+from dataclasses import fields
 
 import pytest
 import torch
-from torch import nn
 
 import saliency_widgets as sw
+from saliency_widgets.inputs.options import Options, split_options, takes_options
 
-MODEL = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+ALL = {field.name for field in fields(Options)}
+SHAPED = {"sampling_rate", "channel_names", "time_axis", "slices"}
+MODEL = torch.nn.Linear(4, 3)
+TAKEN = {
+    sw.attribute: ALL,
+    sw.explore: ALL,
+    sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.evaluate: ALL,
+    sw.ablate: ALL,
+    sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SHAPED},
+    sw.lesson: {"transform", "class_names", "device"},
+}
+
+
+@pytest.mark.parametrize("function", TAKEN, ids=lambda function: function.__name__)
+def test_signature_and_documentation_name_the_options(function):
+    parameters = inspect.signature(function).parameters
+    assert TAKEN[function] == ALL & set(parameters)
+    documented = inspect.getdoc(function) or ""
+    for name in TAKEN[function] - {"background"}:
+        assert parameters[name].default is getattr(Options(), name)
+        assert documented.count(f"\n    {name}: ") == 1, name
+    assert "**options" not in documented
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **options: sw.ablate(MODEL, torch.rand(1, 4), torch.tensor([True, False, False, False]), **options),
+        lambda **options: sw.checkup(MODEL, torch.rand(1, 4), **options),
+        lambda **options: sw.evaluate(MODEL, torch.rand(1, 4), progress=False, **options),
+        lambda **options: sw.lesson(MODEL, torch.rand(1, 4), **options),
+        lambda **options: sw.shuffle(MODEL, torch.rand(4), torch.rand(9, 4), **options),
+        lambda **options: sw.importance(MODEL, torch.rand(9, 4), progress=False, **options),
+    ],
+)
+def test_an_unknown_option_is_refused_with_a_hint(call):
+    with pytest.raises(TypeError, match=r"argument: 'transfrom' is not known\. Did you mean 'transform'"):
+        call(transfrom=None)
 
 
 @pytest.mark.parametrize("function", [sw.compare, sw.sweep, sw.lesson])
@@ -29,3 +73,26 @@ def test_an_option_of_another_kind_is_refused(function, option, value, noun):
 def test_functions_for_all_kinds_take_their_options():
     with pytest.raises(TypeError, match="tokenizer: expected a Hugging Face tokenizer"):
         sw.attribute(MODEL, "a text", tokenizer=3)
+
+
+def test_other_arguments_are_passed_on():
+    @takes_options("device")
+    def function(model, *, target=None, **params):
+        """Do something.
+
+        Args:
+            model: It.
+            target: What.
+            **params: The rest,
+                in two lines.
+
+        Returns:
+            All.
+        """
+        return split_options(params, ("device",))
+
+    assert [*inspect.signature(function).parameters] == ["model", "target", "device", "params"]
+    assert (function.__doc__ or "").index("device: Where") < (function.__doc__ or "").index(
+        "**params: The rest,\n        in two lines."
+    )
+    assert function(1, device="cpu", n_steps=3, fold=False) == ({"device": "cpu"}, {"n_steps": 3, "fold": False})
