@@ -55,14 +55,20 @@ def median(inputs: Tensor, _: int = 0) -> Tensor:
 
 def blur(images: Tensor, _: int = 0) -> Tensor:
     """Convolve images (B, C, H, W) with a Gaussian whose standard deviation is a tenth of the shorter side."""
-    sigma = 0.1 * min(images.shape[-2:])
-    radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
+    kernel, radius = blur_kernel(images)
     channels = images.shape[1]
+    kernel = kernel.expand(channels, 1, -1)
     rows = F.conv2d(F.pad(images, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None, :], groups=channels)
     return F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="replicate"), kernel[:, :, :, None], groups=channels)
+
+
+def blur_kernel(inputs: Tensor) -> tuple[Tensor, int]:
+    """Return the Gaussian, shape (2 r + 1,), whose deviation is a tenth of the shortest side of (B, C, ...), and r."""
+    sigma = 0.1 * min(inputs.shape[2:])
+    radius = max(1, round(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return kernel / kernel.sum(), radius
 
 
 def limits(inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from saliency_widgets.attribution import Kind, Reduction
 from saliency_widgets.attribution.arrays import as_numbers
-from saliency_widgets.attribution.baselines import limits, mean, noise, zero
+from saliency_widgets.attribution.baselines import blur_kernel, limits, mean, noise, zero
 from saliency_widgets.attribution.kind import NUMBERS, Baseline
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared, prepare
@@ -99,15 +99,11 @@ def _least(inputs: Tensor, _seed: int) -> Tensor:
 
 def blur(volumes: Tensor, _seed: int = 0) -> Tensor:
     """Convolve volumes (B, C, D, H, W) with a Gaussian whose standard deviation is a tenth of the shortest side."""
-    sigma = 0.1 * min(volumes.shape[2:])
-    radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=volumes.dtype, device=volumes.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum())[None, None]
+    kernel, radius = blur_kernel(volumes)
     for dim in (2, 3, 4):  # one axis after the other
         lines = volumes.movedim(dim, -1)
         padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="replicate")
-        volumes = F.conv1d(padded, kernel).view(lines.shape).movedim(-1, dim)
+        volumes = F.conv1d(padded, kernel[None, None]).view(lines.shape).movedim(-1, dim)
     return volumes
 
 

@@ -19,7 +19,10 @@ from saliency_widgets.runtime.model.stable_hash import signature
 if TYPE_CHECKING:
     from saliency_widgets.widgets.base.kind_view import Explored, KindView
 
-_ABOUT = ("explain", "fold", "precision")  # arguments that aren't part of the request
+_ABOUT = (  # options that aren't part of the request
+    "explain", "fold", "precision", "feature_names", "background", "sampling_rate", "channel_names", "time_axis",
+    "slices", "max_new_tokens",
+)  # fmt: skip
 
 
 def save_state(explorer: Explored, path: str | os.PathLike[str]) -> Path:

@@ -20,8 +20,6 @@ from saliency_widgets.widgets.base.kind_view import KindView, Setup
 from saliency_widgets.widgets.base.panel import Panel, section
 from saliency_widgets.widgets.base.parts import close_whole
 
-REDUCTION_NAMES = (SIGN.name, CHANNEL.name)
-
 
 class MapPanel(Panel):
     """Controls for the method, the target, the method's parameters, the reduction and the display.
@@ -30,9 +28,13 @@ class MapPanel(Panel):
         problem: The model and the input.
         display: The display settings, linked to the controls of the last section.
         **arguments: See :class:`Panel`.
+
+    Attributes:
+        reducing: The parameters of the reduction.
     """
 
-    accepted = (*Panel.accepted, *REDUCTION_NAMES, *DISPLAY_NAMES)
+    reducing: ClassVar[tuple[Param, ...]] = (SIGN, CHANNEL)
+    accepted = (*Panel.accepted, *(param.name for param in reducing), *DISPLAY_NAMES)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self._settings = display
@@ -150,9 +152,10 @@ class MapView(KindView):
         if count != 1:
             raise ValueError(f"inputs: the explorer shows one {noun}, got a batch of {count}. Pass one of them.")
         params = dict(setup.params)
-        shown = {name: params.pop(name) for name in list(params) if name in (*DISPLAY_NAMES, *REDUCTION_NAMES)}
-        reductions = {name: shown.pop(name) for name in REDUCTION_NAMES if name in shown}
-        for param in (SIGN, CHANNEL):
+        shown = {name: params.pop(name) for name in DISPLAY_NAMES if name in params}
+        reducing = self.panel_class.reducing
+        reductions = {param.name: params.pop(param.name) for param in reducing if param.name in params}
+        for param in reducing:
             param.check(reductions.get(param.name, param.default))
         self.display = DisplaySettings(**shown)
         try:
@@ -171,8 +174,8 @@ class MapView(KindView):
     @property
     def settings(self) -> dict[str, Any]:
         """The reduction and the display settings."""
-        reduction = self.panel.reduction
-        return {"sign": reduction.sign, "channels": reduction.channels, **self.display.settings}
+        reductions = {param.name: self.panel.control(param).value for param in self.panel.reducing}
+        return {**reductions, **self.display.settings}
 
     @property
     def look(self) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
-_OPTIONS = {"sampling_rate", "channel_names", "time_axis", "background"}
-
 
 class SignalPanel(MapPanel):
     """The controls of a signal. Each channel has a lane, so channels are not reduced."""
@@ -88,13 +86,6 @@ class SignalView(WithPages, MapView):
         if fresh and self.problem.prepared is not self._prepared:
             self._prepared = self.problem.prepared
             self.view.scene = self._scene(self._prepared)
-
-    @classmethod
-    def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the signal, and its options."""
-        signal, arguments = super().arguments(state, inputs, further)
-        settings = state["attribution"].settings
-        return signal, {**arguments, **{name: settings[name] for name in _OPTIONS & {*settings}}}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the lanes."""

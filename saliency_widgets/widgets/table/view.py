@@ -124,15 +124,13 @@ class TableView(KindView):
 
     @classmethod
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the row, and its feature names and background as arguments."""
+        """Return the row; the caller must pass its transform."""
         attribution = state["attribution"]
         if attribution.transformed and "transform" not in further:
             raise ValueError(
                 "transform: the row was transformed, but functions are not stored. Pass the original transform=."
             )
-        settings = attribution.settings
-        about = {name: settings[name] for name in ("feature_names", "background") if name in settings}
-        return state["row"] if inputs is None else inputs, about
+        return state["row"] if inputs is None else inputs, {}
 
     def save_html(self, path: Any, record: Mapping[str, Any] | None, **options: Any) -> NoReturn:
         """Raise an error, because bqplot, which draws the bars, needs a notebook."""

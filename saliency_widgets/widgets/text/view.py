@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
@@ -18,7 +17,7 @@ from saliency_widgets.widgets.base.controls import Control
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.inbox import whole_number
-from saliency_widgets.widgets.base.kind_view import Explored, Setup
+from saliency_widgets.widgets.base.kind_view import Explored
 from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
@@ -42,6 +41,7 @@ class TextPanel(MapPanel):
         on_token: Called when another token is explained.
     """
 
+    reducing = (*MapPanel.reducing, _PER)
     accepted = (*MapPanel.accepted, _PER.name)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
@@ -57,11 +57,6 @@ class TextPanel(MapPanel):
         """Offer words if a word has several tokens."""
         groups = self._problem.kind.features.groups
         self._per.show(groups is not None and runs_of(groups[0])[-1] + 1 < len(groups[0]))
-
-    @property
-    def per(self) -> str:
-        """What a value belongs to: "token" or "word"."""
-        return self._per.value
 
     @property
     def reduction(self) -> TokenReduction:
@@ -114,11 +109,6 @@ class TextView(WithPages, MapView):
     part_noun = "tokens"
     panel_class = TextPanel
     panel: TextPanel  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __init__(self, problem: Problem, setup: Setup) -> None:
-        per = _PER.check(setup.params.get(_PER.name, _PER.default))
-        super().__init__(problem, replace(setup, params={k: v for k, v in setup.params.items() if k != _PER.name}))
-        self.panel.update({_PER.name: per})
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
         """Create the text, and the trust tests."""
@@ -215,17 +205,15 @@ class TextView(WithPages, MapView):
 
     @classmethod
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return the text, and its options other than the tokenizer."""
+        """Return the text; the caller must pass the tokenizer."""
         if "tokenizer" not in further:
             raise ValueError("tokenizer: it is an object, which is not stored. Pass the original tokenizer=.")
-        settings = state["attribution"].settings
-        about = {name: settings[name] for name in ("max_new_tokens", "background") if name in settings}
-        return state["text"] if inputs is None else inputs, about
+        return state["text"] if inputs is None else inputs, {}
 
     def comments(self) -> list[str]:
         """Return the assignment of an edited text."""
         text = self._kind.tokens.text
-        words = ["# The explorer shows words: attribution.by_token(words=True)"] if self.panel.per == "word" else []
+        words = ["# The explorer shows words: attribution.by_token(words=True)"] if self.panel.reduction.words else []
         return [*words, *([] if text == self._first else [f"inputs = {text!r}"])]
 
     def _move(self, text: Any, prepared: Prepared | None) -> None:
@@ -267,11 +255,6 @@ class TextView(WithPages, MapView):
         }
         if content["edit"] in edits:
             self.edit({"text": edits[content["edit"]]()})
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The reduction, what a value belongs to, and the display settings."""
-        return {**super().settings, _PER.name: self.panel.per}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the texts around the map."""

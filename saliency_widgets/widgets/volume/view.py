@@ -50,10 +50,6 @@ class VolumeView(MapView):
     panel_class = VolumePanel
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
-        if problem.tensor.shape[0] != 1:
-            raise ValueError(
-                f"inputs: the explorer shows one volume, got a batch of {problem.tensor.shape[0]}. Pass one of them."
-            )
         assert isinstance(problem.kind, VolumeKind)
         self._features, self._size = problem.kind.features, problem.kind.shape_of(problem.tensor)
         self._at = center(self._size)
@@ -120,16 +116,6 @@ class VolumeView(MapView):
     def _planes_of(self, event: Event) -> tuple[int, int, int]:
         at = event.reduction.at if isinstance(event.reduction, Planes) else None
         return center(self._size) if at is None else at
-
-    @classmethod
-    def arguments(
-        cls,
-        state: Mapping[str, Any],
-        inputs: Any,
-        further: Mapping[str, Any],  # noqa: ARG003
-    ) -> tuple[Any, dict[str, Any]]:
-        """Return the volume, and how it is read."""
-        return state["inputs"] if inputs is None else inputs, {"slices": state["attribution"].settings["slices"]}
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the planes side by side."""
