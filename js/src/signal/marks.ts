@@ -1,7 +1,7 @@
 // Marks intervals of a signal, of one channel or of all, with the pointer or the keyboard.
 
-import { toBytes } from "../core/frame.ts";
-import { Mask } from "../core/mask.ts";
+import type { Mask } from "../core/mask.ts";
+import { MarkedRegion } from "../heatmap/marked.ts";
 import type { RawRegion } from "../heatmap/region.ts";
 import type { SceneHost } from "../heatmap/scene.ts";
 import { make, setText } from "../shell/elements.ts";
@@ -23,10 +23,7 @@ const TOOLS: readonly (readonly [Tool, string, string])[] = [
 export class Marks {
   readonly root: HTMLElement;
   readonly #tools = new Map<Tool, HTMLButtonElement>();
-  readonly #clear: HTMLButtonElement;
-  readonly #words = make("span", "region-words", { "aria-live": "polite" });
-  #mask: Mask | null = null;
-  #version = 0;
+  readonly #region: MarkedRegion;
   #tool: Tool = "interval";
   #from: Spot | null = null;
   #corner: Spot | null = null;
@@ -37,41 +34,35 @@ export class Marks {
    * @param changed called when the marked region needs to be painted
    */
   constructor(
-    private readonly host: SceneHost,
+    host: SceneHost,
     private readonly cursor: () => Spot | null,
-    private readonly changed: () => void,
+    changed: () => void,
   ) {
+    this.#region = new MarkedRegion(host, changed, () => 1);
     const listen = { signal: host.life };
     for (const [tool, label, title] of TOOLS) {
       const button = make("button", "tool", { type: "button", title }, [label]);
       button.addEventListener("click", () => this.#choose(tool), listen);
       this.#tools.set(tool, button);
     }
-    this.#clear = make(
-      "button",
-      "tool",
-      { type: "button", title: "Clear the marked region; by key: Delete" },
-      ["Clear"],
-    );
-    this.#clear.addEventListener("click", () => this.#empty(), listen);
     this.root = make("div", "marks", { role: "toolbar", "aria-label": "Mark a region", hidden: "" }, [
       make("div", "tools", { role: "group", "aria-label": "Tool" }, [...this.#tools.values()]),
-      make("div", "tools", {}, [this.#clear]),
-      this.#words,
+      make("div", "tools", {}, [this.#region.clear]),
+      this.#region.words,
     ]);
     this.#choose("interval");
   }
 
   /** The marked region with its version; null if nothing is marked. */
   get marked(): { mask: Mask; version: number } | null {
-    return this.#on && this.#mask?.count ? { mask: this.#mask, version: this.#version } : null;
+    const { mask, version } = this.#region;
+    return this.#on && mask?.count ? { mask, version } : null;
   }
 
   reset(samples: number, channels: number): void {
-    this.#mask = new Mask(samples, channels);
     this.#from = null;
     this.#corner = null;
-    this.#changed();
+    this.#region.reset(samples, channels);
   }
 
   /** Show or hide the tools, which are visible while a test needs a region. */
@@ -80,20 +71,17 @@ export class Marks {
     this.root.hidden = !on;
     this.#from = null;
     this.#corner = null;
-    this.#changed();
+    this.#region.touch();
   }
 
   /** Load a region sent by the kernel. */
-  load({ width, height, bits }: RawRegion): void {
-    const mask = this.#mask;
-    if (mask?.width !== width || mask.height !== height) return;
-    mask.load(toBytes(bits));
-    this.#changed();
+  load(region: RawRegion): void {
+    this.#region.load(region);
   }
 
   /** Begin an interval; false if the pointer moves the signal instead. */
   begin(spot: Spot): boolean {
-    if (!this.#on || this.#tool === "pan" || !this.#mask) return false;
+    if (!this.#on || this.#tool === "pan" || !this.#region.mask) return false;
     this.#corner = null;
     this.#from = spot;
     this.reach(spot);
@@ -102,7 +90,7 @@ export class Marks {
 
   /** Extend the interval, which replaces the one before. */
   reach(spot: Spot): void {
-    const mask = this.#mask;
+    const { mask } = this.#region;
     const from = this.#from;
     if (!from || !mask) return;
     const boxes = {
@@ -114,21 +102,18 @@ export class Marks {
     const [left, right, top, bottom] = boxes[this.#tool];
     mask.clear();
     mask.box({ x: left, y: top }, { x: right, y: bottom }, true);
-    this.#changed();
+    this.#region.touch();
   }
 
   end(): void {
     if (!this.#from) return;
     this.#from = null;
-    this.#send();
+    this.#region.send();
   }
 
   /** What a key does; undefined if nothing. */
   key(name: string): (() => void) | undefined {
-    if (!this.#on) return undefined;
-    if (name === "Delete" || name === "Backspace") return () => this.#empty();
-    if (name === " " || name === "Enter") return () => this.#mark();
-    return undefined;
+    return this.#on ? this.#region.key(name, () => this.#mark()) : undefined;
   }
 
   #mark(): void {
@@ -136,7 +121,7 @@ export class Marks {
     if (!spot || this.#tool === "pan") return;
     if (!this.#corner) {
       this.#corner = spot;
-      setText(this.#words, "One end is set: press Space at the other end");
+      setText(this.#region.words, "One end is set: press Space at the other end");
       return;
     }
     this.#from = this.#corner;
@@ -145,30 +130,9 @@ export class Marks {
     this.end();
   }
 
-  #empty(): void {
-    this.#mask?.clear();
-    this.#changed();
-    this.#send();
-  }
-
-  #send(): void {
-    const mask = this.#mask;
-    if (mask) this.host.mark({ width: mask.width, height: mask.height, bits: mask.pack() });
-  }
-
   #choose(tool: Tool): void {
     this.#tool = tool;
     this.#corner = null;
     for (const [name, button] of this.#tools) button.setAttribute("aria-pressed", String(name === tool));
-  }
-
-  #changed(): void {
-    this.#version++;
-    const mask = this.#mask;
-    const count = mask?.count ?? 0;
-    this.#clear.disabled = !count;
-    const share = mask && count ? (100 * count) / (mask.width * mask.height) : 0;
-    setText(this.#words, share > 0 ? `${share.toFixed(1)} % marked` : "Nothing marked yet");
-    this.changed();
   }
 }

@@ -1,6 +1,5 @@
 // Marks a box in a volume: by rectangles in its planes, or by two corners.
 
-import { toBytes } from "../core/frame.ts";
 import { Mask, type Spot } from "../core/mask.ts";
 import {
   type Box,
@@ -12,6 +11,7 @@ import {
   same,
   type Triple,
 } from "../core/planes.ts";
+import { MarkedRegion } from "../heatmap/marked.ts";
 import type { RawRegion } from "../heatmap/region.ts";
 import type { SceneHost } from "../heatmap/scene.ts";
 import { make, setText } from "../shell/elements.ts";
@@ -22,20 +22,17 @@ export class VolumeMarks {
   readonly root: HTMLElement;
   readonly #draw: HTMLButtonElement;
   readonly #move: HTMLButtonElement;
-  readonly #clear: HTMLButtonElement;
   readonly #thickness = make("input", "thickness", {
     type: "number",
     min: "1",
     "aria-label": "Thickness in slices",
   });
-  readonly #words = make("span", "region-words", { "aria-live": "polite" });
+  readonly #region: MarkedRegion;
   readonly #surfaces = new Map<
     Plane,
     { canvas: HTMLCanvasElement; mask: Mask; at: Triple; version: number }
   >();
   #size: Triple = [0, 0, 0];
-  #mask: Mask | null = null;
-  #version = 0;
   #box: Box | null = null;
   #before: Box | null = null;
   #from: { plane: Plane; spot: Spot } | null = null;
@@ -44,10 +41,8 @@ export class VolumeMarks {
   #on = false;
 
   /** @param changed called when the marked region needs to be painted */
-  constructor(
-    private readonly host: SceneHost,
-    private readonly changed: () => void,
-  ) {
+  constructor(host: SceneHost, changed: () => void) {
+    this.#region = new MarkedRegion(host, changed, (share) => (share < 1 ? 2 : 1));
     const press = (label: string, title: string, act: () => void) => {
       const button = make("button", "tool", { type: "button", title }, [label]);
       button.addEventListener("click", act, { signal: host.life });
@@ -59,12 +54,11 @@ export class VolumeMarks {
       () => this.#choose(true),
     );
     this.#move = press("Move planes", "Drag to move the planes, without marking", () => this.#choose(false));
-    this.#clear = press("Clear", "Clear the marked region; by key: Delete", () => this.#empty());
     this.root = make("div", "volume-marks", { role: "toolbar", "aria-label": "Mark a region", hidden: "" }, [
       make("div", "tools", { role: "group", "aria-label": "Tool" }, [this.#draw, this.#move]),
       make("label", "thickness-label", {}, [this.#thickness, "slices thick"]),
-      make("div", "tools", {}, [this.#clear]),
-      this.#words,
+      make("div", "tools", {}, [this.#region.clear]),
+      this.#region.words,
     ]);
     this.#choose(true);
   }
@@ -74,13 +68,12 @@ export class VolumeMarks {
   }
 
   reset(size: Triple): void {
-    if (this.#mask && same(size, this.#size)) return;
+    if (this.#region.mask && same(size, this.#size)) return;
     this.#size = size;
-    this.#mask = new Mask(size[2], size[0] * size[1]);
     this.#surfaces.clear();
     this.#box = null;
     this.#thickness.value = String(Math.max(1, Math.round(Math.min(...size) / 4)));
-    this.#changed();
+    this.#region.reset(size[2], size[0] * size[1]);
   }
 
   show(on: boolean): void {
@@ -88,21 +81,17 @@ export class VolumeMarks {
     this.root.hidden = !on;
     this.#from = null;
     this.#corner = null;
-    this.#changed();
+    this.#region.touch();
   }
 
   /** Load a region sent by the kernel. */
-  load({ width, height, bits }: RawRegion): void {
-    const mask = this.#mask;
-    if (mask?.width !== width || mask.height !== height) return;
-    mask.load(toBytes(bits));
-    this.#box = null;
-    this.#changed();
+  load(region: RawRegion): void {
+    if (this.#region.load(region)) this.#box = null;
   }
 
   /** The marked part of a plane as a layer to draw over it; null if nothing is marked. */
   layer(plane: Plane, at: Triple): HTMLCanvasElement | null {
-    const mask = this.#mask;
+    const { mask, version } = this.#region;
     if (!this.#on || !mask?.count) return null;
     const raster = rasterOf(plane, this.#size);
     let surface = this.#surfaces.get(plane);
@@ -111,8 +100,8 @@ export class VolumeMarks {
       surface = { canvas, mask: new Mask(raster.width, raster.height), at, version: -1 };
       this.#surfaces.set(plane, surface);
     }
-    if (surface.version !== this.#version || surface.at[plane.cut] !== at[plane.cut]) {
-      surface.version = this.#version;
+    if (surface.version !== version || surface.at[plane.cut] !== at[plane.cut]) {
+      surface.version = version;
       surface.at = at;
       cutMask(mask, plane, at, this.#size, surface.mask);
       // Finer than a small plane, so that stripes stay thin when it is enlarged.
@@ -128,7 +117,7 @@ export class VolumeMarks {
 
   begin(plane: Plane, spot: Spot, at: Triple): void {
     this.#from = { plane, spot };
-    this.#before = this.#box;
+    this.#before = this.#region.mask?.count ? this.#box : null;
     this.#corner = null;
     this.reach(spot, at);
   }
@@ -144,22 +133,19 @@ export class VolumeMarks {
   end(): void {
     if (!this.#from) return;
     this.#from = null;
-    this.#send();
+    this.#region.send();
   }
 
   /** What a key does; undefined if nothing. */
   key(name: string, at: Triple): (() => void) | undefined {
-    if (!this.#on) return undefined;
-    if (name === "Delete" || name === "Backspace") return () => this.#empty();
-    if (name === " " || name === "Enter") return () => this.#mark(at);
-    return undefined;
+    return this.#on ? this.#region.key(name, () => this.#mark(at)) : undefined;
   }
 
   #mark(at: Triple): void {
     const corner = this.#corner;
     if (!corner) {
       this.#corner = at;
-      setText(this.#words, "One corner is set: press Space at the opposite corner of the box");
+      setText(this.#region.words, "One corner is set: press Space at the opposite corner of the box");
       return;
     }
     this.#corner = null;
@@ -167,40 +153,20 @@ export class VolumeMarks {
       (end) => at.map((value, axis) => end(value, corner[axis])) as unknown as Triple,
     );
     this.#set([ends[0], ends[1]]);
-    this.#send();
+    this.#region.send();
   }
 
   #set(box: Box): void {
     this.#box = box;
-    this.#mask?.clear();
-    if (this.#mask) markBox(this.#mask, box, this.#size);
-    this.#changed();
-  }
-
-  #empty(): void {
-    this.#box = null;
-    this.#mask?.clear();
-    this.#changed();
-    this.#send();
-  }
-
-  #send(): void {
-    const mask = this.#mask;
-    if (mask) this.host.mark({ width: mask.width, height: mask.height, bits: mask.pack() });
+    const { mask } = this.#region;
+    mask?.clear();
+    if (mask) markBox(mask, box, this.#size);
+    this.#region.touch();
   }
 
   #choose(drawing: boolean): void {
     this.#drawing = drawing;
     this.#draw.setAttribute("aria-pressed", String(drawing));
     this.#move.setAttribute("aria-pressed", String(!drawing));
-  }
-
-  #changed(): void {
-    this.#version++;
-    const count = this.#mask?.count ?? 0;
-    this.#clear.disabled = !count;
-    const share = this.#mask && count ? (100 * count) / (this.#mask.width * this.#mask.height) : 0;
-    setText(this.#words, count ? `${share.toFixed(share < 1 ? 2 : 1)} % marked` : "Nothing marked yet");
-    this.changed();
   }
 }
