@@ -16,6 +16,7 @@ from saliency_widgets.attribution.features import Features, runs_of
 from saliency_widgets.attribution.kind import Baseline
 from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.registry import Method
+from saliency_widgets.attribution.score import is_function
 from saliency_widgets.inputs.options import Options
 from saliency_widgets.inputs.prepared import Prepared
 from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
@@ -124,6 +125,12 @@ class TextKind(Kind):
     def features(self) -> TokenFeatures:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The tokens."""
         return TokenFeatures(self.tokens.pieces, self.tokens.words)
+
+    def token_of(self, target: Any) -> int | None:
+        """Return the index of the token of the first text whose score a target is; None for that of the whole text."""
+        if self.positions is None or is_function(target):
+            return None
+        return self.positions.token(int(self.positions.split(target, "target")[0][0]))
 
     @property
     def ignored(self) -> Tensor | None:

@@ -153,9 +153,15 @@ class KindView:
         """Return the event's frame for the page; None if it has none."""
         return messages.frame_of(event)
 
-    def page_scene(self, request: Request) -> dict[str, Any] | None:  # noqa: ARG002
-        """Return the scene of a page for one map; None if it is that of the view."""
-        return None
+    @classmethod
+    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
+        """Return the scene of one map without what needs an explorer; {} for an image.
+
+        Args:
+            problem: The model and the input.
+            request: The request of the map.
+        """
+        return {}
 
     def finish(self) -> None:
         """Handle a finished map; called after its status is shown."""

@@ -150,8 +150,9 @@ class PageWriter:
         status["elapsed"], status["remark"] = None, ""
         shown = {**(explorer.kind_view.look or {}), "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
-        scene = explorer.kind_view.page_scene(entry.request)
-        return {"frame": messages.frame_of(event), "status": status, **({} if scene is None else {"scene": scene})}
+        scene = explorer.kind_view.still(explorer.problem, entry.request)
+        state = {"frame": messages.frame_of(event), "status": status}
+        return state if scene == explorer.view.scene else {**state, "scene": scene}
 
     def _page(
         self,

@@ -14,7 +14,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.signal import SignalKind
-from saliency_widgets.session import Event
+from saliency_widgets.session import Event, Problem, Request
 from saliency_widgets.widgets.base.controls import AUTO
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -57,7 +57,7 @@ class SignalView(WithPages, MapView):
         self._explorer, session = explorer, explorer.session
         self._prepared = self.problem.prepared
         self.view = HeatmapView(
-            None, self.display, on_stop=session.stop, controls=self.panel.controls, scene=self._scene(self._prepared)
+            None, self.display, on_stop=session.stop, controls=self.panel.controls, scene=_scene_of(self._prepared)
         )
         context = Context(self.problem.kind, self.view, self.problem.baselines)
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
@@ -65,27 +65,17 @@ class SignalView(WithPages, MapView):
         self.panel.on_reduction(session.reduce)
         return self.view, self.add_saving(self.panel.widget), self.trust.widget
 
-    def _scene(self, prepared: Prepared) -> dict[str, Any]:
-        """Return the signal for the page, as float32, channel by channel."""
-        kind = prepared.kind
-        assert isinstance(kind, SignalKind)
-        lanes, names = _lanes_of(prepared)
-        channels, samples = lanes.shape
-        return {
-            "kind": "signal",
-            "values": np.ascontiguousarray(lanes, "<f4").tobytes(),
-            "channels": channels,
-            "samples": samples,
-            "names": list(names),
-            "rate": kind.sampling_rate,
-        }
+    @classmethod
+    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
+        """Return the signal."""
+        return _scene_of(problem.prepared)
 
     def show(self, event: Event) -> None:
         """Update the signal if it was changed in place."""
         fresh = event.attribution is not None and event.state in ("running", "done")
         if fresh and self.problem.prepared is not self._prepared:
             self._prepared = self.problem.prepared
-            self.view.scene = self._scene(self._prepared)
+            self.view.scene = _scene_of(self._prepared)
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the lanes."""
@@ -103,6 +93,22 @@ class SignalView(WithPages, MapView):
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         """Return the display settings."""
         return {self.display: DISPLAY_NAMES}
+
+
+def _scene_of(prepared: Prepared) -> dict[str, Any]:
+    """Return the signal for the page, as float32, channel by channel."""
+    kind = prepared.kind
+    assert isinstance(kind, SignalKind)
+    lanes, names = _lanes_of(prepared)
+    channels, samples = lanes.shape
+    return {
+        "kind": "signal",
+        "values": np.ascontiguousarray(lanes, "<f4").tobytes(),
+        "channels": channels,
+        "samples": samples,
+        "names": list(names),
+        "rate": kind.sampling_rate,
+    }
 
 
 def _lanes_of(prepared: Prepared) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -30,7 +30,6 @@ _PER = Param(
     choices=("token", "word"),
     help="Whether each token has a value of its own, or that of its word: the sum over the tokens of the word.",
 )
-_EDITING = ("text", "edited", "masks", "editable")
 _MASK = "mask"  # the name of the token in the vocabulary
 
 
@@ -75,12 +74,9 @@ class TextPanel(MapPanel):
     @property
     def token(self) -> int | None:
         """The index of the token whose score is explained; None if the score is that of the whole text."""
-        return self.token_of(self._target)
-
-    def token_of(self, target: Any) -> int | None:
-        """Return the index of the token that a target belongs to; None if it is that of the whole text."""
-        positions = self._problem.kind.positions
-        return positions.token(target[0]) if positions is not None and isinstance(target, tuple) else None
+        kind = self._problem.kind
+        assert isinstance(kind, TextKind)
+        return kind.token_of(self._target)
 
     def explain(self, token: int) -> None:
         """Explain a token.
@@ -136,22 +132,20 @@ class TextView(WithPages, MapView):
         return kind
 
     def _scene(self) -> dict[str, Any]:
-        kind = self._kind
-        tokens, positions = kind.tokens, kind.positions
-        scene = {"kind": "text", **tokens.shown(0), "explained": self.panel.token}
+        """Return the tokens, and what can be edited."""
+        tokens = self._kind.tokens
+        scene = _scene_of(self._kind, self.panel.token)
         if tokens.text is not None:
             masks = bool(tokens.spans) and _MASK in tokens.vocabulary
             scene |= {"text": tokens.text, "edited": tokens.text != self._first, "masks": masks}
             scene["editable"] = [start < stop for start, stop in tokens.spans]
-        if positions is not None:
-            output = list(positions.pieces[0]) if positions.generated else None
-            scene |= {"scores": positions.role, "output": output}
         return scene
 
-    def page_scene(self, request: Request) -> dict[str, Any]:
-        """Return the tokens without what needs a kernel, and which of them is explained by a map."""
-        scene = {name: value for name, value in self._scene().items() if name not in _EDITING}
-        return {**scene, "explained": self.panel.token_of(request.target), "still": True}
+    @classmethod
+    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:
+        """Return the tokens, and which of them is explained by a map."""
+        assert isinstance(problem.kind, TextKind)
+        return {**_scene_of(problem.kind, problem.kind.token_of(request.target)), "still": True}
 
     def show(self, event: Event) -> None:
         """Show another text, of which the event is the first map."""
@@ -263,6 +257,21 @@ class TextView(WithPages, MapView):
     def snapshot_sources(self) -> Mapping[w.Widget, Sequence[str]]:
         """Return the display settings."""
         return {self.display: DISPLAY_NAMES}
+
+
+def _scene_of(kind: TextKind, explained: int | None) -> dict[str, Any]:
+    """Return the tokens for the page.
+
+    Args:
+        kind: The kind.
+        explained: The index of the token whose score is explained; None for that of the whole text.
+    """
+    positions = kind.positions
+    scene = {"kind": "text", **kind.tokens.shown(0), "explained": explained}
+    if positions is not None:
+        output = list(positions.pieces[0]) if positions.generated else None
+        scene |= {"scores": positions.role, "output": output}
+    return scene
 
 
 VIEW = TextView
