@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from models import IMAGES, bare_gradient, input_of, model_of, tuned_by_hand
 from timing import Elsewhere, Row, interleaved, seconds
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saliency_widgets.api.attribute import attribute
@@ -36,14 +36,14 @@ class Ours:
     """A session like the explorer's that computes in the calling thread.
 
     Args:
-        model: The model's name.
-        device: The device.
-        **how: Further arguments of :class:`Problem`: precision and CUDA graphs.
+        model: The model.
+        x: The input.
+        **how: Further arguments of :class:`Problem`: precision, CUDA graphs and a tokenizer.
     """
 
-    def __init__(self, model: str, device: str = "cpu", **how: Any) -> None:
-        self.model, self.x = model_of(model, device), input_of(device=device)
-        self.problem = Problem(self.model, self.x, **how)
+    def __init__(self, model: nn.Module, x: Any, **how: Any) -> None:
+        self.model, self.x = model, x
+        self.problem = Problem(model, x, **how)
         self.cache = Cache()
         self.last: Event | None = None
         self.first: float | None = None
@@ -51,7 +51,12 @@ class Ours:
         self.session = Session(self.problem, self._on_event, executor="inline", cache=self.cache)
         # An explorer computes the predictions and the menu of layers before any request.
         assert len(self.problem.logits) == 1
-        assert self.problem.layers
+        assert self.problem.layers is not None
+
+    @classmethod
+    def named(cls, name: str, device: str = "cpu", **how: Any) -> Ours:
+        """Return the session of a model of :func:`model_of` and an image."""
+        return cls(model_of(name, device), input_of(device=device), **how)
 
     def _on_event(self, event: Event) -> None:
         if event.error is not None:
@@ -60,7 +65,7 @@ class Ours:
             self.first = time.process_time() - self._began
         self.last = event
 
-    def ask(self, method: str, target: int = TARGET, **params: Any) -> None:
+    def ask(self, method: str, target: Any = TARGET, **params: Any) -> None:
         """Submit a request, and compute its result."""
         self.first, self._began = None, time.process_time()
         self.session.submit(Request.of(method, params, target=target))
@@ -134,7 +139,7 @@ def bare_loop(ours: Ours, variant: Callable[[range], Tensor], rows: int) -> Call
 
 def speed(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """Requests with an empty cache, compared with a bare loop and other libraries."""
-    ours, peers = Ours(name, device), Elsewhere(peers_of, name, device)
+    ours, peers = Ours.named(name, device), Elsewhere(peers_of, name, device)
     start, difference = torch.full_like(ours.x, BLACK), ours.x - BLACK
     spread = 0.15 * float(ours.x.max() - ours.x.min())
     rows = ours.problem.rows or (16 if device == "cpu" else 64)  # the same batch on both sides
@@ -178,7 +183,7 @@ def _methods_of(name: str, tuned: bool) -> Mapping[str, Callable[[], Any]]:
     """Two methods with an empty cache, in a process whose allocator is tuned or not."""
     if tuned and not tune_allocator():
         raise SystemExit("The C library here is not GNU's.")
-    ours = Ours(name)
+    ours = Ours.named(name)
     settings = {"integrated_gradients": {"n_steps": N - 1, "quadrature": "trapezoid"}, "smoothgrad": {"n_samples": N}}
 
     def from_scratch(method: str) -> Callable[[], None]:
@@ -203,7 +208,7 @@ def allocator(name: str, rounds: int) -> list[Row]:
 
 def reuse(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """The cost of a request when results of other settings are cached."""
-    ours = Ours(name, device)
+    ours = Ours.named(name, device)
     others = iter(OTHERS * 99)
     signs = iter(("signed", "positive", "squared", "negative") * 99)
 
@@ -276,7 +281,7 @@ def weights(rounds: int) -> list[Row]:
     timers, gradients = {}, {}
     signs = iter(("signed", "positive", "squared", "negative") * 99)
     for name in ("ViT-B", "ViT-L"):
-        ours = Ours(name)
+        ours = Ours.named(name)
         ours.ask("gradient", 1)
         gradients[name] = min(seconds(lambda k=k, ours=ours: ours.ask("gradient", k)) for k in (2, 3))
         targets = iter((1, 2, 3) * 99)
@@ -301,7 +306,7 @@ GRADIENT = Request.of("gradient", {}, target=TARGET)
 
 def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """Trust tests, compared with single forward passes of the user's model."""
-    ours = Ours(name, device)
+    ours = Ours.named(name, device)
     runner = ours.problem.runner(Score("logit", torch.tensor([TARGET], device=device)))
     values = torch.rand(ours.x.shape[2:], generator=torch.Generator().manual_seed(0))
     mask = values > 0.9
@@ -333,7 +338,7 @@ def trust(name: str, rounds: int, device: str = "cpu") -> list[Row]:
 
 def staleness(name: str, rounds: int, device: str = "cpu") -> list[Row]:
     """How long stale work continues, in chunks of 8 rows. Wall time, because it is about waiting."""
-    ours = Ours(name, device)
+    ours = Ours.named(name, device)
     until = float("inf")
 
     def check() -> None:
@@ -361,7 +366,7 @@ def _peak(name: str, work: str, line: Any) -> None:
     """Send by how many bytes the resident memory grew at its peak; run in a separate process."""
     torch.set_num_threads(1)
     tune_allocator()
-    ours = Ours(name)
+    ours = Ours.named(name)
     ours.ask("gradient")
     ours.forget()
     before = _resident()

@@ -40,7 +40,7 @@ def _choices(name: str, rounds: int) -> list[Row]:
         "TF32": {"precision": "tf32"},
         "bfloat16": {"precision": "bfloat16"},
     }
-    ours = {key: Ours(name, "cuda", **choice) for key, choice in how.items()}
+    ours = {key: Ours.named(name, "cuda", **choice) for key, choice in how.items()}
     settings: dict[str, dict[str, Any]] = {"passes of 1": {"chunk_size": 1}, "passes of 32": {}}
     rows = []
     for size, params in settings.items():

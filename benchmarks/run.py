@@ -37,8 +37,10 @@ def main() -> None:
         rows += on_gpu.measure(chosen.rounds)
     elif chosen.only in (None, "numerics"):
         import numerics
+        import texts
 
         rows += numerics.measure(chosen.rounds)
+        rows += texts.measure(chosen.rounds)
     if chosen.only in (None, "sweep") and not chosen.cuda:
         import sweeping
 

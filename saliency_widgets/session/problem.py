@@ -110,7 +110,9 @@ class Problem:
         self.memory = Memory()
         self._sharing: dict[tuple, Sharing] = {}
         self._lock = threading.RLock()
-        self._model_version, self._number, self._form = ModelVersion(model), 0, self._placement()
+        self._model_version, self._form = ModelVersion(model), self._placement()
+        # What was computed with the weights is computed again as soon as their number differs from this one.
+        self._number = self._model_version() if self.prepared.from_weights else 0
         self._copies = Copies(model, self._model_version)
         self.output_notes: tuple[str, ...] = ()
         self.squashed = False  # whether the model's outputs are already probabilities

@@ -1,5 +1,7 @@
 """Models that score each token: labels, masks, next tokens and decoders. The oracle is captum, in float64."""
 
+import functools
+
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients
@@ -175,6 +177,27 @@ def test_the_role_of_the_scores_is_recognized(model, text, role, position, token
     top = int(logits[0, position].argmax())
     assert problem.choice(None) == (position, top)
     assert torch.equal(problem.logits[0], logits[0, position])
+
+
+@pytest.mark.parametrize(("model", "role"), [(causal, "next"), (masked, "mask")])
+@pytest.mark.parametrize("padded", [0, 4], ids=["", "padded before"])
+def test_the_beginning_of_a_long_text_tells_whether_a_model_looks_ahead(model, role, padded, tokenizer, monkeypatch):
+    net, lengths = model(), []
+    forward = type(net).forward
+
+    @functools.wraps(forward)
+    def counted(self, input_ids, **more):
+        lengths.append(input_ids.shape[1])
+        return forward(self, input_ids, **more)
+
+    monkeypatch.setattr(type(net), "forward", counted)
+    batch = {"input_ids": torch.arange(5, 25)[None] % 11 + 5, "attention_mask": torch.ones(1, 20).long()}
+    batch["attention_mask"][:, :padded] = 0
+    problem = Problem(net, batch, tokenizer=tokenizer)
+    assert problem.kind.positions.role == role
+    assert len(problem.logits) == 1
+    # Once to find the embedding, and for the scores; only with padding, the first tokens tell nothing.
+    assert lengths == ([20, 20, 20] if padded else [20, 8, 8, 20])
 
 
 def batch_of(batch):

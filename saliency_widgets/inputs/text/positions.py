@@ -15,6 +15,7 @@ from saliency_widgets.inputs.text.language_model import DECODER_IDS
 from saliency_widgets.inputs.text.tokens import IDS, Tokens
 
 _SAME = 1e-4  # of the largest score
+_FEW = 8  # tokens
 
 
 def find_positions(
@@ -69,6 +70,14 @@ def _looks_ahead(scores: Tensor, tokens: Tokens, run: Callable[[Tokens], Any]) -
     """Return whether the scores before the last token change with the last token, unlike those of a causal model."""
     if tokens.ids.shape[1] < 2:
         return False
+    if tokens.ids.shape[1] > 2 * _FEW and not bool(tokens.padding[:, :_FEW].any()):
+        beginning = _beginning_of(tokens)
+        try:  # two passes of a few tokens are faster than one of all
+            few = _scores(run(beginning), beginning.ids)
+        except ValueError:  # the model takes texts of only one length
+            few = None
+        if few is not None:
+            scores, tokens = few, beginning
     ids = tokens.ids.clone()
     ids[:, -1] = (ids[:, -1] == 0).to(ids)  # another token: the first, or the second in its place
     other = _scores(run(replace(tokens, ids=ids, arguments={**tokens.arguments, IDS: ids})), ids)
@@ -76,6 +85,14 @@ def _looks_ahead(scores: Tensor, tokens: Tokens, run: Callable[[Tokens], Any]) -
         return True
     before, after = scores[:, :-1].double(), other[:, :-1].double()
     return bool((before - after).abs().max() > _SAME * before.abs().max())
+
+
+def _beginning_of(tokens: Tokens) -> Tokens:
+    """Return the first tokens, with as much of what the model takes for each token."""
+    arguments = {
+        name: value[:, :_FEW] if value.shape == tokens.ids.shape else value for name, value in tokens.arguments.items()
+    }
+    return replace(tokens, ids=tokens.ids[:, :_FEW], arguments=arguments)
 
 
 def _first(skipped: list[bool]) -> int:
