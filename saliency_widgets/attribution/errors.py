@@ -37,6 +37,11 @@ class NeedsGradients(ValueError):  # noqa: N818 - it names what happened
     """The model fails with frozen weights, under no_grad or with autograd.grad, but may run with ``.backward()``."""
 
 
+NO_MEMORY = "Memory ran out, even for a pass of a single row."
+LESS_MEMORY = (
+    "Explain a smaller input, such as a part of a volume or a shorter text, or free memory; on a GPU, device='cpu' may "
+    "have more of it. Passes of several rows are split automatically."
+)
 # torch's wording where it raises no OutOfMemoryError: for host memory, and on Apple devices.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saliency_widgets.attribution.errors import NeedsGradients, out_of_memory
+from saliency_widgets.attribution.errors import LESS_MEMORY, NO_MEMORY, NeedsGradients, out_of_memory
 
 
 class Memory:
@@ -76,7 +76,11 @@ class Memory:
                 self.by_hand = True
                 continue
             except Exception as error:
-                if not out_of_memory(error) or size == 1:
+                if not out_of_memory(error):
+                    raise
+                if size == 1:
+                    if not hasattr(error, "__notes__"):  # passes may be nested
+                        error.add_note(f"{NO_MEMORY} {LESS_MEMORY}")
                     raise
             # Outside of the handler, because the error references the tensors of the failed pass.
             self.failed, self.limit = size, 1 << ((size - 1).bit_length() - 1)

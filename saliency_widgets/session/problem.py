@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from saliency_widgets.attribution import Kind, Reduction, Score
+from saliency_widgets.attribution.errors import LESS_MEMORY, out_of_memory
 from saliency_widgets.attribution.positions import Positions
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import SCORE, Scale, is_function
@@ -86,9 +87,7 @@ class Problem:
         model = self.model
         self._inputs = self._explained = inputs
         self._ready: tuple[Any, Prepared | None] = inputs, None  # the inputs to explain next, if they are prepared
-        self._prepare = lambda inputs: prepare_for(
-            model, inputs, about, device=device_of(model), dtype=dtype_of(model), gradients=gradients
-        )
+        self._prepare = partial(_prepare, model, options=about, gradients=gradients)
         self._precision = check_precision(about.precision, device_of(model))
         if about.cuda_graphs and device_of(model).type != "cuda":
             raise ValueError(
@@ -459,6 +458,15 @@ class Problem:
     def _placement(self) -> tuple[torch.device, torch.dtype | None]:
         """Return the device and dtype of the model's inputs."""
         return device_of(self.model), dtype_of(self.model)
+
+
+def _prepare(model: nn.Module, inputs: Any, *, options: Options, gradients: bool) -> Prepared:
+    try:
+        return prepare_for(model, inputs, options, device=device_of(model), dtype=dtype_of(model), gradients=gradients)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryError(f"inputs: memory ran out while they were read. {LESS_MEMORY} ({error})") from error
 
 
 def _no_score(_output: Any) -> Tensor:

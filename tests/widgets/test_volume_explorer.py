@@ -205,3 +205,52 @@ def test_what_volumes_do_not_support_is_one_clear_error(explorer, tmp_path, call
 def test_several_volumes_are_refused(model):
     with pytest.raises(ValueError, match="the explorer shows one volume, got a batch of 3"):
         sw.explore(model, torch.zeros(3, 1, *SIZE), slices="depth")
+
+
+NEEDED = {"gradients": 1}
+
+
+class Large(nn.Module):
+    """A classifier whose gradients need as many numbers as ``NEEDED`` says."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(1, 2, 3)
+
+    def forward(self, x):
+        if x.requires_grad:
+            torch.empty(NEEDED["gradients"])
+        return self.conv(x).mean((2, 3, 4))
+
+
+def test_a_pass_that_does_not_fit_in_memory_leaves_the_map_and_the_explorer(volume, monkeypatch):
+    with closing(sw.explore(Large(), volume, slices="depth", method="gradient")) as explorer:
+        explorer.wait(60)
+        before = explorer.attribution
+        monkeypatch.setitem(NEEDED, "gradients", 2**46)
+        explorer.update(method="input_x_gradient")
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            explorer.wait(60)
+        status = explorer.view.status
+        assert status["state"] == "error"
+        assert status["message"] == "Memory ran out, even for a pass of a single row."
+        assert "a part of a volume" in status["remedy"]
+        assert "report it" not in status["remedy"]
+        assert explorer.session.shown.attribution is before
+        assert "previous map is still displayed" in status["remedy"]
+        monkeypatch.undo()
+        explorer.update(method="smoothgrad")
+        assert explorer.wait(60).method == "smoothgrad"
+        assert explorer.view.status["state"] == "done"
+
+
+def test_memory_errors_say_what_to_do(volume, monkeypatch):
+    model = Large()
+    with pytest.raises(MemoryError, match=r"inputs: memory ran out while they were read\. Explain a smaller input"):
+        sw.explore(model, np.broadcast_to(np.float32(1), (2**15,) * 3), slices="depth")
+    monkeypatch.setitem(NEEDED, "gradients", 2**46)
+    with pytest.raises(RuntimeError, match="can't allocate memory") as caught:
+        sw.attribute(model, volume, slices="depth")
+    (note,) = caught.value.__notes__
+    assert note.startswith("Memory ran out, even for a pass of a single row. Explain a smaller input")

@@ -11,6 +11,7 @@ import torch
 from saliency_widgets import render
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.arrays import on_host
+from saliency_widgets.attribution.errors import LESS_MEMORY, NO_MEMORY, out_of_memory
 from saliency_widgets.attribution.numerics.stopping import percent
 from saliency_widgets.attribution.reduction import emptiness
 from saliency_widgets.diagnostics.report import Finding
@@ -151,12 +152,8 @@ def describe_error(error: Exception, requested: str) -> dict[str, str]:
         f"The map for {requested} could not be computed; the previous map is still displayed. Change a setting to "
         "continue."
     )
-    if isinstance(error, torch.OutOfMemoryError):
-        return {
-            "message": "The device ran out of memory for a single row.",
-            "remedy": "Explain a smaller image, free the device's memory, or pass device='cpu'; passes of several "
-            "rows are split automatically.",
-        }
+    if out_of_memory(error):
+        return {"message": NO_MEMORY, "remedy": f"{LESS_MEMORY} {stays}"}
     if isinstance(error, (TypeError, ValueError)):
         return {"message": error_text(error), "remedy": stays}
     return {

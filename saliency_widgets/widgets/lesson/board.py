@@ -13,6 +13,7 @@ from torch import Tensor
 from saliency_widgets import render
 from saliency_widgets.api.checkup import check_up
 from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution.errors import LESS_MEMORY, NO_MEMORY, out_of_memory
 from saliency_widgets.attribution.registry import DEFAULT
 from saliency_widgets.attribution.score import is_function, probabilities
 from saliency_widgets.diagnostics.report import Finding
@@ -244,11 +245,8 @@ def describe_error(error: Exception) -> dict[str, str]:
     """Return the message and the remedy for an error of a step."""
     if isinstance(error, DoesNotApply):
         return {"message": error_text(error), "remedy": error.remedy}
-    if isinstance(error, torch.OutOfMemoryError):
-        return {
-            "message": "The device ran out of memory for a single row.",
-            "remedy": "Pass a smaller image, free the device's memory, or pass device='cpu'.",
-        }
+    if out_of_memory(error):
+        return {"message": NO_MEMORY, "remedy": LESS_MEMORY}
     if isinstance(error, (TypeError, ValueError)):
         return {"message": error_text(error), "remedy": "This step is skipped; the others are not affected."}
     return {
