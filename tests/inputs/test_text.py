@@ -1,5 +1,7 @@
 """Texts: the embeddings of tokens are explained, in models that take ids. The oracle is captum, in float64."""
 
+from contextlib import closing
+
 import pytest
 import torch
 from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
@@ -398,3 +400,35 @@ def test_a_long_text_is_one_clear_error_for_an_encoder_inside_a_module(tokenizer
 
     with pytest.raises(ValueError, match="the text has 42 tokens, but the model has positions for 24"):
         sw.attribute(Wrapped(), "cat " * 40, tokenizer=tokenizer)
+
+
+class Convolved(nn.Module):
+    """A bag of features of single tokens: a convolution of width 1, ReLU, the mean over tokens, a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.conv, self.head = nn.Embedding(12, 5), nn.Conv1d(5, 4, 1), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, ids):
+        return self.head(self.conv(self.embedding(ids).mT).relu().mean(2))
+
+
+def test_grad_cam_of_a_layer_over_tokens_is_a_map_of_tokens():
+    model, ids = Convolved(), torch.tensor([[3, 1, 4, 1, 5, 9]])
+    result = sw.attribute(model, ids, tokenizer=VOCABULARY, method="grad_cam", layer="conv", target=2)
+    activation = model.conv(model.embedding(ids).mT)[0].detach()
+    slopes = model.head.weight[2] * (activation > 0).double().mean(1) / 6  # of the mean, averaged over tokens
+    expected = (slopes[:, None] * activation).sum(0).relu().detach()
+    assert far(torch.from_numpy(result.by_token().attribution.to_numpy()), expected) < 1e-12
+
+
+def test_the_menu_of_a_text_has_the_methods_that_apply(tokenizer):
+    with closing(sw.explore(Convolved(), [3, 1, 4], tokenizer=VOCABULARY, executor="inline")) as explorer:
+        assert "grad_cam" in explorer.panel.menu
+        assert not {"blur_ig", "guided_grad_cam"} & {*explorer.panel.menu}
+        explorer.update(method="layer_cam")
+        assert explorer.view.status["state"] == "done"
+    with pytest.raises(ValueError, match="method: Grad-CAM needs a layer whose output has positions of the input"):
+        sw.explore(bert(), "a good movie", tokenizer=tokenizer, method="grad_cam")

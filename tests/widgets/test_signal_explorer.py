@@ -93,7 +93,7 @@ def test_another_sign_needs_no_pass(explorer):
 
 def test_methods_for_images_are_not_offered(explorer):
     assert not {"blur_ig", "guided_grad_cam"} & {*explorer.panel.menu}
-    with pytest.raises(ValueError, match="Blur-IG needs images"):
+    with pytest.raises(ValueError, match="Blur-IG needs an image"):
         sw.explore(conv_net(), torch.zeros(2, 30), sampling_rate=10, method="blur_ig")
 
 

@@ -49,7 +49,7 @@ class TokenFeatures(Features):
 
     def default(self, method: Method) -> Reduction:
         """Return the signed sum over an embedding if the values add up to the score, or else their Euclidean norm."""
-        sign = "signed" if method.additive else "absolute"
+        sign = "signed" if method.additive else method.sign
         return Reduction(sign, self.channels_for(sign))
 
     def channels_for(self, sign: str) -> str:
@@ -57,10 +57,10 @@ class TokenFeatures(Features):
         return "sum" if sign == "signed" else "L2"
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
-        """Reduce the values of each embedding to one per token.
+        """Reduce the values of each embedding to one per token; those of a layer are interpolated over the tokens.
 
         Args:
-            values: Shape (B, T, E).
+            values: Shape (B, T, E), or those of a layer, (B, K, 1, t).
             reduction: How signs and the numbers of an embedding are reduced.
             shape: The shape of the embeddings, (B, T, E).
 
@@ -68,14 +68,16 @@ class TokenFeatures(Features):
             Shape (B, T).
 
         Raises:
-            ValueError: The values are not one per number of an embedding.
+            ValueError: The values belong neither to the embeddings nor to a layer over the tokens.
         """
-        if values.shape[1:] != shape[1:]:
+        if values.shape[1:] == shape[1:]:
+            values = values.transpose(1, 2)[:, :, None]
+        elif values.ndim != 4 or values.shape[2] != 1:
             raise ValueError(
-                f"values: expected one per number of the embeddings, of shape {tuple(shape[1:])}, got shape "
-                f"{tuple(values.shape[1:])}. Methods whose values belong to a layer have no map of tokens."
+                f"values: expected one per number of the embeddings, of shape {tuple(shape[1:])}, or those of a layer "
+                f"over the tokens, got shape {tuple(values.shape[1:])}. Read the numbers from .values."
             )
-        tokens = reduction(values.transpose(1, 2)[:, :, None], (1, values.shape[1]))[:, 0]
+        tokens = reduction(values, (1, shape[1]))[:, 0]
         if self.groups is None or not isinstance(reduction, TokenReduction) or not reduction.words:
             return tokens
         runs = torch.tensor([runs_of(groups) for groups in self.groups[: len(tokens)]], device=tokens.device)

@@ -133,9 +133,9 @@ class Panel:
             return self._methods[method]
         entry = get_method(method)
         if not self._fits(entry):
+            what = "an image" if "image" in entry.needs else "a layer whose output has positions of the input"
             raise ValueError(
-                f"method: {entry.title} needs images, and these inputs are not images. Choose from "
-                f"{', '.join(self._methods)}."
+                f"method: {entry.title} needs {what}, and there is none. Choose from {', '.join(self._methods)}."
             )
         alike = sum(other.title.partition(" #")[0] == entry.title for other in self._methods.values())
         if alike:

@@ -34,11 +34,16 @@ class MapPanel(Panel):
     """
 
     reducing: ClassVar[tuple[Param, ...]] = (SIGN, CHANNEL)
+    last_layer: ClassVar[str] = "the last spatial layer"
+    """The layer that "auto" stands for, in words."""
     accepted = (*Panel.accepted, *(param.name for param in reducing), *DISPLAY_NAMES)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self._settings = display
         super().__init__(problem, **arguments)
+
+    def _fits(self, entry: Method) -> bool:
+        return "image" not in entry.needs or self._problem.prepared.images is not None
 
     def _make_shared(self, first: Method) -> None:
         default = self._default_of(first)
@@ -109,8 +114,8 @@ class MapPanel(Panel):
         return Control(param, value, options=self._layers() if param.kind == "layer" else None)
 
     def _layers(self) -> Mapping[str, Any]:
-        sized = {f"{path} · {' × '.join(map(str, shape))}": path for path, shape in self._problem.layers.items()}
-        return {"auto · the last spatial layer": AUTO, **dict(reversed(sized.items()))}
+        sized = {f"{path} · {_size_text(shape)}": path for path, shape in self._problem.layers.items()}
+        return {f"auto · {self.last_layer}": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:
         reduction = self._after(self._shown, self._method.value)
@@ -128,6 +133,12 @@ class MapPanel(Panel):
             section("Map", [control.widget for control in self._reducing.values()]),
             section("Display", [control.widget for control in self._display.values()]),
         )
+
+
+def _size_text(shape: tuple[int, ...]) -> str:
+    """Return the channels and the size of a layer; a layer over time or tokens has a single row."""
+    sizes = (shape[0], shape[2]) if len(shape) == 3 and shape[1] == 1 else shape
+    return " × ".join(map(str, sizes))
 
 
 class MapView(KindView):

@@ -11,11 +11,9 @@ import torch
 from PIL import Image
 
 from saliency_widgets import render
-from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.signal import SignalKind
 from saliency_widgets.session import Event, Problem, Request
-from saliency_widgets.widgets.base.controls import AUTO
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored
@@ -28,12 +26,7 @@ from saliency_widgets.widgets.trust import Context, TrustPanel
 class SignalPanel(MapPanel):
     """The controls of a signal. Each channel has a lane, so channels are not reduced."""
 
-    def _fits(self, entry: Method) -> bool:
-        return "image" not in entry.needs
-
-    def _layers(self) -> Mapping[str, Any]:
-        sized = {f"{path} · {c} × {t}": path for path, (c, _, t) in self._problem.layers.items()}
-        return {"auto · the last layer over time": AUTO, **dict(reversed(sized.items()))}
+    last_layer = "the last layer over time"
 
     def _sections(self) -> Sequence[w.Widget]:
         self._channels.show(False)

@@ -41,11 +41,15 @@ class TextPanel(MapPanel):
     """
 
     reducing = (*MapPanel.reducing, _PER)
+    last_layer = "the last layer over tokens"
     accepted = (*MapPanel.accepted, _PER.name)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
         self.on_token: Callable[[], None] = lambda: None
         super().__init__(problem, display, **arguments)
+
+    def _fits(self, entry: Method) -> bool:
+        return super()._fits(entry) and ("layer" not in entry.needs or bool(self._problem.layers))
 
     def _make_shared(self, first: Method) -> None:
         super()._make_shared(first)
