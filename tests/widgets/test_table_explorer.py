@@ -163,7 +163,7 @@ def test_sliders_change_the_bars(explorer):
 def test_only_methods_for_rows_are_in_the_menu(people, argument, explorer):
     assert set(explorer.panel.titles) >= {"gradient", "smoothgrad", "integrated_gradients", "expected_gradients"}
     assert not {"grad_cam", "layer_cam", "guided_grad_cam", "blur_ig"} & set(explorer.panel.titles)
-    with pytest.raises(ValueError, match="Grad-CAM needs images"):
+    with pytest.raises(ValueError, match="Grad-CAM needs a layer"):
         Explorer(mlp(features=8, classes=1), people.iloc[3], method="grad_cam", **argument)
 
 
