@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import gc
 import inspect
+import json
+import re
 import reprlib
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +23,7 @@ from torch.nn.modules import module as module_hooks
 
 from saliency_widgets.attribution import Attribution, Score
 from saliency_widgets.inputs.prepared import kind_of
+from saliency_widgets.render import unpack_codes
 from saliency_widgets.runtime.layers.hooks import tensor_in
 from saliency_widgets.runtime.passes import Passes
 from saliency_widgets.runtime.runner import Runner
@@ -30,6 +36,22 @@ def alive(reference: weakref.ref) -> bool:
     """Return whether an object survives ``gc.collect()``, which does nothing while another thread is collecting."""
     gc.collect()
     return reference() is not None
+
+
+def read_page(path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """Return the state stored in a saved page, and its unpacked blocks of bytes."""
+    text = path.read_text()
+    (packed,) = re.findall(r'<script type="text/plain" id="sw-archive">(.*?)</script>', text, re.DOTALL)
+    whole = zlib.decompress(base64.b64decode(packed))
+    size = int.from_bytes(whole[:4], "little")
+    result, at, blocks = json.loads(whole[4 : 4 + size]), 4 + size, []
+    for length, packing, width in result["bytes"]:
+        block, at = whole[at : at + length], at + length
+        if packing != "raw":
+            block = unpack_codes(packing, block, (length // (2 * width), width)).astype("<u2").tobytes()
+        blocks.append(block)
+    assert at == len(whole)
+    return result, blocks
 
 
 def settled(condition: Callable[[], bool]) -> bool:

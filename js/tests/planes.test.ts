@@ -4,6 +4,7 @@ import { Mask } from "../src/core/mask.ts";
 import {
   type Box,
   boxOf,
+  cut,
   cutMask,
   markBox,
   moved,
@@ -36,6 +37,26 @@ it("unpacks planes whose pixels are the voxels that voxelAt names", () => {
   expect([parts[0][2 * 5 + 3], parts[1][1 * 5 + 3], parts[2][1 * 4 + 2]]).toEqual([123, 123, 123]);
   expect(unpack(new Uint16Array(46), PLANES, SIZE)).toBeNull();
   expect(unpack(new Uint8Array(3 * 20), PLANES.slice(0, 1), SIZE, 3)?.parts[0].length).toBe(60);
+});
+
+it("cuts the same planes from the whole volume", () => {
+  const voxels: Triple[] = [];
+  for (let d = 0; d < SIZE[0]; d++)
+    for (let h = 0; h < SIZE[1]; h++) for (let w = 0; w < SIZE[2]; w++) voxels.push([d, h, w]);
+  const expected = (plane: (typeof PLANES)[number]) => {
+    const { width, height } = rasterOf(plane, SIZE);
+    return Array.from({ length: width * height }, (_, i) =>
+      code(voxelAt(plane, { x: i % width, y: Math.floor(i / width) }, AT)),
+    );
+  };
+  const whole = cut(new Uint16Array([...voxels.map(code), 7, 8]), PLANES, SIZE, AT);
+  expect(whole?.parts.map((part) => [...part])).toEqual(PLANES.map(expected));
+  expect([...(whole?.rest ?? [])]).toEqual([7, 8]);
+  const colors = new Uint8Array(voxels.flat());
+  const colored = cut(colors, PLANES.slice(1), SIZE, AT, 3)?.parts.map((part) => [...part]);
+  const digits = (name: number) => [Math.floor(name / 100), Math.floor(name / 10) % 10, name % 10];
+  expect(colored).toEqual(PLANES.slice(1).map((plane) => expected(plane).flatMap(digits)));
+  expect(cut(new Uint16Array(59), PLANES, SIZE, AT)).toBeNull();
 });
 
 it("moves within the volume", () => {

@@ -26,6 +26,7 @@ def frame_of(
     reduction: Reduction,
     sample: int = 0,
     *,
+    entire: bool = False,
     once: Callable[[Hashable, Callable[[], Any]], Any] = _compute,
 ) -> Quantized:
     """Reduce to what is painted and quantize, on the device of the values.
@@ -37,6 +38,7 @@ def frame_of(
         attribution: The attribution.
         reduction: How signs and channels are reduced.
         sample: The index of the sample in the batch.
+        entire: Whether the row holds the whole map instead of the part, in the order of its axes.
         once: Stores what several parts of a map share, under a key.
     """
     values, features = attribution.values[sample : sample + 1], attribution.features
@@ -48,7 +50,8 @@ def frame_of(
         return whole, levels_of(whole, signed=reduction.signed)
 
     whole, levels = once(("whole", reduction.sign, reduction.channels), work)
-    return coded(torch.cat([features.part(whole, reduction), levels])[None], signed=reduction.signed)
+    row = whole.flatten() if entire else features.part(whole, reduction)
+    return coded(torch.cat([row, levels])[None], signed=reduction.signed)
 
 
 def levels_of(values: Tensor, *, signed: bool) -> Tensor:

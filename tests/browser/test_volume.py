@@ -1,15 +1,22 @@
-"""The explorer of a volume in JupyterLab: pixels of its planes, moving them, the display alone, and a marked box."""
+"""The explorer of a volume in JupyterLab: pixels of its planes, moving them, the display alone, and a marked box. And
+saved pages of a volume and of a video, opened from disk.
+"""
 
 from __future__ import annotations
 
 import base64
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from lab import Lab
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, expect
 from seen import PIXELS, Seen, open_explorer
+from torch import nn
 
+import saliency_widgets as sw
 from saliency_widgets import render
 
 pytestmark = pytest.mark.browser
@@ -45,20 +52,28 @@ def planes_of(array: np.ndarray, at: tuple[int, int, int]) -> list[np.ndarray]:
 def expected(lab: Lab, at: tuple[int, int, int], **display: object) -> list[np.ndarray]:
     """The planes as `render` blends slices of the whole map, quantized and clipped as one image."""
     values, volume = lab.value("[explorer.attribution.values[0, 0].abs().tolist(), volume.tolist()]")
-    whole = render.quantize(np.array(values, np.float32).reshape(-1, W), signed=False)
-    voxels = np.array(volume)
-    low, high = np.percentile(voxels, (0.5, 99.5))
-    gray = np.round(np.clip((voxels - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return planes_of(blended(np.array(values, np.float32), np.array(volume), signed=False, **display), at)
+
+
+def blended(values: np.ndarray, volume: np.ndarray, *, signed: bool, **display: object) -> np.ndarray:
+    """The map of a volume (D, H, W) over its gray, blended as one image, (D, H, W, 3)."""
+    whole = render.quantize(values.reshape(-1, values.shape[-1]), signed=signed)
+    low, high = np.percentile(volume, (0.5, 99.5))
+    gray = np.round(np.clip((volume - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     settings = {param.name: param.default for param in render.DISPLAY} | display
-    blended = render.blend(np.repeat(gray.reshape(-1, W)[..., None], 3, 2), whole, **settings)
-    return planes_of(blended.reshape(D, H, W, 3), at)
+    image = np.repeat(gray.reshape(-1, gray.shape[-1])[..., None], 3, 2)
+    return render.blend(image, whole, **settings).reshape(*volume.shape, 3)
 
 
 def assert_planes(lab: Lab, seen: Seen, at: tuple[int, int, int], **display: object) -> None:
-    for k, plane in enumerate(expected(lab, at, **display)):
-        canvas = seen.root.locator(".sw-plane-canvas").nth(k)
+    assert_pixels(seen.root, expected(lab, at, **display), f"at {at}")
+
+
+def assert_pixels(root: Locator, planes: list[np.ndarray], where: str) -> None:
+    for k, plane in enumerate(planes):
+        canvas = root.locator(".sw-plane-canvas").nth(k)
         pixels = np.frombuffer(base64.b64decode(canvas.evaluate(PIXELS, list(plane.shape[:2]))), np.uint8)
-        assert np.abs(pixels.reshape(plane.shape).astype(int) - plane).max() <= 2, f"plane {k} at {at}"
+        assert np.abs(pixels.reshape(plane.shape).astype(int) - plane).max() <= 2, f"plane {k} {where}"
 
 
 def test_planes_have_the_pixels_of_their_slices_wherever_they_are(lab: Lab) -> None:
@@ -132,14 +147,119 @@ def test_a_box_is_marked_in_two_planes(lab: Lab) -> None:
     lab.wait_for_value("bool((explorer.trust._sections[0].region == mask).all())", True)
 
 
+_PLAYED = """async (position, count) => {
+  const shown = new Set();
+  await new Promise(done => new MutationObserver(() => {
+    shown.add(position.textContent);
+    if (shown.size === count) done();
+  }).observe(position, { childList: true, characterData: true, subtree: true }));
+  return [...shown].sort();
+}"""
+
+
+def play_all(root: Locator, count: int) -> None:
+    """Play a video until each of its frames has been shown, then stop it."""
+    play = root.locator(".sw-play")
+    play.click()
+    expect(play).to_have_text("Pause")
+    shown = root.locator(".sw-plane-position").evaluate(_PLAYED, count)
+    assert shown == [f"{time} of {count - 1}" for time in range(count)]
+    play.click()
+    expect(play).to_have_text("Play")
+
+
 def test_a_video_plays(lab: Lab) -> None:
     seen = open_explorer(lab, VIDEO)
     root = seen.root
     expect(root.locator(".sw-plane")).to_have_count(1)
-    play = root.locator(".sw-play")
-    play.click()
-    expect(play).to_have_text("Pause")
-    expect(root.locator(".sw-plane-position")).to_have_text("5 of 5")
-    expect(root.locator(".sw-plane-position")).to_have_text("1 of 5")
-    play.click()
-    expect(play).to_have_text("Play")
+    play_all(root, D)
+
+
+def opened(page: Page, path: Path) -> tuple[Locator, list[str]]:
+    """Open a page from disk without a network; return its view, and the list of errors so far."""
+    errors: list[str] = []
+    page.context.set_offline(True)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-opened]")
+    root = page.locator(".sw-heatmap")
+    expect(root).to_have_attribute("data-final", "true")
+    return root, errors
+
+
+def after_paint(page: Page) -> None:
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def test_a_saved_page_cuts_the_planes_of_each_recorded_map(page: Page, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(3 * D * H * W, 3)).eval()
+    volume = torch.linspace(0.1, 1, D * H * W).view(D, H, W)
+    options = {"slices": "axial", "method": "input_x_gradient"}
+    with closing(sw.explore(net, volume, target=0, executor="inline", **options)) as explorer:
+        explorer.kind_view._on_scene({"at": [1, 2, 3]})
+        record = {"target": [0, 2], "sign": ["absolute", "signed"]}
+        saved = explorer.save_html(tmp_path / "page.html", record=record, progress=False)
+    maps = [sw.attribute(net, volume, target=target, **options).values[0, 0].numpy() for target in (0, 2)]
+    expected = {
+        (target, signed): blended(values if signed else np.abs(values), volume.numpy(), signed=signed)
+        for target, values in zip((0, 2), maps, strict=True)
+        for signed in (False, True)
+    }
+    assert np.abs(expected[0, False].astype(int) - expected[2, False]).max() > 20  # the targets can be told apart
+
+    root, errors = opened(page, saved.path)
+    position = root.locator(".sw-plane-position")
+    expect(position).to_have_text(["1 of 5", "2 of 7", "3 of 9"])  # where the explorer was
+    after_paint(page)
+    assert_pixels(root, planes_of(expected[0, False], (1, 2, 3)), "when opened")
+
+    canvas = root.locator(".sw-plane-canvas")
+    canvas.first.focus()
+    page.keyboard.press("PageDown")
+    page.keyboard.press("ArrowRight")
+    canvas.nth(2).focus()
+    page.keyboard.press("End")
+    expect(position).to_have_text(["2 of 5", "2 of 7", "9 of 9"])
+    expect(root.locator(".sw-readout")).to_contain_text("depth 2, height 2, width 9")
+    after_paint(page)
+    assert_pixels(root, planes_of(expected[0, False], (2, 2, 9)), "after keys")
+
+    page.get_by_role("combobox", name="Target").select_option(index=1)
+    after_paint(page)
+    assert_pixels(root, planes_of(expected[2, False], (2, 2, 9)), "for another class")
+    page.get_by_role("combobox", name="Sign").select_option(index=1)
+    root.locator(".sw-plane-slider").nth(1).press("Home")
+    expect(position).to_have_text(["2 of 5", "0 of 7", "9 of 9"])
+    after_paint(page)
+    assert_pixels(root, planes_of(expected[2, True], (2, 0, 9)), "signed")
+    page.get_by_role("slider", name="Opacity").press("End")
+    after_paint(page)
+    opaque = blended(maps[1], volume.numpy(), signed=True, opacity=1.0)
+    assert_pixels(root, planes_of(opaque, (2, 0, 9)), "opaque")
+    expect(root.locator(".sw-volume-marks")).to_be_hidden()
+    expect(root.locator(".sw-play")).to_be_hidden()
+    assert errors == []
+
+
+def test_a_saved_page_of_a_video_plays(page: Page, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(2 * 2 * 6 * 8, 2)).eval()
+    video = torch.rand(3, 4, 8, 10)
+    with closing(sw.explore(net, video, slices="time", method="gradient", target=0, executor="inline")) as explorer:
+        saved = explorer.save_html(tmp_path / "page.html", progress=False)
+        values = explorer.attribution.reduced(explorer.kind_view.reduction)
+    quantized = render.quantize(values.numpy().reshape(-1, 10), signed=False)
+    colors = np.ascontiguousarray((255 * video).round().byte().movedim(0, -1).numpy().reshape(-1, 10, 3))
+    display = {param.name: param.default for param in render.DISPLAY}
+    frames = render.blend(colors, quantized, **display).reshape(4, 8, 10, 3)
+
+    root, errors = opened(page, saved.path)
+    play_all(root, 4)
+    position = root.locator(".sw-plane-position")
+    for key, time in (("Home", 0), ("PageDown", 1), ("End", 3)):
+        root.locator(".sw-plane-canvas").press(key)
+        expect(position).to_have_text(f"{time} of 3")
+        after_paint(page)
+        assert_pixels(root, [frames[time]], f"at {time}")
+    assert errors == []

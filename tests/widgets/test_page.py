@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import re
-import zlib
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import Tally, tallied
+from toys import Tally, read_page, tallied
 
 import saliency_widgets as sw
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.render import unpack_codes
 from saliency_widgets.session import compute, frame_of, session
 from saliency_widgets.widgets import DisplaySettings, Explorer, HeatmapView
 from saliency_widgets.widgets.compare.comparison import Comparison
@@ -53,22 +47,6 @@ def explorer(model):
     made.close()
 
 
-def read(path):
-    """Return the state stored in a page, and its unpacked blocks of bytes."""
-    text = path.read_text()
-    (packed,) = re.findall(r'<script type="text/plain" id="sw-archive">(.*?)</script>', text, re.DOTALL)
-    whole = zlib.decompress(base64.b64decode(packed))
-    size = int.from_bytes(whole[:4], "little")
-    result, at, blocks = json.loads(whole[4 : 4 + size]), 4 + size, []
-    for length, packing, width in result["bytes"]:
-        block, at = whole[at : at + length], at + length
-        if packing != "raw":
-            block = unpack_codes(packing, block, (length // (2 * width), width)).astype("<u2").tobytes()
-        blocks.append(block)
-    assert at == len(whole)
-    return result, blocks
-
-
 def codes(message, blocks, key):
     (traits,) = message["states"][key].values()
     frame = traits["frame"]
@@ -79,7 +57,7 @@ def codes(message, blocks, key):
 def test_the_maps_of_a_page_equal_those_of_attribute(explorer, tmp_path):
     record = {"target": [0, "cat"], "n_samples": [2, 4], "sign": ["absolute", "signed"]}
     saved = explorer.save_html(tmp_path / "a.html", record=record, progress=False)
-    outcome, blocks = read(saved.path)
+    outcome, blocks = read_page(saved.path)
     assert [axis["name"] for axis in outcome["axes"]] == ["target", "n_samples", "sign"]
     assert len(outcome["states"]) == saved.maps == 8
     assert outcome["targets"] == [0, 3]
@@ -97,7 +75,8 @@ def test_the_maps_of_a_page_equal_those_of_attribute(explorer, tmp_path):
 
 
 def test_a_page_opens_with_the_map_shown_and_without_the_controls(explorer, tmp_path):
-    result, blocks = read(explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False).path)
+    saved = explorer.save_html(tmp_path / "a.html", record={"n_samples": [2, 4]}, progress=False)
+    result, blocks = read_page(saved.path)
     root = result["models"][result["root"]]
     expected = frame_of(explorer.attribution, Reduction("absolute"))
     assert blocks[root["frame"]["codes"]["$bytes"]] == expected.codes.astype("<u2").tobytes()
@@ -128,18 +107,18 @@ def test_maps_are_not_repeated_for_parameters_that_a_method_lacks(explorer):
 
 def test_each_method_has_its_default_sign_unless_the_user_chose_one(explorer, tmp_path):
     record = {"method": ["smoothgrad", "grad_cam"], "n_samples": [2, 4]}
-    result, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    result, blocks = read_page(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     shared = {name: explorer.settings[name] for name in ("model", "inputs", "target", "fold")}
     cam = sw.attribute(**shared, method="grad_cam")
     assert np.array_equal(codes(result, blocks, "1 -")[0], frame_of(cam, Reduction("positive")).codes)
     explorer.update(sign="signed")
-    result, blocks = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    result, blocks = read_page(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     assert np.array_equal(codes(result, blocks, "1 -")[0], frame_of(cam, Reduction("signed")).codes)
 
 
 def test_true_records_a_few_values_including_the_current_one(explorer, tmp_path):
     record = {"n_samples": True, "noise_level": True, "channels": True}
-    result, _ = read(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
+    result, _ = read_page(explorer.save_html(tmp_path / "a.html", record=record, progress=False).path)
     axes = {axis["name"]: axis for axis in result["axes"]}
     assert axes["n_samples"]["labels"] == ["1", "2", "4"]
     assert axes["n_samples"]["begin"] == 2
@@ -270,7 +249,7 @@ def test_any_view_can_be_written_with_the_widget_models_it_refers_to(tmp_path):
     states = {(0,): {display: {"opacity": 0.1}}, (1,): {display: {"opacity": 0.9}, view: {"status": {"title": "b"}}}}
     recording = Recording((Axis("which", "Which", "One of two.", ("a", "b")),), states)
     write_page(tmp_path / "a.html", view, title="A & B", provenance="<here>", recording=recording)
-    result, _ = read(tmp_path / "a.html")
+    result, _ = read_page(tmp_path / "a.html")
     assert result["models"][1]["opacity"] == 0.5
     assert result["states"] == {
         "0": {"1": {"opacity": 0.1}},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import read_page
 
 import saliency_widgets as sw
 from saliency_widgets import render
@@ -180,6 +181,103 @@ def test_a_saved_state_restores_the_explorer_and_the_map(explorer, model, tmp_pa
         assert again.view.scene["pixels"] == explorer.view.scene["pixels"]
 
 
+def page_of(explorer, path, **record):
+    """Save a page; return its traits, its blocks of bytes, and the traits of each recorded map."""
+    saved = explorer.save_html(path, record=record, progress=False)
+    result, blocks = read_page(saved.path)
+    states = {key: next(iter(state.values())) for key, state in result["states"].items()}
+    return result["models"][result["root"]], blocks, states, saved
+
+
+def whole_on_page(traits, blocks, count):
+    """The codes of all voxels in a frame of a page, and its table of levels."""
+    codes = np.frombuffer(blocks[traits["frame"]["codes"]["$bytes"]], "<u2")
+    return codes[:count], codes[count:]
+
+
+@pytest.mark.parametrize("sign", ["absolute", "signed"])
+def test_planes_of_a_page_are_the_codes_that_the_explorer_shows(explorer, tmp_path, sign):
+    explorer.update(sign=sign)
+    move(explorer, 1, 2, 3)
+    traits, blocks, _, _ = page_of(explorer, tmp_path / "page.html")
+    assert traits["scene"]["at"] == [1, 2, 3]  # the page opens where the explorer is
+    voxels, table = whole_on_page(traits, blocks, D * H * W)
+    pixels = np.frombuffer(blocks[traits["scene"]["pixels"]["$bytes"]], np.uint8)
+    assert len(pixels) == D * H * W
+    for at in ((1, 2, 3), (0, 0, 0), (4, 5, 7)):
+        move(explorer, *at)
+        frame = explorer.view.frame
+        assert {name: traits["frame"][name] for name in ("low", "high", "signed")} == {
+            name: frame[name] for name in ("low", "high", "signed")
+        }
+        planes = np.concatenate([plane.ravel() for plane in planes_of(voxels.reshape(SIZE), at)])
+        assert np.array_equal(np.concatenate([planes, table]), codes_on_page(explorer))
+        cut = b"".join(plane.tobytes() for plane in planes_of(pixels.reshape(SIZE), at))
+        assert cut == frame["ground"]["pixels"]
+
+
+def test_a_page_of_a_video_has_all_frames(tmp_path):
+    video = torch.rand(3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Conv3d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    with closing(sw.explore(net.eval(), video, slices="time", method="gradient", executor="inline")) as explorer:
+        traits, blocks, _, _ = page_of(explorer, tmp_path / "page.html")
+        voxels, table = whole_on_page(traits, blocks, 4 * 6 * 8)
+        pixels = blocks[traits["scene"]["pixels"]["$bytes"]]
+        for time in range(4):
+            move(explorer, time, 0, 0)
+            shown = np.concatenate([voxels.reshape(4, -1)[time], table])
+            assert np.array_equal(shown, codes_on_page(explorer))
+            assert pixels[time * 144 : (time + 1) * 144] == explorer.view.frame["ground"]["pixels"]
+
+
+def test_a_page_records_settings_and_holds_the_volume_once(explorer, tmp_path):
+    record = {"method": ["input_x_gradient", "grad_cam"], "target": [0, 1], "sign": ["absolute", "signed"]}
+    passes = explorer.problem.memory.passes
+    size = explorer.page_size(record)
+    assert explorer.problem.memory.passes == passes
+    traits, blocks, states, saved = page_of(explorer, tmp_path / "page.html", **record)
+    assert saved.maps == size.maps == len(states) == 8
+    assert all("scene" not in state for state in states.values())
+    assert sum(len(block) == D * H * W for block in blocks) == 1
+    assert traits["controls"] == []
+    assert traits["marking"] is False
+    for method, name in enumerate(record["method"]):
+        for target in record["target"]:
+            for k, sign in enumerate(record["sign"]):
+                explorer.update(method=name, target=target, sign=sign)
+                voxels, table = whole_on_page(states[f"{method} {target} {k}"], blocks, D * H * W)
+                planes = np.concatenate([plane.ravel() for plane in planes_of(voxels.reshape(SIZE), (2, 3, 4))])
+                assert np.array_equal(np.concatenate([planes, table]), codes_on_page(explorer))
+
+
+def test_the_size_of_a_page_is_estimated_and_limited(model, tmp_path):
+    volume = torch.randn(1, 24, 32, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with closing(sw.explore(model, volume, slices="depth", method="input_x_gradient", executor="inline")) as explorer:
+        for record in ({}, {"target": [0, 1, 2]}):
+            size = explorer.page_size(record)
+            saved = explorer.save_html(tmp_path / "page.html", record=record, progress=False)
+            assert abs(size.bytes / saved.bytes - 1) < 0.05
+        assert saved.bytes > 3 * 24 * 32 * 40  # of incompressible codes
+        with pytest.raises(ValueError, match=r"3 maps, about .* over the limit of 0\.[12] MB for one page"):
+            explorer.save_html(tmp_path / "b.html", record=record, max_bytes=150_000, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_page_shows_a_volume_that_was_changed_in_place(model, tmp_path):
+    volume = torch.randn(1, *SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with closing(sw.explore(model, volume, slices="depth", method="gradient", executor="inline")) as explorer:
+        first, blocks, _, _ = page_of(explorer, tmp_path / "a.html")
+        before = blocks[first["scene"]["pixels"]["$bytes"]]
+        volume.neg_()
+        explorer.update(method="input_x_gradient")
+        second, blocks, _, _ = page_of(explorer, tmp_path / "b.html")
+        after = blocks[second["scene"]["pixels"]["$bytes"]]
+        assert after != before
+        at = explorer.view.frame["ground"]["at"]
+        planes = planes_of(np.frombuffer(after, np.uint8).reshape(SIZE), at)
+        assert b"".join(plane.tobytes() for plane in planes) == explorer.view.frame["ground"]["pixels"]
+
+
 def test_without_a_kernel_there_is_an_image_of_the_planes(explorer):
     snapshot = explorer._snapshot()
     assert "Input × Gradient" in "".join(snapshot.lines)
@@ -190,11 +288,10 @@ def test_without_a_kernel_there_is_an_image_of_the_planes(explorer):
     ("call", "message"),
     [
         (lambda explorer, path: explorer.save_png(path), "this explorer shows a volume"),
-        (lambda explorer, path: explorer.save_html(path), "volume"),
         (lambda explorer, _path: explorer.pin(), "only maps of images"),
         (lambda explorer, _path: explorer.edit(a=1), "only rows of a table"),
     ],
-    ids=["image", "page", "pin", "edit"],
+    ids=["image", "pin", "edit"],
 )
 def test_what_volumes_do_not_support_is_one_clear_error(explorer, tmp_path, call, message):
     with pytest.raises(NotImplementedError, match=message):

@@ -42,6 +42,31 @@ export function unpack<T extends Uint16Array | Uint8Array>(
   return start > row.length ? null : { parts, rest: row.subarray(start) as T };
 }
 
+/** The planes through a voxel, copied from a row of all voxels, and what follows those; null if the row is too short. */
+export function cut<T extends Uint16Array | Uint8Array>(
+  row: T,
+  planes: readonly Plane[],
+  size: Triple,
+  at: Triple,
+  channels = 1,
+): { parts: T[]; rest: T } | null {
+  const strides = [size[1] * size[2] * channels, size[2] * channels, channels];
+  const end = size[0] * strides[0];
+  if (end > row.length) return null;
+  const parts = planes.map((plane) => {
+    const { width, height } = rasterOf(plane, size);
+    const part = row.slice(0, channels * width * height) as T;
+    let k = 0;
+    for (let y = 0; y < height; y++) {
+      let from = at[plane.cut] * strides[plane.cut] + y * strides[plane.rows];
+      for (let x = 0; x < width; x++, from += strides[plane.columns])
+        for (let channel = 0; channel < channels; channel++) part[k++] = row[from + channel];
+    }
+    return part;
+  });
+  return { parts, rest: row.subarray(end) as T };
+}
+
 /** The voxel at a pixel of a plane, which cuts its axis at that of `at`. */
 export function voxelAt(plane: Plane, { x, y }: Spot, at: Triple): Triple {
   const voxel: [number, number, number] = [...at];

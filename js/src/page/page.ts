@@ -5,6 +5,7 @@ import { toBytes } from "../core/frame.ts";
 import { pngSize } from "../core/png.ts";
 import { make } from "../shell/elements.ts";
 import views from "../views.ts";
+import type { RawVolume } from "../volume/scene.ts";
 import { type Archive, readArchive } from "./archive.ts";
 import { makeModels, type PageModel } from "./models.ts";
 import { Recorded } from "./recorded.ts";
@@ -31,9 +32,11 @@ async function open(): Promise<void> {
   controls.hidden = controls.children.length === 0;
   const view = find("sw-view");
   const root = models[archive.root];
-  const image = pngSize(toBytes(root.get("image") as DataView | undefined));
+  const { kind, planes, size } = (root.get("scene") ?? {}) as RawVolume;
+  const frame = planes?.length === 1 && size ? { width: size[2], height: size[1] } : null; // of a video
+  const image = frame ?? pngSize(toBytes(root.get("image") as DataView | undefined));
   if (image) view.style.setProperty("--sw-ratio", String(image.width / image.height));
-  view.dataset.kind = String(root.get("kind") ?? "");
+  view.dataset.kind = String((!image && kind) || root.get("kind") || "");
   view.replaceChildren();
   views.render({ model: root as unknown as AnyModel, el: view });
   // Focus a lesson, so that its keys work immediately.

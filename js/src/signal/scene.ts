@@ -38,7 +38,7 @@ export interface Spot {
 }
 
 export class SignalScene implements Scene {
-  readonly hint = "Point at a sample, or use the arrow keys; + and - zoom";
+  readonly hint = "Point at a sample, or use the arrow keys; + and − zoom";
   readonly root: HTMLElement;
   readonly #canvas = make("canvas", "lanes-canvas", { tabindex: "0", role: "img" });
   readonly #labels = make("div", "lane-names");

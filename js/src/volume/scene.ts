@@ -1,4 +1,5 @@
-// A volume as three planes side by side, or a video as one frame at a time. The kernel sends the planes that are shown.
+// A volume as three planes side by side, or a video as one frame at a time. The kernel sends the planes that are shown;
+// a saved page has the whole volume, of which they are cut.
 
 import type { Limits } from "../core/clip.ts";
 import { Coalescer } from "../core/coalesce.ts";
@@ -7,6 +8,7 @@ import type { Display } from "../core/display.ts";
 import { codeValue, type Frame, type Pixels, toBytes } from "../core/frame.ts";
 import type { Spot } from "../core/mask.ts";
 import {
+  cut,
   moved,
   PLANES,
   type Plane,
@@ -42,6 +44,8 @@ export interface RawVolume extends RawScene, RawPlanes {
   planes?: string[];
   /** The names of the axes. */
   axes?: string[];
+  /** Whether pixels and frames hold the whole volume instead of the shown planes: on a saved page. */
+  whole?: boolean;
 }
 
 interface Ground {
@@ -71,6 +75,8 @@ export class VolumeScene implements Scene {
   #at: Triple = [0, 0, 0];
   /** The voxel that was requested and has not been painted yet. */
   #wanted: Triple | null = null;
+  /** The pixels of the whole volume; null if the kernel sends planes. */
+  #whole: RawPlanes["pixels"] | null = null;
   #ground: Ground | null = null;
   #frame: Frame | null = null;
   #split: Split | null = null;
@@ -112,7 +118,8 @@ export class VolumeScene implements Scene {
       this.#marks.reset(size);
       this.#at = raw.at ?? [0, 0, 0];
     }
-    this.#ground = this.#groundOf(raw) ?? this.#ground;
+    this.#whole = raw.whole ? raw.pixels : null;
+    this.#ground = this.#groundOf(this.#shown ?? raw) ?? this.#ground;
     if (this.#ground && same(this.#ground.at, this.#wanted)) this.#wanted = null;
     this.#move();
     this.#show();
@@ -165,9 +172,22 @@ export class VolumeScene implements Scene {
 
   // -- drawing -------------------------------------------------------------------------------------------
 
+  /** The planes to show of the whole volume; null if the kernel sends planes. */
+  get #shown(): RawPlanes | null {
+    return this.#whole ? { at: this.#at, pixels: this.#whole } : null;
+  }
+
+  /** The planes in a row of values, and what follows them. */
+  #unpack<T extends Uint16Array | Uint8Array>(row: T, channels = 1): { parts: T[]; rest: T } | null {
+    const planes = this.#views.map((view) => view.plane);
+    return this.#whole
+      ? cut(row, planes, this.#size, this.#at, channels)
+      : unpack(row, planes, this.#size, channels);
+  }
+
   #groundOf({ at, pixels }: RawPlanes): Ground | null {
     const planes = this.#views.map((view) => view.plane);
-    const unpacked = at && unpack(toBytes(pixels), planes, this.#size, this.#channels);
+    const unpacked = at && this.#unpack(toBytes(pixels), this.#channels);
     if (!at || !unpacked) return null;
     const images = unpacked.parts.map((bytes, k) => ({
       ...rasterOf(planes[k], this.#size),
@@ -178,8 +198,8 @@ export class VolumeScene implements Scene {
 
   #splitOf(frame: Frame): Split | null {
     const planes = this.#views.map((view) => view.plane);
-    const unpacked = unpack(frame.codes, planes, this.#size);
-    const ground = this.#groundOf((frame.ground ?? {}) as RawPlanes);
+    const unpacked = this.#unpack(frame.codes);
+    const ground = this.#groundOf(this.#shown ?? ((frame.ground ?? {}) as RawPlanes));
     if (!unpacked || !ground || unpacked.rest.length < 2) return null;
     const maps = unpacked.parts.map((codes, k) => ({ ...frame, ...rasterOf(planes[k], this.#size), codes }));
     return { ground, maps, table: unpacked.rest };
@@ -232,13 +252,19 @@ export class VolumeScene implements Scene {
     return view;
   }
 
-  /** Move the planes to a voxel: the lines at once, the planes as soon as the kernel has sent them. */
+  /** Move the planes to a voxel: the lines at once, the planes as soon as the kernel has sent them, if it has to. */
   #go(at: Triple): void {
     if (same(at, this.#at)) return;
     this.#at = at;
-    this.#wanted = at;
     this.#move();
-    this.#sends.request("frame");
+    if (this.#shown) {
+      this.#split = this.#frame && this.#splitOf(this.#frame);
+      this.#ground = this.#split?.ground ?? this.#groundOf(this.#shown);
+      this.#show();
+    } else {
+      this.#wanted = at;
+      this.#sends.request("frame");
+    }
     this.host.read();
   }
 

@@ -163,6 +163,10 @@ class KindView:
         """
         return {}
 
+    def page_scene(self, request: Request) -> dict[str, Any]:
+        """Return the scene of one map on a saved page."""
+        return self.still(self.problem, request)
+
     def finish(self) -> None:
         """Handle a finished map; called after its status is shown."""
 

@@ -189,9 +189,9 @@ def page(
     return _document(title, provenance, models.archive(contents))
 
 
-def packed_size(codes: np.ndarray) -> int:
-    """Return the number of bytes by which another map of this kind enlarges a page."""
-    _, packed = render.pack_codes(codes)
+def packed_size(codes: bytes, height: int, width: int, **_rest: Any) -> int:
+    """Return the number of bytes by which another frame of this kind enlarges a page."""
+    _, packed = render.pack_codes(np.frombuffer(codes, "<u2").reshape(height, width))
     return len(zlib.compress(packed)) * 4 // 3
 
 

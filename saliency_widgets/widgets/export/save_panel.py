@@ -98,7 +98,7 @@ class SavePanel:
             box.add_class(f"sw-record-{name}")
             box.observe(lambda _change: self.show(), names="value")
             self._boxes[name], self._counts[name] = box, RichText()
-            self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none"})
+            self._rows[name] = w.HBox([box, self._counts[name]], layout={"display": "none", "align_items": "center"})
         # The height is fixed so that messages don't move the buttons.
         self._size, self._message = (RichText(layout={"height": "48px", "overflow": "auto"}) for _ in range(2))
         self._bar = w.IntProgress(max=1, layout={"width": "auto", "height": "16px"})

@@ -1,4 +1,4 @@
-"""Save an explorer of an image or a signal as a page that needs no kernel."""
+"""Save an explorer of an input with a map over it as a page that needs no kernel."""
 
 from __future__ import annotations
 
@@ -67,9 +67,13 @@ class PageWriter:
     @property
     def size(self) -> PageSize:
         """The estimated size of the page, before anything is computed or written."""
-        assert self._shown.frame is not None
-        each = packed_size(self._shown.frame.codes) + 700  # plus its readings and code
-        base = len(self._page(Recording(), {}, self._shown.attribution))
+        shown = self._shown
+        assert shown.attribution is not None
+        assert shown.request is not None
+        assert shown.reduction is not None
+        traits = self._traits(Entry(shown.request, shown.reduction), shown.attribution, shown.version)
+        each = packed_size(**traits["frame"]) + 700  # plus its readings and code
+        base = len(self._page(Recording(), traits, shown.attribution))
         return estimate(self.plan, self._explorer.problem, self._there, base, each)
 
     def check(self, limit: int, largest: int = LARGEST) -> PageSize:
@@ -114,12 +118,14 @@ class PageWriter:
         if len({version for _, version in results.values()}) > 1:
             raise RuntimeError("The model or the inputs were changed while the maps were computed: save again.")
         report(len(requests), len(requests), "writing")
-        states: dict[tuple[int | None, ...], Patch] = {}
-        for key, entry in self.plan.entries.items():
-            states[key] = {explorer.view: self._traits(entry, *results[entry.request.key])}
+        traits = {key: self._traits(entry, *results[entry.request.key]) for key, entry in self.plan.entries.items()}
+        opening = traits[self.plan.begin]
+        if all(one["scene"] == opening["scene"] for one in traits.values()):  # then the page needs it once
+            traits = {key: {name: one[name] for name in one if name != "scene"} for key, one in traits.items()}
+        states: dict[tuple[int | None, ...], Patch] = {key: {explorer.view: one} for key, one in traits.items()}
         recording = Recording(tuple(one.axis for one in self.plan.recorded), states, self.plan.targets)
         begin = self.plan.entries[self.plan.begin].request
-        text = self._page(recording, states[self.plan.begin][explorer.view], results[begin.key][0])
+        text = self._page(recording, opening, results[begin.key][0])
         check()
         return Saved(as_path(path), put(path, text), len(states))
 
@@ -144,15 +150,14 @@ class PageWriter:
 
     def _traits(self, entry: Entry, attribution: Attribution, version: tuple | None) -> dict[str, Any]:
         """Return the view's traits for one map."""
-        explorer, frame = self._explorer, frame_of(attribution, entry.reduction)
+        explorer, frame = self._explorer, frame_of(attribution, entry.reduction, entire=True)
         event = Event(1, 1, "done", attribution, frame, request=entry.request, newest=entry.request, version=version)
         status = explorer.status_of(event, event, "", entry.reduction.sign)
         status["elapsed"], status["remark"] = None, ""
         shown = {**(explorer.kind_view.look or {}), "sign": entry.reduction.sign, "channels": entry.reduction.channels}
         status["code"] = code_of(attribution.settings, transformed=attribution.transformed, shown=shown)
-        scene = explorer.kind_view.still(explorer.problem, entry.request)
-        state = {"frame": messages.frame_of(event), "status": status}
-        return state if scene == explorer.view.scene else {**state, "scene": scene}
+        scene = explorer.kind_view.page_scene(entry.request)
+        return {"frame": messages.raw_frame(frame, generation=1, index=1), "status": status, "scene": scene}
 
     def _page(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import ipywidgets as w
@@ -17,10 +18,11 @@ from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.volume import Planes, VolumeKind, center
 from saliency_widgets.inputs.volume.features import AXIAL
-from saliency_widgets.session import Event, Problem
+from saliency_widgets.session import Event, Problem, Request
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
+from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
 from saliency_widgets.widgets.map.panel import MapPanel, MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
@@ -37,7 +39,7 @@ class VolumePanel(MapPanel):
         return "image" not in entry.needs
 
 
-class VolumeView(MapView):
+class VolumeView(WithPages, MapView):
     """The view of a volume, which shows the voxels that the model's output depends on.
 
     Args:
@@ -56,8 +58,9 @@ class VolumeView(MapView):
         super().__init__(problem, setup)
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:
-        """Create the planes, and the trust tests."""
-        self._session = session = explorer.session
+        """Create the planes, the trust tests and the controls that save a page."""
+        self._explorer, self._session = explorer, explorer.session
+        session = self._session
         self._pixels = PlanePixels(self.problem.prepared)
         self.view = HeatmapView(
             None, self.display, on_stop=session.stop, controls=self.panel.controls, scene=self._scene()
@@ -68,7 +71,7 @@ class VolumeView(MapView):
         self.trust = TrustPanel(context, busy=lambda: session.busy, executor=self.setup.executor)
         self.view.layout.flex, self.view.layout.min_width = "3 1 480px", "320px"
         self.panel.on_reduction(self._reduce)
-        return self.view, self.panel.widget, self.trust.widget
+        return self.view, self.add_saving(self.panel.widget), self.trust.widget
 
     @property
     def at(self) -> tuple[int, int, int]:
@@ -77,14 +80,18 @@ class VolumeView(MapView):
 
     def _scene(self) -> dict[str, Any]:
         """Return the shape of the volume, and the pixels of its planes until the first frame, for the page."""
-        if self._features.is_video:
-            planes, axes = ["Frame"], ["time", "height", "width"]
-        else:
-            axes = ["depth", "height", "width"]
-            scan = self._features.slices == AXIAL
-            planes = ["Axial", "Coronal", "Sagittal"] if scan else [axis.capitalize() for axis in axes]
-        shape = {"size": list(self._size), "channels": self._pixels.channels, "planes": planes, "axes": axes}
-        return {"kind": "volume", **shape, **self._ground(self._at)}
+        return {**self._pixels.scene, **self._ground(self._at)}
+
+    @classmethod
+    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
+        """Return the pixels of the whole volume, of which the page cuts planes."""
+        pixels = PlanePixels(problem.prepared)
+        return {**pixels.scene, "whole": True, "at": list(center(pixels.size)), "pixels": pixels.whole}
+
+    def page_scene(self, request: Request) -> dict[str, Any]:  # noqa: ARG002
+        """Return the pixels of the whole volume, and the planes that are shown now."""
+        self._refresh()
+        return {**self._pixels.scene, "whole": True, "at": list(self._at), "pixels": self._pixels.whole}
 
     def _ground(self, at: tuple[int, int, int]) -> dict[str, Any]:
         return {"at": list(at), "pixels": b"".join(plane.tobytes() for plane in self._pixels.planes(at))}
@@ -109,9 +116,14 @@ class VolumeView(MapView):
         frame = super().frame_of(event)
         if frame is None:
             return None
-        if self.problem.prepared is not self._pixels.prepared and event.state in ("running", "done"):
-            self._pixels = PlanePixels(self.problem.prepared)  # the volume was changed in place
+        if event.state in ("running", "done"):
+            self._refresh()
         return {**frame, "ground": self._ground(self._planes_of(event))}
+
+    def _refresh(self) -> None:
+        """Read the volume again if it was changed in place."""
+        if self.problem.prepared is not self._pixels.prepared:
+            self._pixels = PlanePixels(self.problem.prepared)
 
     def _planes_of(self, event: Event) -> tuple[int, int, int]:
         at = event.reduction.at if isinstance(event.reduction, Planes) else None
@@ -150,6 +162,7 @@ class PlanePixels:
         self._features = kind.features
         voxels = self._features.voxels(prepared.tensor)[0].detach()
         self._voxels = voxels.movedim(0, -1)  # (D, H, W, C)
+        self.size = self._features.size(tuple(prepared.tensor.shape))
         sample = voxels.mean(0).flatten()
         sample = sample[:: max(1, len(sample) // _SAMPLED)].cpu().double().numpy()
         colored = self._features.is_video and len(voxels) == 3
@@ -158,6 +171,23 @@ class PlanePixels:
         else:
             self.channels = 1
             self._low, self._high = map(float, np.percentile(sample, _GRAYS))
+
+    @property
+    def scene(self) -> dict[str, Any]:
+        """The names and the shape of the planes for the page, without pixels."""
+        if self._features.is_video:
+            planes, axes = ["Frame"], ["time", "height", "width"]
+        else:
+            axes = ["depth", "height", "width"]
+            scan = self._features.slices == AXIAL
+            planes = ["Axial", "Coronal", "Sagittal"] if scan else [axis.capitalize() for axis in axes]
+        shape = {"size": list(self.size), "channels": self.channels}
+        return {"kind": "volume", **shape, "planes": planes, "axes": axes}
+
+    @cached_property
+    def whole(self) -> bytes:
+        """The pixels of the whole volume, slice by slice."""
+        return b"".join(self._coded(depth).tobytes() for depth in self._voxels)
 
     def planes(self, at: tuple[int, int, int]) -> list[np.ndarray]:
         """Return the planes through a voxel, uint8 (rows, columns) or (rows, columns, 3)."""
