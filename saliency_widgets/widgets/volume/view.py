@@ -14,7 +14,6 @@ from torch import Tensor
 
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.volume import Planes, VolumeKind, center
 from saliency_widgets.inputs.volume.features import AXIAL
@@ -24,19 +23,12 @@ from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
 from saliency_widgets.widgets.export.save_panel import WithPages
 from saliency_widgets.widgets.export.static_output import Snapshot
-from saliency_widgets.widgets.map.panel import MapPanel, MapView
+from saliency_widgets.widgets.map.panel import MapView
 from saliency_widgets.widgets.trust import Context, TrustPanel
 
 _GAP, _SIDE = 8, 240  # pixels between planes, and on their longest side, in a snapshot
 _GRAYS = (0.5, 99.5)  # the percentiles that are black and white
 _SAMPLED = 200_000  # voxels from which they are estimated
-
-
-class VolumePanel(MapPanel):
-    """The controls of a volume, without the methods for images."""
-
-    def _fits(self, entry: Method) -> bool:
-        return "image" not in entry.needs
 
 
 class VolumeView(WithPages, MapView):
@@ -49,7 +41,6 @@ class VolumeView(WithPages, MapView):
 
     noun = "a volume"
     part_noun = "voxels"
-    panel_class = VolumePanel
 
     def __init__(self, problem: Problem, setup: Setup) -> None:
         assert isinstance(problem.kind, VolumeKind)
