@@ -103,6 +103,7 @@ export class PanelView {
     this.#tokens.hidden = scene === null || panel.map !== undefined;
     this.#flow.hidden = scene === null || panel.map === undefined;
     this.root.classList.toggle("sw-lesson-wide", scene !== null);
+    this.root.classList.toggle("sw-lesson-tall", !this.#tokens.hidden);
     this.#showRows(panel);
     this.#showScale(seen);
     this.#composer.scale = seen.scale;

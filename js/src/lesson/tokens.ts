@@ -1,5 +1,6 @@
-// The tokens of a text with their ids, as a list; the tokens of one word touch.
+// The tokens of a text with their ids, as a list; tokens without a space between them touch.
 
+import { SEPARATOR } from "../core/text.ts";
 import { make } from "../shell/elements.ts";
 import type { RawTokens } from "../text/flow.ts";
 
@@ -16,12 +17,10 @@ export function fillTokens(list: HTMLElement, raw: RawText): void {
       const joined = i > 0 && !gaps[i] && !special[i] && !special[i - 1];
       const kind = unknown[i] ? "unknown" : special[i] ? "special" : "";
       const name = `lesson-piece${joined ? " sw-joined" : ""}${kind && ` sw-${kind}`}`;
-      const parts = [
+      return make("li", name, {}, [
         make("span", "lesson-letters", {}, [piece.trim() ? piece : "␣"]),
-        make("span", "lesson-id", {}, [String(ids[i])]),
-      ];
-      if (kind) parts.push(make("span", "lesson-kind", {}, [kind]));
-      return make("li", name, {}, parts);
+        make("span", "lesson-id", {}, [[ids[i], kind].filter((part) => part !== "").join(SEPARATOR)]),
+      ]);
     }),
   );
 }

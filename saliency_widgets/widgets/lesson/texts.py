@@ -42,7 +42,7 @@ class TextBoard(Board):
 
     Attributes:
         kind: The tokens and the table of embeddings.
-        few: The tokens to follow, in order: those with the largest sums of gradient times embedding.
+        few: The tokens to follow, in order: the words with the largest sums of gradient times embedding.
         chosen: The numbers of each vector to show, in order: those with the largest products in the tokens to follow.
     """
 
@@ -91,15 +91,17 @@ class TextBoard(Board):
         return self.product.values[0].sum(-1)
 
     @property
-    def free(self) -> Tensor:
-        """Whether each token is neither special nor padding, shape (T,)."""
+    def words(self) -> Tensor:
+        """Whether each token is a word or a part of one; all tokens if there is none, shape (T,)."""
         tokens = self.kind.tokens
-        return ~(tokens.special[0] | tokens.padding[0])
+        letters = torch.tensor([any(map(str.isalnum, piece)) for piece in tokens.pieces[0]])
+        words = letters & ~tokens.special[0] & ~tokens.padding[0]
+        return words if bool(words.any()) else torch.ones_like(words)
 
     @cached_property
     def few(self) -> list[int]:  # noqa: D102
-        free = self.free.to(self.sums.device)
-        return _strongest(torch.where(free, self.sums.abs(), -1.0), min(_FEW, int(free.sum())))
+        words = self.words.to(self.sums.device)
+        return _strongest(torch.where(words, self.sums.abs(), -1.0), min(_FEW, int(words.sum())))
 
     @cached_property
     def chosen(self) -> list[int]:  # noqa: D102
@@ -263,7 +265,7 @@ def gradient(board: TextBoard, page: Page) -> None:
 
 @step(
     "Sum",
-    "Gradient × embedding, summed over a vector, is one number with a sign for the token; the gradient's norm has none.",
+    "Gradient × embedding, summed over a vector, is one number with a sign per token; the gradient's norm has none.",
     "The sums need not add up to the score; those of Integrated Gradients add up to its change from the baseline.",
     control="Embedding",
     control_class="sw-control-channels",
@@ -339,9 +341,9 @@ def noise(board: TextBoard, page: Page) -> None:
         moved = noisy(runner, level, board.seed, range(1))[0, 0]
         likeness = float(F.cosine_similarity(moved.double(), board.vectors.double(), dim=-1).mean())
         text = (
-            f"The noise has {percent(level)} of the spread of each number over all tokens of the vocabulary. "
-            f"On average an embedding has a cosine similarity of {likeness:.2f} to the one with noise. "
-            f"The two maps have a rank correlation of {spearman(clean, board.map_of(attribution)):.2f}."
+            f"The noise is {percent(level)} of each number's spread over the vocabulary. The embeddings keep a cosine "
+            f"similarity of {likeness:.2f}, and the maps a rank correlation of "
+            f"{spearman(clean, board.map_of(attribution)):.2f}."
         )
         page.shot(
             f"{level:.0%}",
