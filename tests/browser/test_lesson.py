@@ -10,7 +10,7 @@ from lab import Lab
 from playwright.sync_api import Locator, expect
 from seen import NET
 
-from saliency_widgets.widgets.lesson.lesson import STEPS
+from saliency_widgets.widgets.lesson.kinds import STEPS
 
 pytestmark = pytest.mark.browser
 

@@ -70,7 +70,8 @@ def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) 
     shots = content.get("shots", [])
     shot = shots[content["start"]] if shots else {}
     panels = shot.get("panels", [])
-    drawn = [panel for panel in panels if "map" in panel or "scene" not in panel]
+    # Without the tokens, which are a line of the text, and rows of numbers, whose names have no room.
+    drawn = [panel for panel in panels if ("map" in panel or "scene" not in panel) and "rows" not in panel]
     lines = [
         f"{view.title} · {step['title']}",
         about,

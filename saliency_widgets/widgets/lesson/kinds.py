@@ -8,6 +8,7 @@ from saliency_widgets.session import Problem
 from saliency_widgets.widgets.lesson import basics, methods, texts
 from saliency_widgets.widgets.lesson.board import Board
 from saliency_widgets.widgets.lesson.step import Step
+from saliency_widgets.widgets.lesson.text_board import TextBoard
 
 STEPS: dict[str, Step] = {
     entry.name: entry
@@ -29,7 +30,7 @@ STEPS: dict[str, Step] = {
 }
 """The steps for an image by name, in order."""
 
-_LESSONS = {"image": (Board, STEPS), "text": (texts.TextBoard, texts.STEPS)}
+_LESSONS = {"image": (Board, STEPS), "text": (TextBoard, texts.STEPS)}
 
 
 def lesson_for(problem: Problem) -> tuple[type[Board], dict[str, Step]]:
@@ -39,12 +40,10 @@ def lesson_for(problem: Problem) -> tuple[type[Board], dict[str, Step]]:
         ValueError: There is no lesson for it.
     """
     name = "image" if problem.prepared.images is not None else problem.kind.name
-    if name not in _LESSONS or (name == "image" and problem.prepared.images is None):
-        noun = problem.kind.noun
+    if name not in _LESSONS:
+        noun, shape = problem.kind.noun, tuple(problem.tensor.shape)
         article = "an" if noun[0] in "aeiou" else "a"
-        hint = " with 1 or 3 channels" if name == "image" else ""
         raise ValueError(
-            f"inputs: a lesson requires an image{hint} or a text, got {article} {noun} of shape "
-            f"{tuple(problem.tensor.shape)}. Use sw.explore."
+            f"inputs: a lesson requires an image or a text, got {article} {noun} of shape {shape}. Use sw.explore."
         )
     return _LESSONS[name]

@@ -81,8 +81,8 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             "seed": SEED.check(seed),
         }
         problem = Problem(model, inputs, **options)
-        board, known = lesson_for(problem)
-        self._steps = _chosen(steps, known)
+        board, available = lesson_for(problem)
+        self._steps = _chosen(steps, available)
         one_sample(problem)
         target = problem.choice(target, settings["score"])
         self._options = options
@@ -306,15 +306,15 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self.view.send({"type": "tried", "explorer": mark, "control": step.control_class})
 
 
-def _chosen(steps: Sequence[str] | None, known: Mapping[str, Step]) -> dict[str, Step]:
+def _chosen(steps: Sequence[str] | None, available: Mapping[str, Step]) -> dict[str, Step]:
     """Return the requested steps in the lesson's order."""
     if steps is None:
-        return dict(known)
-    names = list(known)
+        return dict(available)
+    names = list(available)
     named = [check_choice("steps", name, names) for name in check_list("steps", steps, f"['{names[0]}', 'gradient']")]
     if not named:
         raise ValueError(f"steps: expected at least one. Known: {', '.join(names)}.")
-    return {name: known[name] for name in names if name in named}
+    return {name: available[name] for name in names if name in named}
 
 
 @takes_options("transform", "class_names", "tokenizer", "max_new_tokens", "device")

@@ -23,7 +23,7 @@ from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.basics import image, strength
 from saliency_widgets.widgets.lesson.board import STRENGTH, Board
-from saliency_widgets.widgets.lesson.page import Page, number, percent
+from saliency_widgets.widgets.lesson.page import Page, number, percent, two_decimals
 from saliency_widgets.widgets.lesson.step import step
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -89,7 +89,7 @@ def smoothing(board: Board, page: Page) -> None:
     for attribution in means:
         correlation, error = spearman(board.map_of(attribution), last), sampling_error(attribution)
         text = f"Noise level {board.noise_level:.0%}. "
-        text += f"Rank correlation with the map of all {counts[-1]}: {correlation:.2f}."
+        text += f"Rank correlation with the map of all {counts[-1]}: {two_decimals(correlation)}."
         if error == error:
             text += f" Sampling error: {percent(error)} of the size of the values."
         caption = f"Mean of {attribution.done} sample{'s' * (attribution.done != 1)}"

@@ -213,3 +213,8 @@ def number(value: float) -> str:
 def percent(share: float) -> str:
     """Format a share as a percentage, with one decimal if it is below 10%."""
     return f"{share:.0%}" if abs(share) >= 0.0995 or share == 0 else f"{share:.1%}"
+
+
+def two_decimals(value: float) -> str:
+    """Format a correlation, which is undefined for a constant map."""
+    return "undefined, as a map is constant" if value != value else f"{value:.2f}"

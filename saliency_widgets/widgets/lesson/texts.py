@@ -2,157 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from saliency_widgets import render
-from saliency_widgets.attribution import Attribution, Reduction, get_method
+from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.methods.smoothgrad import NOISE_LEVEL, noisy
 from saliency_widgets.evaluation.similarity import spearman
-from saliency_widgets.inputs import TextKind
 from saliency_widgets.render import Quantized
-from saliency_widgets.session.frames import coded
-from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.lesson import basics, methods
-from saliency_widgets.widgets.lesson.board import GRADIENT, Board
-from saliency_widgets.widgets.lesson.page import Page, number, percent
+from saliency_widgets.widgets.lesson.page import Page, number, percent, two_decimals
 from saliency_widgets.widgets.lesson.step import Step, step
+from saliency_widgets.widgets.lesson.text_board import TextBoard, strongest
 
 NOISES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 _UPPER = (100.0, 99.0, 95.0, 90.0, 80.0, 70.0, 60.0, 50.0)
 _USUAL = 99.0
-_FEW = 5  # tokens to follow through the steps
-_NUMBERS = 16  # of each vector
 _BARS = 10
 _LISTED = 3  # words in a sentence
-_LONGEST = 16  # characters of a token on a button
 _SUM = {"sign": "signed", "channels": "sum"}
 _NORM = {"sign": "absolute", "channels": "L2"}
-
-
-class TextBoard(Board):
-    """The results for a text; the steps follow a few of its tokens, and of their vectors a few numbers.
-
-    Attributes:
-        kind: The tokens and the table of embeddings.
-        few: The tokens to follow, in order: the words with the largest sums of gradient times embedding.
-        chosen: The numbers of each vector to show, in order: those with the largest products in the tokens to follow.
-    """
-
-    look: ClassVar[Mapping[str, Any]] = {"scene": True}
-    longest = 48  # a class at a position is named by two tokens
-
-    @property
-    def kind(self) -> TextKind:  # noqa: D102
-        kind = self.problem.kind
-        assert isinstance(kind, TextKind)
-        return kind
-
-    @property
-    def scene(self) -> dict[str, Any]:
-        """The tokens for the page, see ``js/src/text/flow.ts``; "unknown" marks those that the tokenizer lacks."""
-        unknown = self.kind.tokens.vocabulary.get("unknown")
-        shown = view_of("text").still(self.problem, self.request(GRADIENT))
-        return {**shown, "unknown": [index == unknown for index in shown["ids"]]}
-
-    def seen(self, page: Page, caption: str) -> dict[str, Any]:
-        """Return a panel with the tokens."""
-        return page.tokens(caption)
-
-    def reduction_of(self, method: str) -> Reduction:
-        """Return the explorer's default: the signed sum of values that add up to the score, or else the norm."""
-        return self.kind.features.default(get_method(method))
-
-    @property
-    def vectors(self) -> Tensor:
-        """The embeddings of the tokens, shape (T, E)."""
-        return self.problem.tensor[0]
-
-    @property
-    def slopes(self) -> Tensor:
-        """The gradient of the score by the embeddings, shape (T, E)."""
-        return self.gradient.values[0]
-
-    @property
-    def product(self) -> Attribution:
-        """Gradient times embedding."""
-        return self.attribution("input_x_gradient")
-
-    @property
-    def sums(self) -> Tensor:
-        """The sum of gradient times embedding of each token, shape (T,)."""
-        return self.product.values[0].sum(-1)
-
-    @property
-    def words(self) -> Tensor:
-        """Whether each token is a word or a part of one; all tokens if there is none, shape (T,)."""
-        tokens = self.kind.tokens
-        letters = torch.tensor([any(map(str.isalnum, piece)) for piece in tokens.pieces[0]])
-        words = letters & ~tokens.special[0] & ~tokens.padding[0]
-        return words if bool(words.any()) else torch.ones_like(words)
-
-    @cached_property
-    def few(self) -> list[int]:  # noqa: D102
-        words = self.words.to(self.sums.device)
-        return _strongest(torch.where(words, self.sums.abs(), -1.0), min(_FEW, int(words.sum())))
-
-    @cached_property
-    def chosen(self) -> list[int]:  # noqa: D102
-        return _strongest(self.product.values[0][self.few].abs().sum(0), _NUMBERS)
-
-    def piece(self, token: int) -> str:
-        """Return the name of a token, with its place if another one reads the same."""
-        pieces = [piece.strip() or repr(piece) for piece in self.kind.tokens.pieces[0]]
-        name = pieces[token] if len(pieces[token]) <= _LONGEST else f"{pieces[token][: _LONGEST - 1]}…"
-        return name if pieces.count(pieces[token]) == 1 else f"{name} ({token + 1})"
-
-    def each_of_few(self, page: Page) -> Iterator[tuple[int, str]]:
-        """Let the page's control choose one of the tokens to follow, the strongest first, and yield each."""
-        strongest = max(range(len(self.few)), key=lambda place: float(self.sums[self.few[place]].abs()))
-        page.set_control("Token", start=strongest)
-        for token in self.few:
-            yield token, self.piece(token)
-
-    def strip(self, page: Page, name: str, caption: str, values: Tensor, token: int) -> dict[str, Any]:
-        """Return a panel with the shown numbers of the tokens to follow, one row for each token, one of them marked."""
-
-        def make() -> Quantized:
-            return coded(values[self.few][:, self.chosen], signed=True)
-
-        axes = [self.piece(row) for row in self.few], self.places
-        return page.numbers(name, caption, make, axes, self.few.index(token))
-
-    def vector(self, page: Page, caption: str, values: Tensor) -> dict[str, Any]:
-        """Return a panel with the shown numbers of one token's values, shape (E,)."""
-        return page.vector(
-            caption,
-            values[self.chosen].tolist(),
-            self.places,
-            self.shown_numbers,
-        )
-
-    @property
-    def places(self) -> list[str]:
-        """The names of the shown numbers."""
-        return [f"number {place + 1}" for place in self.chosen]
-
-    @property
-    def shown_numbers(self) -> str:
-        """How many of the numbers of a vector are shown."""
-        size = self.vectors.shape[1]
-        return f"all {size} numbers" if len(self.chosen) == size else f"{len(self.chosen)} of the {size} numbers"
-
-
-def _strongest(sizes: Tensor, most: int) -> list[int]:
-    """Return the places of the largest sizes, ascending; of equal ones, the first."""
-    return sorted(sizes.argsort(descending=True, stable=True)[:most].tolist())
 
 
 def _range(values: Tensor) -> str:
@@ -169,7 +42,7 @@ def _range(values: Tensor) -> str:
 def tokens(board: TextBoard, page: Page) -> None:
     """Show the tokens with their ids."""
     cut, size = board.kind.tokens, board.kind.table.size
-    text = f"{len(cut.pieces[0])} tokens."
+    text = f"{_counted(len(cut.pieces[0]), 'token')}."
     if size is not None:
         text += f" The vocabulary has {size:,} tokens, with ids from 0 to {size - 1:,}."
     page.shot("", page.tokens("The tokens and their ids"), text=text + _of_words(board) + _of_special(board))
@@ -195,10 +68,17 @@ def _of_special(board: TextBoard) -> str:
         for piece, added, out in zip(cut.pieces[0], scene["special"], scene["unknown"], strict=True)
         if added and not out
     ]
-    text = f" The tokenizer added {_listed(special)}." if special else ""
+    text = ""
+    if special:
+        one = len({*special}) == 1
+        text += f" {_listed(special)} {'is a special token' if one else 'are special tokens'}."
     if unknown:
-        text += f" It doesn't know {_listed(unknown)}: all unknown tokens have the id {cut.vocabulary['unknown']}."
+        text += f" The tokenizer doesn't know {_listed(unknown)}: their id is {cut.vocabulary['unknown']}."
     return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _listed(pieces: list[str]) -> str:
@@ -274,11 +154,11 @@ def gradient(board: TextBoard, page: Page) -> None:
 def sum_(board: TextBoard, page: Page) -> None:
     """Show the products of one token, and for each token their sum and the norm of the gradient."""
     sums, norms = board.sums, board.map_of(board.gradient)[0]
-    rows = _strongest(sums.abs(), _BARS)
+    rows = strongest(sums.abs(), _BARS)
     rows = rows if set(board.few) <= set(rows) else sorted({*rows, *board.few})
     which = "each token" if len(rows) == len(sums) else f"the {len(rows)} strongest tokens"
     for token, name in board.each_of_few(page):
-        place = rows.index(token)
+        row = rows.index(token)
         text = (
             f"The {board.slopes.shape[1]} products of “{name}” add up to {number(float(sums[token]))}; the norm of its "
             f"gradient is {number(float(norms[token]))}. All sums together are {number(float(sums.double().sum()))}, "
@@ -287,8 +167,8 @@ def sum_(board: TextBoard, page: Page) -> None:
         page.shot(
             name,
             board.vector(page, f"Gradient × embedding of “{name}”", board.product.values[0][token]),
-            page.values(f"Sum of {which}", [(board.piece(k), float(sums[k])) for k in rows], place),
-            page.values("Norm of the gradient", [(board.piece(k), float(norms[k])) for k in rows], place),
+            page.values(f"Sum of {which}", [(board.piece(k), float(sums[k])) for k in rows], row),
+            page.values("Norm of the gradient", [(board.piece(k), float(norms[k])) for k in rows], row),
             text=text,
         )
 
@@ -318,8 +198,8 @@ def color(board: TextBoard, page: Page) -> None:
         limit = render.clip_limits(frame.codes, frame.signed, (0.0, upper))[1]
         value = frame.high * limit / render.ZERO
         over = int((abs(frame.codes.astype(int) - render.ZERO) > limit).sum())
-        beyond = f"{over or 'none'} of the {len(sums)} tokens {'is' if over == 1 else 'are'} beyond them"
-        text = f"The deepest colors stand for {number(value)} and {number(-value)}; {beyond}. {tops}."
+        stronger = f"{_counted(over, 'token')} of {len(sums)} {'is' if over == 1 else 'are'}" if over else "no token is"
+        text = f"The deepest colors stand for {number(value)} and {number(-value)}; {stronger} stronger. {tops}."
         panel = _colored(board, page, "product", "Gradient × embedding, summed", board.product, clip=(0.0, upper))
         page.shot(f"{upper:g}", panel, text=text, clip=(0.0, upper))
 
@@ -342,8 +222,8 @@ def noise(board: TextBoard, page: Page) -> None:
         likeness = float(F.cosine_similarity(moved.double(), board.vectors.double(), dim=-1).mean())
         text = (
             f"The noise is {percent(level)} of each number's spread over the vocabulary. The embeddings keep a cosine "
-            f"similarity of {likeness:.2f}, and the maps a rank correlation of "
-            f"{spearman(clean, board.map_of(attribution)):.2f}."
+            f"similarity of {likeness:.2f}. "
+            f"Rank correlation of the maps: {two_decimals(spearman(clean, board.map_of(attribution)))}."
         )
         page.shot(
             f"{level:.0%}",
