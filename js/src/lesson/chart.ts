@@ -14,7 +14,7 @@ const BOTTOM = 52;
 export const WIDE = 1.5;
 /** In a chart of numbers: the width of a label and of a number. */
 const NAME = 132;
-const NUMBER = 74;
+const NUMBER = 92;
 
 /** About five round numbers within these limits. */
 export function roundTicks(low: number, high: number): number[] {
@@ -55,7 +55,7 @@ export function drawCurve(curve: Curve, label: string): SVGSVGElement {
   }
   svg.append(text(curve.across, (LEFT + SIDE - RIGHT) / 2, SIDE - 8, "middle"));
   const name = text(curve.up, 0, 0, "middle");
-  name.setAttribute("transform", `translate(17 ${(TOP + bottom) / 2}) rotate(-90)`);
+  name.setAttribute("transform", `translate(18 ${(TOP + bottom) / 2}) rotate(-90)`);
   svg.append(name);
   if (curve.mark) {
     const x = across(curve.mark.at);

@@ -95,6 +95,7 @@ export class PanelView {
   /** Show the contents; returns true if pixels were painted or a chart was drawn. */
   show(seen: Seen): boolean {
     this.#seen = seen;
+    this.#composer.scale = seen.scale;
     const { panel, scene } = seen;
     setText(this.#caption, panel.caption);
     const chart = panel.curve ?? panel.bars ?? panel.vector ?? null;
@@ -106,7 +107,6 @@ export class PanelView {
     this.root.classList.toggle("sw-lesson-tall", !this.#tokens.hidden);
     this.#showRows(panel);
     this.#showScale(seen);
-    this.#composer.scale = seen.scale;
     if (scene) return this.#showScene(seen, scene);
     if (chart) return this.#draw(panel);
     const pixels = pixelsOf(this.#composer, seen);
@@ -168,11 +168,10 @@ export class PanelView {
     });
   }
 
-  #showScale({ frame, scale, display }: Seen): void {
+  #showScale({ frame, display }: Seen): void {
     this.#scale.classList.toggle("sw-off", !frame || !display);
     if (!frame || !display) return;
-    const limits = this.#composer.limits(scale ?? frame, display);
-    const drawn = this.#composer.bar(frame, display, TICKS, limits);
+    const drawn = this.#composer.bar(frame, display, TICKS);
     drawBar(this.#bar, this.#ticks, drawn.row, drawn.ticks);
   }
 
