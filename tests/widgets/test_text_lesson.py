@@ -164,8 +164,8 @@ def test_the_gradient_of_a_curved_model_equals_autograds() -> None:
             token = PIECES.index(one["label"])
             assert vector["values"] == pytest.approx(expected[token, columns].tolist(), rel=1e-9)
     few = [PIECES.index(one["label"]) for one in shots(result, "sum")]
-    kept = product[few].abs().sum(0)
-    assert float(kept[columns].min()) >= float(kept.sort(descending=True).values[15]), "the most telling numbers"
+    sizes = product[few].abs().sum(0)
+    assert float(sizes[columns].min()) >= float(sizes.sort(descending=True).values[15])
     norms = slopes[0].norm(dim=1)
     bars = shots(result, "sum")[0]["panels"][2]["bars"]
     most = max(float(norms[PIECES.index(bar["label"])]) for bar in bars)
