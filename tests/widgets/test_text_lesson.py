@@ -102,7 +102,7 @@ def test_the_tokens_have_their_ids_and_special_and_unknown_ones_are_named(lesson
     assert "ids from 0 to 13" in only["text"]
     assert "“cats” is cut into “cat” and “s”" in only["text"]
     assert "“[CLS]” and “[SEP]” are special tokens" in only["text"]
-    assert "doesn't know “a”: their id is 1" in only["text"]
+    assert "doesn't know “a” (id 1)" in only["text"]
 
 
 def test_the_prediction_equals_the_models(lesson: Lesson, bag: Bag) -> None:

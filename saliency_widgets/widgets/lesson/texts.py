@@ -73,7 +73,7 @@ def _of_special(board: TextBoard) -> str:
         one = len({*special}) == 1
         text += f" {_listed(special)} {'is a special token' if one else 'are special tokens'}."
     if unknown:
-        text += f" The tokenizer doesn't know {_listed(unknown)}: their id is {cut.vocabulary['unknown']}."
+        text += f" The tokenizer doesn't know {_listed(unknown)} (id {cut.vocabulary['unknown']})."
     return text
 
 
