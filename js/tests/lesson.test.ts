@@ -2,8 +2,9 @@ import { describe, expect, it } from "vitest";
 import { Composer } from "../src/core/compose.ts";
 import { readDisplay } from "../src/core/display.ts";
 import { decodeFrame, LEVELS, type RawFrame } from "../src/core/frame.ts";
+import { numberText } from "../src/core/text.ts";
 import { roundTicks, shortened, valueAt } from "../src/lesson/chart.ts";
-import { isReady, Maps, moved, moveOf, progressOf } from "../src/lesson/content.ts";
+import { isReady, isSameChoice, Maps, moved, moveOf, progressOf } from "../src/lesson/content.ts";
 
 function raw(codes: number[], high = 1): RawFrame {
   return {
@@ -56,6 +57,27 @@ describe("the content of a step", () => {
     expect(isReady({ state: "ready", shots: [] })).toBe(false);
     expect(isReady({ state: "refused", shots })).toBe(false);
     expect(isReady({})).toBe(false);
+  });
+
+  it("offers the same choice as another one with the same label and the same choices", () => {
+    const content = (label: string, ...labels: string[]) => ({
+      label,
+      shots: labels.map((name) => ({ label: name, text: "", panels: [] })),
+    });
+    const tokens = content("Token", "cat", "sat");
+    expect(isSameChoice(tokens, content("Token", "cat", "sat"))).toBe(true);
+    expect(isSameChoice(tokens, content("Token", "cat", "mat"))).toBe(false);
+    expect(isSameChoice(tokens, content("Token", "cat"))).toBe(false);
+    expect(isSameChoice(tokens, content("Sign", "cat", "sat"))).toBe(false);
+    expect(isSameChoice(content("", ""), content("", ""))).toBe(false);
+    expect(isSameChoice(tokens, {})).toBe(false);
+  });
+
+  it("reads a number of a vector by the names of its row and its column", () => {
+    expect(numberText("cat", "number 12", { x: 0, y: 0, value: -0.01234, share: 0 })).toBe(
+      "cat · number 12 · -0.0123",
+    );
+    expect(numberText("cat", "number 12", { x: 0, y: 0, value: null, share: 0 })).toBe("cat · number 12");
   });
 
   it("is counted, including refused steps, until all are ready", () => {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
 from seen import NET
 
-from saliency_widgets.widgets.lesson.lesson import STEPS
+from saliency_widgets import render
+from saliency_widgets.widgets.lesson.kinds import STEPS
+from saliency_widgets.widgets.lesson.texts import STEPS as TEXT_STEPS
 
 pytestmark = pytest.mark.browser
 
@@ -21,6 +25,22 @@ lesson = sw.lesson(net, photo.resize((48, 48)), class_names=list("abcdefghij"), 
 lesson"""
 )
 COUNT = len(STEPS)
+TEXT_LESSON = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
+
+class Bag(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(8, 20), torch.nn.Linear(20, 3)
+
+    def forward(self, ids):
+        return self.head(torch.tanh(self.embedding(ids)).mean(1))
+
+lesson = sw.lesson(Bag().eval(), "the good cat sat on a bad mat", tokenizer=WORDS, target=1, n_samples=4)
+lesson"""
 
 # The visible panels of the stage as text: the canvases' pixels and the charts' SVG.
 _SEEN = """root => [...root.querySelectorAll('.sw-lesson-stage .sw-lesson-panel:not([hidden])')].map(panel => {
@@ -73,9 +93,9 @@ _WORDS = """root => {
 }"""
 
 
-def shown(lab: Lab) -> Locator:
+def shown(lab: Lab, cell: str = LESSON) -> Locator:
     """Show a lesson, and wait until it is finished."""
-    lab.open(lab.write_notebook([LESSON, "1"]))
+    lab.open(lab.write_notebook([cell, "1"]))
     lab.run_all()
     lab.execute("lesson.wait(120)", seconds=150)
     root = lab.output(0).locator(".sw-lesson")
@@ -88,7 +108,7 @@ def wait_for_step(root: Locator, step: int) -> None:
     root.page.wait_for_function(
         "([root, step]) => root.dataset.painted?.split(' ')[0] === String(step)", arg=[root.element_handle(), step]
     )
-    expect(root.locator(".sw-lesson-counter")).to_have_text(f"{step + 1} of {COUNT}")
+    expect(root.locator(".sw-lesson-counter")).to_have_text(re.compile(rf"^{step + 1} of \d+$"))
     expect(root.locator("[aria-current='step']")).to_have_count(1)
 
 
@@ -159,16 +179,95 @@ def test_the_lesson_works_while_the_kernel_is_stopped(lab: Lab) -> None:
     assert lab.errors == []
 
 
+def go_to(root: Locator, step: str, names: Any) -> None:
+    root.locator(".sw-lesson-step").nth(list(names).index(step)).click()
+    wait_for_step(root, list(names).index(step))
+
+
+def test_the_lesson_on_a_text_works_while_the_kernel_is_stopped(lab: Lab) -> None:
+    root = shown(lab, TEXT_LESSON)
+    with lab.paused_kernel():
+        go_to(root, "tokens", TEXT_STEPS)
+        tokens = root.locator(".sw-lesson-tokens li")
+        expect(tokens).to_have_text(["the1", "good6", "cat2", "sat3", "on4", "a0 · unknown", "bad7", "mat5"])
+        # One token is followed through the steps.
+        go_to(root, "embedding", TEXT_STEPS)
+        label = root.locator(".sw-lesson-choice").nth(3).inner_text()
+        root.locator(".sw-lesson-choice").nth(3).click()
+        for step in ("embedding", "gradient", "sum"):
+            go_to(root, step, TEXT_STEPS)
+            expect(root.locator(".sw-lesson-choice[aria-pressed='true']")).to_have_text([label])
+            expect(root.locator(".sw-lesson-facts")).to_contain_text(f"“{label}”")
+        expect(root.locator(".sw-lesson-panel svg text.sw-lesson-strong").first).to_have_text(label)
+        root.locator(".sw-lesson-step").nth(list(TEXT_STEPS).index("gradient")).click()
+        expect(root.locator(".sw-lesson-row.sw-lesson-strong")).to_have_text([label])
+        root.locator(".sw-lesson-canvas").first.hover()
+        expect(root.locator(".sw-lesson-readout")).to_have_text(re.compile(r"^\w+ · number \d+ · -?[\d.e-]+$"))
+        # The text is read by key, which doesn't change the step.
+        go_to(root, "color", TEXT_STEPS)
+        text = root.locator(".sw-tokens")
+        text.focus()
+        lab.page.keyboard.press("ArrowRight")
+        lab.page.keyboard.press("ArrowRight")
+        expect(root.locator(".sw-lesson-readout")).to_have_text(re.compile(r"^good · id 6 · attribution "))
+        wait_for_step(root, list(TEXT_STEPS).index("color"))
+        deepest = {token_colors(root) for _ in slide(root, (0, 4, 7))}
+        assert len(deepest) == 3
+        lab.page.keyboard.press("PageDown")
+        wait_for_step(root, list(TEXT_STEPS).index("noise"))
+        # All maps of the path share the scale of the last one.
+        go_to(root, "path", TEXT_STEPS)
+        ticks = [root.locator(".sw-lesson-ticks").first.inner_text() for _ in slide(root, (12, 6, 1))]
+        assert len(set(ticks)) == 1
+    assert lab.errors == []
+
+
+def slide(root: Locator, shots: Any) -> Any:
+    """Choose shots by the slider, one after the other."""
+    for shot in shots:
+        root.locator(".sw-lesson-slider").fill(str(shot))
+        root.page.wait_for_function(
+            "([root, shot]) => root.dataset.painted.endsWith(` ${shot}`)", arg=[root.element_handle(), shot]
+        )
+        yield shot
+
+
+def token_colors(root: Locator) -> str:
+    return root.evaluate(
+        "root => [...root.querySelectorAll('.sw-token')].map(token => getComputedStyle(token).backgroundColor).join()"
+    )
+
+
+def test_the_colors_of_the_text_are_those_of_the_map(lab: Lab) -> None:
+    root = shown(lab, TEXT_LESSON)
+    content = lab.value(
+        "(lambda m: [list(memoryview(m['codes']).cast('H')), m['low'], m['high'], m['signed']])"
+        "(lesson.view.content('color')['maps']['product'])"
+    )
+    frame = render.Quantized(np.array(content[0], np.uint16)[None], *content[1:])
+    settings = {param.name: param.default for param in render.DISPLAY}
+    for theme, ground in (("light", 255), ("dark", 17)):
+        lab.theme(theme)  # pyright: ignore[reportArgumentType]
+        root.locator(".sw-lesson-step").nth(0).click()
+        go_to(root, "color", TEXT_STEPS)
+        image = np.full((1, frame.codes.shape[1], 3), ground, np.uint8)
+        expected = render.blend(image, frame, **settings)[0]
+        seen = np.array(re.findall(r"\d+", token_colors(root)), int).reshape(-1, 3)
+        assert np.array_equal(seen, expected)
+    assert lab.errors == []
+
+
 @pytest.mark.soak
+@pytest.mark.parametrize("cell", [LESSON, TEXT_LESSON], ids=["image", "text"])
 @pytest.mark.parametrize(("theme", "size"), [("light", (1280, 800)), ("dark", (1920, 1080))])
 def test_text_is_large_with_high_contrast_and_nothing_is_cut_off_or_shifts(
-    lab: Lab, theme: Any, size: tuple[int, int]
+    lab: Lab, theme: Any, size: tuple[int, int], cell: str
 ) -> None:
     lab.page.set_viewport_size({"width": size[0], "height": size[1]})
-    root = shown(lab)
+    root = shown(lab, cell)
     lab.theme(theme)
     heights, offsets = set(), set()
-    for step in range(COUNT):
+    for step in range(COUNT if cell == LESSON else len(TEXT_STEPS)):
         root.locator(".sw-lesson-step").nth(step).click()
         wait_for_step(root, step)
         lab.page.mouse.move(0, 0)
@@ -178,7 +277,8 @@ def test_text_is_large_with_high_contrast_and_nothing_is_cut_off_or_shifts(
         assert sentences[0]["size"] >= 20
         small = [word for word in words if word["size"] < 12]
         assert not small, small
-        faint = [word for word in words if word["contrast"] < 7]
+        # On the colors of a map, letters are black or white.
+        faint = [word for word in words if word["contrast"] < (4.5 if "sw-token" in word["name"] else 7)]
         assert not faint, faint
         cut = [word for word in words if word["clipped"]]
         assert not cut, cut

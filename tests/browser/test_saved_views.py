@@ -117,6 +117,40 @@ def test_a_saved_lesson_shows_the_kernels_maps_and_changes_steps_by_key(lesson, 
     result.assert_harmless()
 
 
+class Bag(nn.Module):
+    """The mean of curved embeddings and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(5, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(ids).tanh().mean(1))
+
+
+def test_a_saved_lesson_on_a_text_shows_tokens_charts_and_colors(tmp_path, page):
+    words = {word: index for index, word in enumerate(["<b>the</b>", "cat", "sat", "on", "mat"])}
+    made = sw.lesson(Bag().eval(), "<b>the</b> cat sat on mat", tokenizer=words, n_samples=4).wait(120)
+    result = Opened(page, made.save_html(tmp_path / "lesson.html").path)
+    expect(page.locator(".sw-lesson-tokens li")).to_have_text(["<b>the</b>0", "cat1", "sat2", "on3", "mat4"])
+    page.keyboard.press("PageDown")
+    for k, panels in ((2, 2), (3, 2), (4, 3)):
+        page.keyboard.press("PageDown")
+        page.wait_for_selector(f".sw-lesson[data-painted^='{k} ']")
+        expect(page.locator(".sw-lesson-panel:visible")).to_have_count(panels)
+    page.keyboard.press("PageDown")
+    page.wait_for_selector(".sw-lesson[data-painted^='5 ']")
+    colors = "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    tokens = page.locator(".sw-token")
+    expect(tokens).to_have_text([*words])
+    assert len(set(tokens.evaluate_all(colors))) > 1
+    tokens.nth(1).hover()
+    expect(page.locator(".sw-lesson-readout")).to_contain_text("cat · id 1 · attribution")
+    result.assert_harmless()
+    made.close()
+
+
 def test_a_page_over_its_limit_is_not_written(lesson, tmp_path):
     path = tmp_path / "lesson.html"
     with pytest.raises(ValueError, match=r"max_bytes: the page size is .* maps\), over the limit of 10 kB"):

@@ -22,7 +22,7 @@ TAKEN = {
     sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
     sw.importance: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},
     sw.checkup: {"transform", "class_names", "tokenizer", "max_new_tokens", "explain", "device", *SHAPED},
-    sw.lesson: {"transform", "class_names", "device"},
+    sw.lesson: {"transform", "class_names", "tokenizer", "max_new_tokens", "device"},
 }
 
 
@@ -53,19 +53,22 @@ def test_an_unknown_option_is_refused_with_a_hint(call):
         call(transfrom=None)
 
 
-@pytest.mark.parametrize("function", [sw.compare, sw.sweep, sw.lesson])
+OF_KINDS = {
+    "tokenizer": ({"a": 0}, "texts"),
+    "max_new_tokens": (3, "texts"),
+    "sampling_rate": (10, "signals"),
+    "channel_names": (["a"], "signals"),
+    "time_axis": ("first", "signals"),
+    "slices": ("axial", "volumes and video"),
+}
+
+
 @pytest.mark.parametrize(
-    ("option", "value", "noun"),
-    [
-        ("tokenizer", {"a": 0}, "texts"),
-        ("max_new_tokens", 3, "texts"),
-        ("sampling_rate", 10, "signals"),
-        ("channel_names", ["a"], "signals"),
-        ("time_axis", "first", "signals"),
-        ("slices", "axial", "volumes and video"),
-    ],
+    ("function", "option"),
+    [(one, name) for one in (sw.compare, sw.sweep, sw.lesson) for name in OF_KINDS if name not in TAKEN[one]],
 )
-def test_an_option_of_another_kind_is_refused(function, option, value, noun):
+def test_an_option_of_another_kind_is_refused(function, option):
+    value, noun = OF_KINDS[option]
     with pytest.raises(NotImplementedError, match=f"{option}: sw.{function.__name__} doesn't take {noun} yet"):
         function(MODEL, torch.zeros(1, 4), **{option: value})
 

@@ -22,7 +22,8 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.lesson import methods
-from saliency_widgets.widgets.lesson.lesson import STEPS, Lesson
+from saliency_widgets.widgets.lesson.kinds import STEPS
+from saliency_widgets.widgets.lesson.lesson import Lesson
 
 NAMES = ["ant", "bee", "cow", "dog"]
 IMAGE = images()[:1]

@@ -132,6 +132,11 @@ export function readingText(reading: Reading): string {
   return `${position} · attribution ${formatNumber(reading.value)} · ${formatShare(reading.share)} of the total`;
 }
 
+/** "cat · number 12 · 0.0123" */
+export function numberText(row: string, column: string, { value }: Reading): string {
+  return [row, column, ...(value === null ? [] : [formatNumber(value)])].join(SEPARATOR);
+}
+
 /** "cat · id 4937 · attribution 0.0123 · 0.42% of the total" */
 export function tokenText(piece: string, id: number | undefined, { value, share }: Reading): string {
   const parts = [piece.trim() ? piece : JSON.stringify(piece)];

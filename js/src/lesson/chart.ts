@@ -1,7 +1,7 @@
-// Draws charts as SVG in the colors of the page: a curve with axes and a marker, and bars.
+// Draws charts as SVG in the colors of the page: a curve with axes and a marker, bars, and the numbers of a vector.
 
 import { formatNumber } from "../core/text.ts";
-import type { Bar, Curve } from "./content.ts";
+import type { Bar, Curve, Vector } from "./content.ts";
 
 const SVG = "http://www.w3.org/2000/svg";
 /** The drawing's size in its own units; drawing and text are scaled to the available space. */
@@ -10,6 +10,11 @@ const LEFT = 78;
 const RIGHT = 14;
 const TOP = 14;
 const BOTTOM = 52;
+/** Charts of numbers are wider than high. */
+export const WIDE = 1.5;
+/** In a chart of numbers: the width of a label and of a number. */
+const NAME = 132;
+const NUMBER = 92;
 
 /** About five round numbers within these limits. */
 export function roundTicks(low: number, high: number): number[] {
@@ -50,7 +55,7 @@ export function drawCurve(curve: Curve, label: string): SVGSVGElement {
   }
   svg.append(text(curve.across, (LEFT + SIDE - RIGHT) / 2, SIDE - 8, "middle"));
   const name = text(curve.up, 0, 0, "middle");
-  name.setAttribute("transform", `translate(17 ${(TOP + bottom) / 2}) rotate(-90)`);
+  name.setAttribute("transform", `translate(18 ${(TOP + bottom) / 2}) rotate(-90)`);
   svg.append(name);
   if (curve.mark) {
     const x = across(curve.mark.at);
@@ -80,6 +85,70 @@ export function drawBars(bars: readonly Bar[], chosen: number, label: string): S
       text(`${(100 * share).toFixed(1)}%`, width + 8, top + 28 + (pitch - 36) / 2 + 6, "start", i === chosen),
     );
   });
+  return svg;
+}
+
+/** Bars to both sides of zero, each in one line with its label and its number. */
+export function drawValues(bars: readonly Bar[], chosen: number, caption: string): SVGSVGElement {
+  const width = WIDE * SIDE;
+  const label = `${caption}: ${bars.map((bar) => `${bar.label} ${bar.text}`).join(", ")}`;
+  const svg = element("svg", { viewBox: `0 0 ${width} ${SIDE}`, role: "img", "aria-label": label });
+  const signed = bars.some(({ share }) => share < 0);
+  const room = width - NAME - NUMBER - 10;
+  const zero = NAME + 8 + (signed ? room / 2 : 0);
+  const pitch = Math.min(44, SIDE / bars.length);
+  bars.forEach(({ label: name, share, text: words = "" }, i) => {
+    const middle = (i + 0.5) * pitch;
+    const strong = i === chosen;
+    const length = Math.max(1, Math.abs(share) * room * (signed ? 0.5 : 1));
+    const x = share < 0 ? zero - length : zero;
+    const mark = strong ? "sw-lesson-bar sw-lesson-chosen" : "sw-lesson-bar";
+    svg.append(text(shortened(name, 14), NAME, middle + 6, "end", strong));
+    svg.append(
+      element("rect", { class: mark, x, y: middle - pitch / 2 + 3, width: length, height: pitch - 6 }),
+    );
+    svg.append(text(words, width, middle + 6, "end", strong));
+  });
+  svg.append(line("sw-lesson-axis", zero, 0, zero, pitch * bars.length));
+  return svg;
+}
+
+/** The numbers of a vector as columns, above and below zero. */
+export function drawVector({ values, names, across: label }: Vector, caption: string): SVGSVGElement {
+  const width = WIDE * SIDE;
+  const words = values.map((value, i) => `${names[i]} ${formatNumber(value)}`);
+  const svg = element("svg", {
+    viewBox: `0 0 ${width} ${SIDE}`,
+    role: "img",
+    "aria-label": `${caption}: ${words.join(", ")}`,
+  });
+  const low = Math.min(0, ...values);
+  const high = Math.max(0, ...values, low + 1e-12);
+  const bottom = SIDE - 34;
+  const up = (value: number) => bottom - ((value - low) / (high - low)) * (bottom - TOP);
+  for (const tick of roundTicks(low, high)) {
+    svg.append(line("sw-lesson-grid", LEFT, up(tick), width, up(tick)));
+    svg.append(text(formatNumber(tick), LEFT - 7, up(tick) + 6, "end"));
+  }
+  const pitch = (width - LEFT) / values.length;
+  values.forEach((value, i) => {
+    const y = Math.min(up(0), up(value));
+    const height = Math.max(1, Math.abs(up(value) - up(0)));
+    const mark = value < 0 ? "sw-lesson-bar sw-lesson-below" : "sw-lesson-bar sw-lesson-above";
+    const column = element("rect", {
+      class: mark,
+      x: LEFT + (i + 0.15) * pitch,
+      y,
+      width: 0.7 * pitch,
+      height,
+    });
+    const title = document.createElementNS(SVG, "title");
+    title.textContent = words[i];
+    column.append(title);
+    svg.append(column);
+  });
+  svg.append(line("sw-lesson-axis", LEFT, up(0), width, up(0)));
+  svg.append(text(label, (LEFT + width) / 2, SIDE - 8, "middle"));
   return svg;
 }
 

@@ -13,7 +13,17 @@ export interface StepInfo {
 
 export interface Bar {
   label: string;
+  /** The length, relative to the longest; negative to the left of zero. */
   share: number;
+  /** The number next to the bar. Default: the share as a percentage. */
+  text?: string;
+}
+
+/** The numbers of a vector. */
+export interface Vector {
+  values: number[];
+  names: string[];
+  across: string;
 }
 
 export interface Curve {
@@ -25,7 +35,7 @@ export interface Curve {
   mark: { at: number; label: string } | null;
 }
 
-/** A panel with an image, a map, a map over an image, bars or a curve. */
+/** A panel with an image, a map, a map over an image or a text, the tokens of a text, bars, a vector or a curve. */
 export interface Panel {
   caption: string;
   image?: string;
@@ -37,6 +47,12 @@ export interface Panel {
   bars?: Bar[];
   chosen?: number;
   curve?: Curve;
+  vector?: Vector;
+  /** Whether the map colors the lesson's scene; without a map, the tokens of a text with their ids. */
+  scene?: boolean;
+  /** The names of the rows and the columns of a map of numbers. */
+  rows?: string[];
+  columns?: string[];
 }
 
 export interface Shot {
@@ -61,6 +77,17 @@ export interface Content {
 
 export function isReady(content: Content): boolean {
   return content.state === "ready" && (content.shots?.length ?? 0) > 0;
+}
+
+/** Whether the controls of two steps offer the same choices, such as the same tokens: then they move together. */
+export function isSameChoice(one: Content, other: Content): boolean {
+  const [labels, others] = [one, other].map(({ shots = [] }) => shots.map(({ label }) => label));
+  return (
+    Boolean(one.label) &&
+    one.label === other.label &&
+    labels.length === others.length &&
+    labels.every((label, i) => label === others[i])
+  );
 }
 
 /** The maps of all steps by name, each decoded once. */

@@ -67,6 +67,7 @@ export class Strip {
 
 function glyphOf(state: string, seen: Seen | null): string {
   if (seen?.panel.bars) return "▤";
+  if (seen?.scene) return "¶";
   if (seen?.panel.curve) return "∿";
   return state === "refused" ? "–" : "…";
 }

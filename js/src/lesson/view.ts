@@ -15,6 +15,7 @@ import { Chooser } from "./chooser.ts";
 import {
   type Content,
   isReady,
+  isSameChoice,
   Maps,
   moved,
   moveOf,
@@ -26,6 +27,7 @@ import { type LessonElements, makeLessonElements } from "./elements.ts";
 import { bringIntoSight } from "./highlight.ts";
 import { PanelView, type Seen } from "./panel.ts";
 import { Strip } from "./strip.ts";
+import type { RawText } from "./tokens.ts";
 
 const TO_COME: Content = {
   message: "This step is being computed.",
@@ -223,7 +225,10 @@ export class LessonView {
   }
 
   #choose(shot: number): void {
-    if (this.#info) this.#shots.set(this.#info.name, shot);
+    const chosen = this.#content(this.#info?.name);
+    for (const { name } of this.#steps) {
+      if (name === this.#info?.name || isSameChoice(this.#content(name), chosen)) this.#shots.set(name, shot);
+    }
     this.#paints.request("display");
   }
 
@@ -281,6 +286,7 @@ export class LessonView {
       image: panel.image === undefined ? null : (this.#images.get(panel.image)?.pixels ?? null),
       frame: this.#maps.get(panel.map),
       scale: this.#maps.get(panel.scale),
+      scene: panel.scene ? (this.model.get("scene") as RawText) : null,
       display: readDisplay((name) => panel.display?.[name] ?? this.model.get(name)),
     };
   }
@@ -297,6 +303,7 @@ export class LessonView {
       stage.append(panel.root);
     }
     stage.style.setProperty("--sw-count", String(Math.max(1, panels.length)));
+    stage.classList.toggle("sw-lesson-alone", panels.length === 1);
     let painted = ready;
     this.#panels.forEach((view, i) => {
       view.root.hidden = i >= panels.length;

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[float], Image.Image]
 
+_STRONGEST = 8  # tokens of a text
 _WIDE, _WIDEST = 900, 260  # widths in pixels, of a grid and at most of one of its columns
 _GRAY = (128, 128, 128)  # background of a map without an image, the same as on the page
 
@@ -69,18 +70,21 @@ def of_lesson(view: LessonView, names: Sequence[str], current: str, about: str) 
     shots = content.get("shots", [])
     shot = shots[content["start"]] if shots else {}
     panels = shot.get("panels", [])
+    # Without the tokens, which are a line of the text, and rows of numbers, whose names have no room.
+    drawn = [panel for panel in panels if ("map" in panel or "scene" not in panel) and "rows" not in panel]
     lines = [
         f"{view.title} · {step['title']}",
         about,
         " ".join(step["text"]),
         " · ".join(panel["caption"] for panel in panels),
+        " ".join(view.scene.get("pieces", [])),
         shot.get("text", ""),
         *content.get("notes", []),
         f"{content.get('message', '')} {content.get('remedy', '')}".strip(),
         f"Step {view.step + 1} of {len(view.steps)}.",
         _progress({**view.status, "done": len(contents), "total": len(view.steps), "unit": "steps"}),
     ]
-    return Snapshot(lines, _panels(panels, contents) if panels else None)
+    return Snapshot(lines, _panels(drawn, contents, view.scene.get("pieces", [])) if drawn else None)
 
 
 def lines_of(explorer: Explored, **look: Any) -> list[str]:
@@ -133,8 +137,11 @@ def _grid(view: GridView) -> Draw | None:
     return draw
 
 
-def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]]) -> Draw:
-    """Return a function that draws a lesson's panels as ``js/src/lesson/panel.ts`` does, with the maps of all steps."""
+def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]], pieces: Sequence[str]) -> Draw:
+    """Return a function that draws a lesson's panels as ``js/src/lesson/panel.ts`` does, with the maps of all steps.
+
+    The values of a text are drawn as bars of its strongest tokens.
+    """
     images, maps = (
         {name: one for content in contents for name, one in content.get(kind, {}).items()}
         for kind in ("images", "maps")
@@ -143,22 +150,39 @@ def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str,
     def draw(share: float) -> Image.Image:
         side = max(8, round(_WIDE / max(3, len(panels)) * share))
         captions = [panel["caption"] for panel in panels]
-        return render.draw_grid([""], captions, [_panel(panel, images, maps, side) for panel in panels], side)
+        return render.draw_grid([""], captions, [_panel(panel, images, maps, pieces, side) for panel in panels], side)
 
     return draw
 
 
 def _panel(
-    panel: Mapping[str, Any], images: Mapping[str, bytes], maps: Mapping[str, Mapping[str, Any]], side: int
+    panel: Mapping[str, Any],
+    images: Mapping[str, bytes],
+    maps: Mapping[str, Mapping[str, Any]],
+    pieces: Sequence[str],
+    side: int,
 ) -> Image.Image:
     if "curve" in panel:
         return render.draw_curve(panel["curve"]["x"], panel["curve"]["y"], panel["curve"]["at"], side)
     if "bars" in panel:
-        shares = [(bar["label"], bar["share"]) for bar in panel["bars"]]
-        colors = [ACCENT if k == panel["chosen"] else SECOND for k in range(len(shares))]
         return render.draw_bars(
-            [(name, part, f"{part:.1%}", color) for (name, part), color in zip(shares, colors, strict=True)], side
+            [
+                (
+                    bar["label"],
+                    bar["share"],
+                    bar.get("text", f"{bar['share']:.1%}"),
+                    ACCENT if k == panel["chosen"] else SECOND,
+                )
+                for k, bar in enumerate(panel["bars"])
+            ],
+            side,
         )
+    if "vector" in panel:
+        return _bars(panel["vector"]["names"], panel["vector"]["values"], side)
+    if "scene" in panel:
+        values = render.dequantize(_quantized(maps[panel["map"]]))[0].tolist()
+        strongest = sorted(range(len(values)), key=lambda k: -abs(values[k]))[:_STRONGEST]
+        return _bars([pieces[k] for k in strongest], [values[k] for k in strongest], side)
     image, quantized = _sized(images.get(panel.get("image", ""), b""), maps.get(panel.get("map", ""), {}), side)
     if quantized is not None:
         _, scale = _sized(b"", maps[panel["scale"]], side)
@@ -167,6 +191,17 @@ def _panel(
         limits = render.clip_limits(scale.codes, scale.signed, display["clip"])
         image = render.blend(image, quantized, **display, limits=limits)
     return Image.fromarray(image)
+
+
+def _bars(names: Sequence[str], values: Sequence[float], side: int) -> Image.Image:
+    return render.draw_bars(
+        [(name, value, render.format_number(value), SECOND) for name, value in zip(names, values, strict=True)], side
+    )
+
+
+def _quantized(raw: Mapping[str, Any]) -> render.Quantized:
+    codes = np.frombuffer(raw["codes"], "<u2").reshape(raw["height"], raw["width"])
+    return render.Quantized(codes, raw["low"], raw["high"], raw["signed"])
 
 
 def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, render.Quantized | None]:
@@ -178,6 +213,5 @@ def _sized(png: bytes, raw: Mapping[str, Any], side: int) -> tuple[np.ndarray, r
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BOX))
     if not raw:
         return pixels, None
-    codes = np.frombuffer(raw["codes"], "<u2").reshape(raw["height"], raw["width"])
-    quantized = render.Quantized(codes, raw["low"], raw["high"], raw["signed"])
-    return pixels, replace(quantized, codes=render.fit(codes, height, width))
+    quantized = _quantized(raw)
+    return pixels, replace(quantized, codes=render.fit(quantized.codes, height, width))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from saliency_widgets import render
@@ -9,8 +11,8 @@ from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.render import Quantized
 from saliency_widgets.session import frame_of
-from saliency_widgets.widgets.lesson.board import Board, number, percent
-from saliency_widgets.widgets.lesson.page import Page
+from saliency_widgets.widgets.lesson.board import Board
+from saliency_widgets.widgets.lesson.page import Page, number, percent
 from saliency_widgets.widgets.lesson.step import step
 
 _BARS = 5
@@ -21,14 +23,15 @@ _OPACITIES = tuple(k / 10 for k in range(11))
 _SIGNS = {"absolute": "size", "positive": "what raises the score", "negative": "what lowers it", "squared": "square"}
 
 
-def image(board: Board, page: Page, caption: str = "The image") -> dict:
+def image(board: Board, page: Page, caption: str = "") -> dict:
     """Return a panel with the model's input."""
-    return page.image("input", caption, lambda: board.image)
+    return board.seen(page, caption or f"The {board.problem.kind.noun}")
 
 
 def strength(board: Board, page: Page, caption: str = "Gradient, strongest channel", **look: object) -> dict:
     """Return a panel with the gradient as the explorer shows it."""
-    return page.map("gradient max", caption, lambda: board.strength(board.gradient), **look)  # type: ignore[arg-type]
+    shown: dict[str, Any] = {**board.look, **look}
+    return page.map("gradient max", caption, lambda: board.strength(board.gradient), **shown)
 
 
 def the_channel(board: Board) -> int:
@@ -65,14 +68,15 @@ def prediction(board: Board, page: Page) -> None:
     """Show the most probable classes and the target."""
     shares = board.probable()
     panels, text = [image(board, page)], f"The {board.score_name} is {number(board.scored)}."
+    target = board.target_class
     if shares is not None:
         top = [int(k) for k in torch.topk(shares, min(_BARS, len(shares))).indices]
-        shown = top if board.target in top or not isinstance(board.target, int) else [*top[:-1], board.target]
-        marked = shown.index(board.target) if board.target in shown else -1
+        shown = top if target in top or target is None else [*top[:-1], target]
+        marked = shown.index(target) if target in shown else -1
         bars = [(board.name_of(k), float(shares[k])) for k in shown]
         panels.append(page.bars("Probability", bars, marked))
-        if isinstance(board.target, int):
-            text += f" Its probability is {percent(float(shares[board.target]))}."
+        if target is not None:
+            text += f" Its probability is {percent(float(shares[target]))}."
     page.shot("", *panels, text=text)
 
 

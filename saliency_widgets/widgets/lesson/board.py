@@ -1,16 +1,15 @@
-"""The computations of a lesson, for one model, one image and one score."""
+"""The computations of a lesson, for one model, one input and one score."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_widgets import render
 from saliency_widgets.api.checkup import check_up
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.attribution.errors import LESS_MEMORY, NO_MEMORY, out_of_memory
@@ -26,18 +25,16 @@ from saliency_widgets.widgets.lesson.page import Page
 
 T = TypeVar("T")
 
-_LONGEST = 24  # characters of a class name, which appears on buttons
-
 GRADIENT = "gradient"
 STRENGTH = Reduction()
-"""The reduction used from the step "Channels" on: the largest absolute value of each pixel."""
+"""The reduction of images from the step "Channels" on: the largest absolute value of each pixel."""
 
 
 class Board:
     """The results that the steps need, each computed once and cached. Used by a single thread.
 
     Args:
-        problem: The model and the image.
+        problem: The model and the input.
         target: The target that is explained: a class index or a function.
         score: The scale of the score.
         baseline: The baseline of Integrated Gradients.
@@ -47,7 +44,13 @@ class Board:
 
     Attributes:
         existing: The names of the images and maps of finished pages.
+        look: The arguments of :meth:`Page.map` for a map of the input.
+        scene: What the page shows of an input that is not an image; empty for an image.
+        longest: The maximum number of characters of a target's name, which appears on buttons.
     """
+
+    look: ClassVar[Mapping[str, Any]] = {}
+    longest: ClassVar[int] = 24
 
     def __init__(
         self, problem: Problem, *, target: Any, score: str, baseline: Any, noise_level: float, n_samples: int, seed: int
@@ -90,7 +93,7 @@ class Board:
             self._version = version
         elif version != self._version:
             raise ValueError(
-                "model: the model or the image has changed since the lesson began, and its steps would be "
+                "model: the model or the input has changed since the lesson began, and its steps would be "
                 "inconsistent. Run the cell again to start a new lesson."
             )
 
@@ -154,6 +157,14 @@ class Board:
     # ---- images and maps
 
     @property
+    def scene(self) -> dict[str, Any]:  # noqa: D102
+        return {}
+
+    def seen(self, page: Page, caption: str) -> dict[str, Any]:
+        """Return a panel with the model's input."""
+        return page.image("input", caption, lambda: self.image)
+
+    @property
     def image(self) -> np.ndarray:
         """The model's input as an image, uint8 (H, W, 3)."""
         images = self.problem.prepared.images
@@ -166,14 +177,21 @@ class Board:
         assert image is not None
         return image
 
+    def reduction_of(self, method: str) -> Reduction:  # noqa: ARG002
+        """Return the reduction in which the lesson shows the maps of a method."""
+        return STRENGTH
+
     def strength(self, attribution: Attribution) -> Quantized:
-        """Return a map as the explorer shows it: the largest absolute value of each pixel."""
-        return frame_of(attribution, STRENGTH)
+        """Return a map as the explorer shows it, such as the largest absolute value of each pixel."""
+        return frame_of(attribution, self.reduction_of(attribution.method))
 
     def map_of(self, attribution: Attribution) -> Tensor:
         """Return the values of :meth:`strength` without quantization, shape (H, W)."""
-        height, width = attribution.input_shape[-2:]
-        return STRENGTH(attribution.values, (height, width))[0]
+        return self.reduced(attribution.values, attribution.method)
+
+    def reduced(self, values: Tensor, method: str) -> Tensor:
+        """Reduce values of the input, shape (1, ...), to a map of two dimensions as those of a method are."""
+        return self.problem.kind.features.frame(values, self.reduction_of(method), tuple(self.problem.tensor.shape))
 
     def channel(self, which: int, sign: str) -> Quantized:
         """Return one channel of the gradient as a map."""
@@ -206,21 +224,28 @@ class Board:
     def name_of(self, target: Any) -> str:
         """Return the display name of a class: its name or index, shortened."""
         name = self.problem.name_of(target, self.score, short=True)
-        return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        return name if len(name) <= self.longest else f"{name[: self.longest - 1]}…"
 
     @property
     def scale(self) -> str:
         """The display name of the score's scale."""
         return self.score.replace("_", " ")
 
+    @property
+    def target_class(self) -> int | None:
+        """The number of the explained class; None for a function or an index into an output of another form."""
+        positions = self.problem.kind.positions
+        target = self.target[1] if isinstance(self.target, tuple) and positions is not None else self.target
+        return target if isinstance(target, int) else None
+
     def probable(self) -> Tensor | None:
         """Return the probability of each class, shape (K,); None if the output has no class scores."""
         if not self.problem.task(self.score).shares:
             return None
         try:
-            return probabilities(self.problem.logits.detach().cpu().double())[0]
+            return probabilities(self.problem.logits_for(self.target).detach().cpu().double())[0]
         except (TypeError, ValueError):
-            if not isinstance(self.target, int):
+            if self.target_class is None:
                 return None
             raise
 
@@ -253,13 +278,3 @@ def describe_error(error: Exception) -> dict[str, str]:
         "message": f"{type(error).__name__}: {error_text(error)}",
         "remedy": "Unexpected error: please report it.",
     }
-
-
-def number(value: float) -> str:
-    """Format a number with two decimals or three significant digits."""
-    return f"{value:.2f}" if 0.01 <= abs(value) < 10000 else render.format_number(value)
-
-
-def percent(share: float) -> str:
-    """Format a share as a percentage, with one decimal if it is below 10%."""
-    return f"{share:.0%}" if abs(share) >= 0.0995 or share == 0 else f"{share:.1%}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,31 +32,11 @@ from saliency_widgets.widgets.export import snapshots
 from saliency_widgets.widgets.export.page import LARGEST, Saved, page, titled, write_page
 from saliency_widgets.widgets.export.saving import provenance
 from saliency_widgets.widgets.export.static_output import Snapshot, WithStaticOutput
-from saliency_widgets.widgets.lesson import basics, methods
-from saliency_widgets.widgets.lesson.board import Board, describe_error
+from saliency_widgets.widgets.lesson.board import describe_error
+from saliency_widgets.widgets.lesson.kinds import lesson_for
 from saliency_widgets.widgets.lesson.page import Page
 from saliency_widgets.widgets.lesson.step import Step
 from saliency_widgets.widgets.lesson.view import LessonView
-
-STEPS: dict[str, Step] = {
-    entry.name: entry
-    for entry in (
-        replace(basics.input_, name="input"),
-        basics.prediction,
-        basics.gradient,
-        basics.absolute,
-        basics.channels,
-        basics.normalized,
-        basics.overlay,
-        methods.noise,
-        methods.smoothing,
-        replace(methods.saturated, name="saturation"),
-        methods.path,
-        replace(methods.guided, name="guided_backprop"),
-        replace(methods.layers, name="grad_cam"),
-    )
-}
-"""All steps by name, in order."""
 
 _SAMPLES = 64
 _LOOK = 0.1  # seconds between updates of the progress bar
@@ -90,11 +69,8 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         **options: Any,
     ) -> None:
         check_executor(executor)
-        chosen = _chosen(steps)
         if explorer is not None and not isinstance(explorer, Explorer):
-            raise TypeError(
-                f"explorer: expected an explorer of an image from sw.explore, got a {type(explorer).__name__}."
-            )
+            raise TypeError(f"explorer: expected an explorer from sw.explore, got a {type(explorer).__name__}.")
         if explorer is not None and not explorer.is_open:
             raise ValueError("explorer: the explorer is closed. Create a new one, or omit it.")
         settings = {
@@ -105,27 +81,28 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
             "seed": SEED.check(seed),
         }
         problem = Problem(model, inputs, **options)
-        if problem.prepared.images is None:
-            raise ValueError(f"inputs: a lesson requires an image, got inputs of shape {tuple(problem.tensor.shape)}.")
+        board, available = lesson_for(problem)
+        self._steps = _chosen(steps, available)
         one_sample(problem)
         target = problem.choice(target, settings["score"])
         self._options = options
         self._model, self._inputs, self._target = model, inputs, target
         self._problem = problem
         settings["baseline"] = problem.baselines[0] if baseline is None else baseline
-        self._board = Board(problem, target=target, **settings)
+        self._board = board(problem, target=target, **settings)
         runner = self._board.runner()  # invalid arguments raise here, not on the worker's thread
         runner.baseline(settings["baseline"], settings["seed"])
         if is_function(target):
             runner.scores(runner.inputs)
-        self._steps = {name: STEPS[name] for name in chosen}
         self._settings: dict[str, list[dict[str, Any]]] = {}
         self._failed: dict[str, Exception] = {}
         self._finished: set[str] = set()
         self.explorer: Explorer | None = explorer
         self._owns_explorer = False
         title = f"{type(model).__name__} · {self._board.target_name}"
-        self.view = LessonView(title, list(self._steps.values()), on_stop=self.stop, on_try=self._on_try)
+        self.view = LessonView(
+            title, list(self._steps.values()), scene=self._board.scene, on_stop=self.stop, on_try=self._on_try
+        )
         self.view.set_status()
         super().__init__([self.view], layout={"width": "100%", "overflow": "visible"})
         self.view.root = self.model_id
@@ -329,20 +306,21 @@ class Lesson(WithStaticOutput, Showable, w.VBox):
         self.view.send({"type": "tried", "explorer": mark, "control": step.control_class})
 
 
-def _chosen(steps: Sequence[str] | None) -> list[str]:
+def _chosen(steps: Sequence[str] | None, available: Mapping[str, Step]) -> dict[str, Step]:
     """Return the requested steps in the lesson's order."""
     if steps is None:
-        return list(STEPS)
-    named = [check_choice("steps", name, list(STEPS)) for name in check_list("steps", steps, "['input', 'gradient']")]
+        return dict(available)
+    names = list(available)
+    named = [check_choice("steps", name, names) for name in check_list("steps", steps, f"['{names[0]}', 'gradient']")]
     if not named:
-        raise ValueError(f"steps: expected at least one. Known: {', '.join(STEPS)}.")
-    return [name for name in STEPS if name in named]
+        raise ValueError(f"steps: expected at least one. Known: {', '.join(names)}.")
+    return {name: available[name] for name in names if name in named}
 
 
-@takes_options("transform", "class_names", "device")
+@takes_options("transform", "class_names", "tokenizer", "max_new_tokens", "device")
 def lesson(  # noqa: PLR0913
     model: nn.Module,
-    image: Any,
+    inputs: Any,
     *,
     target: Any = None,
     score: str = SCORE.default,
@@ -356,24 +334,28 @@ def lesson(  # noqa: PLR0913
 ) -> Lesson:
     """Explain a saliency map step by step, for teaching: large type, arrow keys, full screen.
 
-    The first steps lead from the image to the overlay: the signed gradient, its absolute value, the reduction over
-    channels and the color scale. The others show weaknesses and remedies: noise and smoothing, saturation and the path
-    of Integrated Gradients, the caveat of Guided Backprop, and Grad-CAM's layers. Each step has a control and names the
-    explorer's control for the same setting; "Try it" applies that setting in an explorer. All numbers and maps are
-    computed once for this model, as in :func:`attribute`, and stored in the page: steps and sliders need no kernel.
+    For an image, the first steps lead to the overlay: the signed gradient, its absolute value, the reduction over
+    channels and the color scale. For a text, they lead from its tokens to the colored text: the ids, the embeddings,
+    the gradient by each number of an embedding, and its sum over each token. The other steps show weaknesses and
+    remedies: noise and smoothing, saturation and the path of Integrated Gradients, and for images the caveat of Guided
+    Backprop, and Grad-CAM's layers. Each step names the explorer's control for the same setting; "Try it" applies that
+    setting in an explorer. All numbers and maps are computed once for this model, as in :func:`attribute`, and stored
+    in the page: steps and sliders need no kernel.
 
     Args:
         model: Any ``torch.nn.Module`` that scores each row of a batch; call ``model.eval()`` first.
-        image: One image, as for :func:`explore`.
+        inputs: One image or, with ``tokenizer=``, one text, as for :func:`explore`.
         target: A class index or name, None for the top prediction, or a function from the model's output to one number.
+            For a model that scores each token, also a position and a class: see :func:`attribute`.
         score: "logit", "probability", "log_probability", or "value" for regression.
-        baseline: The start of the integration path: a name such as "black" or "blur", a tensor or a function.
-        noise_level: SmoothGrad's noise level: the standard deviation relative to the input's max - min.
+        baseline: The start of the integration path: a name such as "black", "blur" or "pad", a tensor or a function.
+        noise_level: SmoothGrad's noise level: the standard deviation relative to the image's max - min, or to the
+            spread of each number of the embeddings.
         n_samples: SmoothGrad's number of samples.
         seed: The seed of all noise.
         steps: Names of the steps to show. Default: all, see :attr:`Lesson.steps`.
         explorer: The explorer that "Try it" updates. Default: a new one below the lesson.
-        **options: "transform", "class_names" and "device", as for :func:`attribute`.
+        **options: As for :func:`attribute`.
 
     Returns:
         The lesson, a widget. As the last line of a cell it is displayed, with the current step as an image and a text
@@ -384,6 +366,6 @@ def lesson(  # noqa: PLR0913
         ValueError: An argument out of range, an unknown step, an input that doesn't fit, or a model that fails.
     """
     return Lesson(
-        model, image, target=target, score=score, baseline=baseline, noise_level=noise_level, n_samples=n_samples,
+        model, inputs, target=target, score=score, baseline=baseline, noise_level=noise_level, n_samples=n_samples,
         seed=seed, steps=steps, explorer=explorer, **options,
     )  # fmt: skip

@@ -22,8 +22,8 @@ from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.runtime.runner import Runner
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.lesson.basics import image, strength
-from saliency_widgets.widgets.lesson.board import STRENGTH, Board, number, percent
-from saliency_widgets.widgets.lesson.page import Page
+from saliency_widgets.widgets.lesson.board import STRENGTH, Board
+from saliency_widgets.widgets.lesson.page import Page, number, percent, two_decimals
 from saliency_widgets.widgets.lesson.step import step
 
 NOISES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -89,13 +89,14 @@ def smoothing(board: Board, page: Page) -> None:
     for attribution in means:
         correlation, error = spearman(board.map_of(attribution), last), sampling_error(attribution)
         text = f"Noise level {board.noise_level:.0%}. "
-        text += f"Rank correlation with the map of all {counts[-1]}: {correlation:.2f}."
+        text += f"Rank correlation with the map of all {counts[-1]}: {two_decimals(correlation)}."
         if error == error:
             text += f" Sampling error: {percent(error)} of the size of the values."
         caption = f"Mean of {attribution.done} sample{'s' * (attribution.done != 1)}"
         mean = page.map(
-            f"smooth {attribution.done}", caption, lambda attribution=attribution: board.strength(attribution)
-        )
+            f"smooth {attribution.done}", caption, lambda attribution=attribution: board.strength(attribution),
+            **board.look,
+        )  # fmt: skip
         page.shot(
             str(attribution.done),
             without_noise,
@@ -120,15 +121,18 @@ def _saturation(board: Board) -> Saturation:
 
 
 def _path_point(board: Board, at: int) -> Tensor:
-    """Return the input at a point of the path from the baseline, shape (1, C, H, W)."""
+    """Return the input at a point of the path from the baseline, shape (1, ...)."""
     runner = board.runner()
     start = board.once("baseline", lambda: runner.baseline(board.baseline, board.seed))
     return runner.inputs if at == SEGMENTS else torch.lerp(start, runner.inputs, at / SEGMENTS)
 
 
-def _path_image(board: Board, page: Page, at: int) -> dict:
+def _path_image(board: Board, page: Page, at: int) -> list[dict]:
+    """Return a panel with a point of the path, if it is an image: a point between two texts has no tokens."""
+    if board.scene:
+        return []
     caption = f"{at / SEGMENTS:.0%} of the path"
-    return page.image(f"path image {at}", caption, lambda: board.image_of(_path_point(board, at)))
+    return [page.image(f"path image {at}", caption, lambda: board.image_of(_path_point(board, at)))]
 
 
 def _curve(board: Board, page: Page, at: int) -> dict:
@@ -137,7 +141,7 @@ def _curve(board: Board, page: Page, at: int) -> dict:
     mark = (settled, "settled") if settled < 1 else None
     caption = f"{board.score_name[0].upper()}{board.score_name[1:]}"
     points = curve.positions.tolist(), curve.scores.tolist()
-    x_label = "0: baseline, 1: image"
+    x_label = f"0: baseline, 1: {board.problem.kind.noun}"
     return page.curve(caption, points, at / SEGMENTS, x_label=x_label, y_label=board.scale, mark=mark)
 
 
@@ -165,7 +169,7 @@ def saturated(board: Board, page: Page) -> None:
     sizes = (curve.slopes / steepest).tolist()
     settled = curve.settled
     if settled != settled:
-        end = "The baseline and the image have the same score, so there is no change to follow."
+        end = f"The baseline and the {board.problem.kind.noun} have the same score: there is no change to follow."
     elif settled < 1:
         end = f"From {percent(settled)} of the path on, the score stays within 5% of its final value."
     else:
@@ -179,9 +183,9 @@ def saturated(board: Board, page: Page) -> None:
         )
         size = page.curve(
             "Size of the gradient", (curve.positions.tolist(), sizes), at / SEGMENTS,
-            x_label="0: baseline, 1: image", y_label="relative to its largest",
+            x_label=f"0: baseline, 1: {board.problem.kind.noun}", y_label="relative to its largest",
         )  # fmt: skip
-        page.shot(f"{at / SEGMENTS:.0%}", _path_image(board, page, at), _curve(board, page, at), size, text=text)
+        page.shot(f"{at / SEGMENTS:.0%}", *_path_image(board, page, at), _curve(board, page, at), size, text=text)
     page.settings = [{"baseline": board.baseline}] * len(page.shots)
 
 
@@ -204,9 +208,9 @@ def path(board: Board, page: Page) -> None:
         *_, part = entry.run(runner.on(_path_point(board, at)), **entry.check_params(params))
         total = total + part.values
         sums.append(total)
-    height, width = runner.inputs.shape[-2:]
-    maps = [STRENGTH(values, (height, width))[0] for values in sums]
-    high = max(float(values.max()) for values in maps)  # one scale for all points, so that the map visibly grows
+    maps = [board.reduced(values, entry.name) for values in sums]
+    signed = board.reduction_of(entry.name).signed
+    high = max(float(values.abs().max()) for values in maps)  # one scale for all points, so that the map visibly grows
     for at, (values, partial_sum) in enumerate(zip(maps, sums, strict=True)):
         score, _ = _risen(board, at)
         climbed = score - float(_saturation(board).scores[0])
@@ -216,10 +220,10 @@ def path(board: Board, page: Page) -> None:
             f"The difference, {number(added - climbed)}, is the completeness delta."
         )
         colored = page.map(
-            f"path {at}", "Sum so far", lambda values=values: coded(values, signed=False, high=high),
-            scale=f"path {SEGMENTS}",
+            f"path {at}", "Sum so far", lambda values=values: coded(values, signed=signed, high=high),
+            scale=f"path {SEGMENTS}", **board.look,
         )  # fmt: skip
-        page.shot(f"{at / SEGMENTS:.0%}", _path_image(board, page, at), colored, _curve(board, page, at), text=text)
+        page.shot(f"{at / SEGMENTS:.0%}", *_path_image(board, page, at), colored, _curve(board, page, at), text=text)
     page.settings = [{"baseline": board.baseline}] * len(page.shots)
 
 

@@ -100,6 +100,7 @@ class Page:
         opacity: float | None = None,
         clip: tuple[float, float] = _DISPLAY["clip"],
         scale: str = "",
+        scene: bool = False,
     ) -> dict[str, Any]:
         """Return a map panel; the map is created only if no page has it yet.
 
@@ -111,13 +112,40 @@ class Page:
             opacity: The map's opacity. Default: the display's default over an image.
             clip: The percentiles of the weakest and the strongest color.
             scale: The name of the map whose color range is used. Default: its own.
+            scene: Whether the map colors the lesson's scene, such as a text.
         """
         if name not in self.existing and name not in self.maps:
             self.maps[name] = raw_frame(make())
-        opacity = (_DISPLAY["opacity"] if over else 1.0) if opacity is None else opacity
-        look = display_traits({"opacity": opacity, "clip": clip, "blend": "by value" if over else "uniform"})
+        laid = bool(over) or scene
+        opacity = (_DISPLAY["opacity"] if laid else 1.0) if opacity is None else opacity
+        look = display_traits({"opacity": opacity, "clip": clip, "blend": "by value" if laid else "uniform"})
         panel = {"caption": caption, "map": name, "scale": scale or name, "display": look}
-        return {**panel, "image": over} if over else panel
+        return panel | ({"scene": True} if scene else {}) | ({"image": over} if over else {})
+
+    def numbers(
+        self,
+        name: str,
+        caption: str,
+        make: Callable[[], Quantized],
+        axes: tuple[Sequence[str], Sequence[str]],
+        chosen: int,
+    ) -> dict[str, Any]:
+        """Return a panel with a map of numbers, such as vectors one below the other.
+
+        Args:
+            name: See :meth:`map`.
+            caption: The caption below it.
+            make: A function that returns the map.
+            axes: The names of its rows and of its columns.
+            chosen: The index of the marked row.
+        """
+        shown = self.map(name, caption, make, clip=(0.0, 100.0))
+        return {**shown, "rows": list(axes[0]), "columns": list(axes[1]), "chosen": chosen}
+
+    @staticmethod
+    def tokens(caption: str) -> dict[str, Any]:
+        """Return a panel with the tokens of the lesson's text and their ids."""
+        return {"caption": caption, "scene": True}
 
     @staticmethod
     def bars(caption: str, bars: Sequence[tuple[str, float]], chosen: int) -> dict[str, Any]:
@@ -130,6 +158,31 @@ class Page:
         """
         items = [{"label": label, "share": share} for label, share in bars]
         return {"caption": caption, "bars": items, "chosen": chosen}
+
+    @staticmethod
+    def values(caption: str, bars: Sequence[tuple[str, float]], chosen: int = -1) -> dict[str, Any]:
+        """Return a panel with numbers as bars, to the left of zero if they are negative.
+
+        Args:
+            caption: The caption below them.
+            bars: The label and the number of each bar.
+            chosen: The index of the marked bar.
+        """
+        largest = max((abs(value) for _, value in bars), default=0.0) or 1.0
+        items = [{"label": name, "share": value / largest, "text": number(value)} for name, value in bars]
+        return {"caption": caption, "bars": items, "chosen": chosen}
+
+    @staticmethod
+    def vector(caption: str, numbers: Sequence[float], names: Sequence[str], x_label: str) -> dict[str, Any]:
+        """Return a panel with the numbers of one vector as columns, below zero if they are negative.
+
+        Args:
+            caption: The caption below them.
+            numbers: The numbers.
+            names: The name of each number.
+            x_label: The label of the x axis.
+        """
+        return {"caption": caption, "vector": {"values": list(numbers), "names": list(names), "across": x_label}}
 
     @staticmethod
     def curve(
@@ -150,3 +203,18 @@ class Page:
         label = None if mark is None else {"at": float(mark[0]), "label": mark[1]}
         curve = {"x": x, "y": y, "at": at, "across": x_label, "up": y_label, "mark": label}
         return {"caption": caption, "curve": curve}
+
+
+def number(value: float) -> str:
+    """Format a number with two decimals or three significant digits."""
+    return f"{value:.2f}" if 0.01 <= abs(value) < 10000 else render.format_number(value)
+
+
+def percent(share: float) -> str:
+    """Format a share as a percentage, with one decimal if it is below 10%."""
+    return f"{share:.0%}" if abs(share) >= 0.0995 or share == 0 else f"{share:.1%}"
+
+
+def two_decimals(value: float) -> str:
+    """Format a correlation, which is undefined for a constant map."""
+    return "undefined, as a map is constant" if value != value else f"{value:.2f}"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saliency_widgets.widgets.lesson.board import Board
 from saliency_widgets.widgets.lesson.page import Page
 
 
@@ -21,7 +20,7 @@ class Step:
         control: The label of the explorer's control for the same setting.
         control_class: The CSS class of that control.
         settings: The explorer's settings for "Try it".
-        build: A function that fills the page.
+        build: A function that fills the page with the results of a board of its kind of input.
         method: The method whose requirements the model must meet; may be empty.
     """
 
@@ -31,7 +30,7 @@ class Step:
     control: str
     control_class: str
     settings: Mapping[str, Any]
-    build: Callable[[Board, Page], None]
+    build: Callable[[Any, Page], None]
     method: str = ""
 
 
@@ -42,10 +41,10 @@ def step(
     control_class: str,
     settings: Mapping[str, Any] | None = None,
     method: str = "",
-) -> Callable[[Callable[[Board, Page], None]], Step]:
+) -> Callable[[Callable[[Any, Page], None]], Step]:
     """Return a decorator that turns a function filling a page into a step of the same name."""
 
-    def wrap(build: Callable[[Board, Page], None]) -> Step:
+    def wrap(build: Callable[[Any, Page], None]) -> Step:
         first, second = says
         return Step(build.__name__, title, (first, second), control, control_class, settings or {}, build, method)
 

@@ -28,6 +28,7 @@ class LessonView(BundledView):
     Args:
         title: The lesson's title.
         steps: The steps, in order.
+        scene: What is shown of an input that is not an image, see ``js/src/heatmap/scene.ts``; empty for an image.
         on_stop: Called when the user presses Stop.
         on_try: Called with the step's name and the shot's index when the user presses "Try it".
     """
@@ -37,6 +38,7 @@ class LessonView(BundledView):
     steps = traitlets.List(traitlets.Dict()).tag(sync=True)
     step = traitlets.Int(0).tag(sync=True, echo_update=False)
     status = traitlets.Dict().tag(sync=True)
+    scene = traitlets.Dict().tag(sync=True)
     colormap_luts = traitlets.Bytes().tag(sync=True)
     diverging_luts = traitlets.Bytes().tag(sync=True)
 
@@ -45,6 +47,7 @@ class LessonView(BundledView):
         title: str,
         steps: Sequence[Step],
         *,
+        scene: dict[str, Any],
         on_stop: Callable[[], None],
         on_try: Callable[[str, int], None],
     ) -> None:
@@ -54,6 +57,7 @@ class LessonView(BundledView):
         colors = render.check_display({})
         super().__init__(
             title=title,
+            scene=scene,
             steps=[
                 {
                     "name": step.name,
