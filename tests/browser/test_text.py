@@ -211,3 +211,41 @@ def test_a_saved_page_shows_each_recorded_token_without_a_kernel(page: Page, tmp
     root.locator(".sw-token").first.click()  # nothing to ask
     expect(root.locator(".sw-readings, .sw-reading").first).to_be_visible()
     assert errors == []
+
+
+LONG = BAG.replace('"the good cat sat"', '" ".join(["the good cat sat"] * 1024)')
+
+# Sets window.__frames to a promise of how many animation frames pass from a key to the paint, and of its milliseconds.
+_WATCH = """root => {
+  window.__frames = new Promise(resolve => {
+    let began = null, frames = 0;
+    addEventListener('keydown', event => { began = event.timeStamp; }, {capture: true, once: true});
+    const count = () => {
+      if (began !== null) frames += 1;
+      requestAnimationFrame(count);
+    };
+    requestAnimationFrame(count);
+    root.addEventListener('sw-paint', event => {
+      if (began !== null) resolve({ frames, cause: event.detail.cause, ms: performance.now() - began });
+    });
+  });
+}"""
+
+
+def test_a_display_slider_repaints_4096_tokens_within_two_frames(lab: Lab) -> None:
+    seen = open_explorer(lab, LONG)
+    expect(seen.root.locator(".sw-token")).to_have_count(4096)
+    expect(seen.root.locator(".sw-tokens")).to_have_css("overflow-y", "auto")
+    lab.settled_messages()
+    handle = seen.handle("opacity")
+    before = seen.root.evaluate(_COLORS)
+    with lab.paused_kernel():
+        handle.press("Home")
+        for key in ("ArrowRight", "End"):
+            seen.root.evaluate(_WATCH)
+            handle.press(key)
+            paint = lab.page.evaluate("window.__frames")
+            assert paint["cause"] == "display"
+            assert paint["frames"] <= 2
+        assert seen.root.evaluate(_COLORS) != before
+    assert_colored(seen.root, expected(lab, 255, opacity=1.0))
