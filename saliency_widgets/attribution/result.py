@@ -15,8 +15,8 @@ from torch import Tensor
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.features import PIXELS, Features, runs_of
-from saliency_widgets.attribution.reduction import Reduction
-from saliency_widgets.params import Param, brief, check_text, unknown
+from saliency_widgets.attribution.reduction import SIGN, Reduction
+from saliency_widgets.params import Param, brief, check_switch, check_text, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,6 +170,7 @@ class Attribution:
         if self.features.labels is None:
             raise ValueError("by_token: the inputs were not texts. Pass a text and tokenizer=.")
         sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
+        check_switch("words", words)
         values = self.reduced(self._reduction(sign, channels), sample).detach().cpu().double().numpy()
         table = pd.DataFrame({"token": list(self.features.labels[sample]), "attribution": values})
         groups = None if self.features.groups is None else self.features.groups[sample]
@@ -186,8 +187,12 @@ class Attribution:
             sample: The index of the sample in the batch.
 
         Raises:
-            ValueError: The values don't belong to the features.
+            TypeError: ``reduction`` is not one.
+            ValueError: The values don't belong to the features, or the sample is out of range.
         """
+        if not isinstance(reduction, Reduction):
+            raise TypeError(f"reduction: expected a Reduction, got a {type(reduction).__name__}.")
+        sample = Param("sample", 0, low=0, high=len(self.values) - 1, kind="int").check(sample)
         return self.features.reduce(self.values[sample : sample + 1], reduction, self.input_shape)[0]
 
     def saliency_map(
@@ -221,7 +226,7 @@ class Attribution:
         return render.strength(quantized.codes, quantized.signed, limits).reshape(values.shape)
 
     def _reduction(self, sign: str | None, channels: str | None) -> Reduction:
-        sign = self.default_sign if sign is None else sign
+        sign = SIGN.check(self.default_sign if sign is None else sign)
         return Reduction(sign, self.features.channels_for(sign) if channels is None else channels)
 
     def to_code(self) -> str:

@@ -174,11 +174,26 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(np.random.default_rng(0).normal(size=(6, 3)), columns=["a", "b", "c"])
 
 
+WORDS = {"<unk>": 0, "good": 1, "bad": 2, "film": 3}
+
+
+class Bag(nn.Module):
+    """A classifier of texts: the mean of the embeddings of their words, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(4, 3), nn.Linear(3, 2)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(ids).mean(1))
+
+
 class Stage:
     """The objects under attack: each is made when it is first needed, and again after it was closed."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model, self.linear = folder, net(), nn.Linear(3, 2).eval()
+        self.folder, self.model, self.linear, self.bag = folder, net(), nn.Linear(3, 2).eval(), Bag().eval()
         self.moved: set[str] = set()
         self._made: dict[str, Any] = {}
         self._makers: dict[str, Callable[[], Any]] = {
@@ -186,6 +201,8 @@ class Stage:
             "rows": lambda: _ready(
                 sw.explore(self.linear, table().iloc[[0]], background=table(), method="gradient", target=0)
             ),
+            "text": lambda: _ready(sw.explore(self.bag, "good film", tokenizer=WORDS, method="gradient", target=0)),
+            "tokens": lambda: sw.attribute(self.bag, "good film", tokenizer=WORDS, method="gradient", target=0),
             "comparison": lambda: _ready(
                 sw.compare(
                     self.model,
@@ -225,7 +242,7 @@ class Stage:
     def renew(self) -> None:
         """Drop everything, and make new models."""
         self.close()
-        self.model, self.linear = net(), nn.Linear(3, 2).eval()
+        self.model, self.linear, self.bag = net(), nn.Linear(3, 2).eval(), Bag().eval()
 
     def close(self) -> None:
         for name in list(self._made):
@@ -300,6 +317,10 @@ def _of_image(**more: Any) -> Callable[[Stage], Mapping[str, Any]]:
 
 def _tabled(**more: Any) -> Callable[[Stage], Mapping[str, Any]]:
     return lambda stage: {"model": stage.linear, "inputs": table().iloc[[0]], "background": table(), **more}
+
+
+def _of_text(**more: Any) -> Callable[[Stage], Mapping[str, Any]]:
+    return lambda stage: {"model": stage.bag, "inputs": "good film", "tokenizer": WORDS, **more}
 
 
 def _bound(call: Callable, stage: Stage) -> Callable[[Any], Any]:
@@ -380,6 +401,7 @@ def every() -> list[Called]:
         Called("attribute (layer)", lambda _: sw.attribute, _of_image(method="grad_cam", target=0), ("layer",)),
         Called("attribute (rows)", lambda _: sw.attribute, _tabled(method="expected_gradients", n_samples=2, target=0),
                ("n_samples", "baselines", "seed")),
+        Called("attribute (text)", lambda _: sw.attribute, _of_text(**_FEW), _SMOOTHGRAD),
         Called("ablate", lambda _: sw.ablate, _of_image(mask=np.eye(6, dtype=bool), draws=2), _ABOUT),
         Called("checkup", lambda _: sw.checkup, _of_image()),
         Called("evaluate", lambda _: sw.evaluate, _of_image(**options), _ABOUT),
@@ -396,10 +418,11 @@ def every() -> list[Called]:
         ), ("noise_level", "seed")),
         Called("explore", lambda _: _opened(sw.explore), _of_image(**_FEW), (*_SMOOTHGRAD, *_LOOK)),
         Called("explore (rows)", lambda _: _opened(sw.explore), _tabled(method="gradient"), ("top",)),
+        Called("explore (text)", lambda _: _opened(sw.explore), _of_text(**_FEW), (*_LOOK, "per")),
         Called("compare", lambda _: _opened(sw.compare), _of_image(methods=["gradient", "smoothgrad"]),
                ("n_samples", "noise_level", *_LOOK)),
         Called("lesson", lambda _: _opened(sw.lesson), lambda stage: {
-            "model": stage.model, "image": image(), "steps": ["input"], "n_samples": 2}),
+            "model": stage.model, "inputs": image(), "steps": ["input"], "n_samples": 2}),
         Called("demo", lambda _: _opened(sw.demo), lambda _stage: {}),
         Called("static_output", lambda _: sw.static_output, lambda _stage: {"on": True}),
         Called("Explorer", lambda _: _opened(sw.Explorer), _of_image(**_FEW)),
@@ -476,6 +499,12 @@ def every() -> list[Called]:
         _method("rows", "save_html", **page),
         _method("rows", "save_state", path=_file("rows")),
         _method("rows", "load_state", path=lambda stage: _state(stage, "rows")),
+        _method("text", "update", "method", "target", "score", "per"),
+        _method("text", "edit", text="bad film"),
+        _method("text", "save_html", **page),
+        _method("text", "save_state", path=_file("text")),
+        _method("tokens", "by_token"),
+        _method("tokens", "reduced", reduction=lambda _stage: sw.attribution.Reduction()),
         _method("comparison", "wait", timeout=60, progress=False),
         _method("comparison", "show", "methods", classes=1),
         _method("comparison", "difference", a=lambda stage: _cells(stage)[0], b=lambda stage: _cells(stage)[1]),

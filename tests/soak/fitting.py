@@ -45,6 +45,11 @@ VALID: dict[str, set[str]] = {
 """Valid values by the name of the argument, in any call."""
 
 VALID_IN: dict[tuple[str, str], set[str]] = {
+    # Words outside of the vocabulary are unknown ones; two integers are ids.
+    **{(f"{call} (text)", "inputs"): _TEXTS - {"''"} | {"surrogate", "(1, 2)"} for call in ("attribute", "explore")},
+    **{(f"{call} (text)", "background"): _TEXTS - {"''"} | {"surrogate"} for call in ("attribute", "explore")},
+    **{(f"{call} (text)", "class_names"): {"(1, 2)"} for call in ("attribute", "explore")},
+    ("tokens.by_token", "words"): {"True"},
     ("attribute (rows)", "class_names"): {"(1, 2)"},
     ("attribute (rows)", "baselines"): {"[None]"},  # None is the default, as one of several baselines
     ("importance", "class_names"): {"(1, 2)"},

@@ -66,7 +66,6 @@ RESULTS = {"Attribution", "Sweep"}  # callers don't construct them
 def test_everything_public_that_takes_arguments_is_attacked() -> None:
     called = {one.name.partition(" ")[0] for one in calls.every()}
     called |= {"attribution.part", "attribution.settings_from_json"}  # called under other names
-    called |= {"attribution.by_token", "attribution.reduced"}  # the attacks explain no text yet
     called |= {"explorer.submit", "explorer.refuse", "explorer.status_of"}  # for the explorer's parts: Explored
     missing: list[tuple[str, ...]] = []
     for name in sw.__all__:

@@ -243,7 +243,7 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
         ValueError: The text is empty or too long, an id is out of range, the model fails, or no embedding takes the
             ids.
     """
-    for name in ("transform", "explain", "feature_names"):
+    for name in ("transform", "explain", "feature_names", "slices"):
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: it doesn't apply to a text. Omit it, or omit tokenizer=.")
     language = LanguageModel(model, device)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_widgets.attribution.arrays import check_dense
 from saliency_widgets.params import brief, check_text
 
 IDS = "input_ids"
@@ -300,23 +301,26 @@ def _texts(inputs: Any) -> list[str] | None:
 
 def _arguments(inputs: Any) -> dict[str, Tensor]:
     """Return ids, and what comes with them, as tensors with a batch dimension."""
-    named = inputs if isinstance(inputs, Mapping) or hasattr(inputs, "keys") else {IDS: inputs}
+    named = inputs if isinstance(inputs, Mapping) else {IDS: inputs}
     if IDS not in named:
         raise ValueError(f"inputs: expected a mapping with 'input_ids', got the keys {[*named]}.")
-    return {str(name): _batched(str(name), named[name]) for name in named if named[name] is not None}
+    return {str(name): _batched(str(name), value) for name, value in named.items() if value is not None or name == IDS}
 
 
 def _batched(name: str, value: Any) -> Tensor:
     argument = "inputs" if name == IDS else f"inputs[{name!r}]"
     if isinstance(value, (list, tuple)) and all(isinstance(item, Integral) for item in value):
         value = np.asarray(value, dtype=np.int64)
+    expected = f"{argument}: expected a text, ids or the tokenizer's output, got a {type(value).__name__}"
+    if not isinstance(value, (Tensor, np.ndarray, list, tuple)):
+        raise TypeError(f"{expected}.")
     try:
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{argument}: expected a text, ids or the tokenizer's output, got a {type(value).__name__}: {error}."
-        ) from error
-    if name == IDS and (tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.ndim not in (1, 2)):
+        raise TypeError(f"{expected}: {error}.") from error
+    check_dense(tensor, argument)
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    if name == IDS and (not whole or tensor.ndim not in (1, 2)):
         raise TypeError(
             f"{argument}: expected ids as integers of shape (T,) or (B, T), got {tensor.dtype} of shape "
             f"{tuple(tensor.shape)}."
