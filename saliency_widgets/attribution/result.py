@@ -226,7 +226,8 @@ class Attribution:
         return render.strength(quantized.codes, quantized.signed, limits).reshape(values.shape)
 
     def _reduction(self, sign: str | None, channels: str | None) -> Reduction:
-        sign = SIGN.check(self.default_sign if sign is None else sign)
+        sign = self.default_sign if sign is None else sign
+        SIGN.check(sign)
         return Reduction(sign, self.features.channels_for(sign) if channels is None else channels)
 
     def to_code(self) -> str:
