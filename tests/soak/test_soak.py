@@ -59,7 +59,10 @@ def test_a_seed_reproduces_the_messages_of_the_page(seed: int, tmp_path: Path, m
     assert messages[0] == messages[1]
 
 
-OWNERS = {"Explorer": ("explorer", "rows"), "Attribution": ("attribution", "tokens")}  # the names of a class's objects in the calls
+OWNERS = {
+    "Explorer": ("explorer", "rows"),
+    "Attribution": ("attribution", "tokens"),
+}  # the names of a class's objects in the calls
 RESULTS = {"Attribution", "Sweep"}  # callers don't construct them
 
 

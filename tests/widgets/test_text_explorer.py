@@ -96,7 +96,7 @@ def test_training_gives_new_embeddings_at_the_next_move(explorer, model):
     assert np.abs(values_on_page(explorer) - expected).max() <= np.abs(expected).max() / 65534
 
 
-def test_the_tokens_of_a_word_share_its_value():
+def test_the_tokens_of_a_word_share_its_value(tmp_path):
     """A closed form: in a linear bag, the value of a word is the sum over its tokens."""
     from transformers import BertTokenizerFast
 
@@ -118,6 +118,10 @@ def test_the_tokens_of_a_word_share_its_value():
     assert list(table["token"]) == ["[CLS]", "the", "catslike", "sat", "[SEP]"]
     assert np.allclose(table["attribution"], [*each[:2], word, *each[5:]], atol=1e-12)
     assert made.panel._per.widget.layout.display != "none"
+    loaded = sw.load(made.save_state(tmp_path / "state"), model, tokenizer=tokenizer, executor="inline")
+    assert loaded.controls["per"] == "word"
+    assert np.array_equal(values_on_page(loaded), values_on_page(made))
+    loaded.close()
     made.edit(text="the cat")  # no word of several tokens
     assert made.panel._per.widget.layout.display == "none"
     made.close()
@@ -278,6 +282,10 @@ def test_a_state_of_ids_and_other_texts(model, tmp_path):
         (lambda fields: fields["attribution"].update(labels=None), "groups: must be one"),
         (lambda fields: fields["attribution"].update(groups={"tuple": [{"tuple": [0]}]}), "groups: must be one"),
         (lambda fields: fields["controls"].update(per="sentence"), "'token' or 'word'"),
+        (
+            lambda fields: fields["attribution"]["settings"].update(time_axis="last"),
+            "settings: must be those of a text",
+        ),
     ],
 )
 def test_a_changed_state_of_a_text_is_refused(explorer, tmp_path, change, message):
@@ -324,6 +332,17 @@ def causal():
 
 def click(explorer, token):
     explorer.view._on_message(explorer.view, {"type": "scene", "token": token}, [])
+
+
+def test_a_state_of_a_language_model_explains_the_same_token(causal, tmp_path):
+    click(causal, 2)
+    path = causal.save_state(tmp_path / "state")
+    assert sw.load(path).settings["target"] == (1, VOCABULARY["cat"])
+    loaded = sw.load(path, causal.problem.model, tokenizer=VOCABULARY, executor="inline")
+    assert loaded.controls["target"] == (1, VOCABULARY["cat"])
+    assert loaded.view.scene == causal.view.scene
+    assert torch.equal(loaded.attribution.values, causal.attribution.values)
+    loaded.close()
 
 
 def test_a_click_on_a_token_explains_it_by_what_precedes_it(causal):

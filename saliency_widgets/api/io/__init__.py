@@ -26,6 +26,7 @@ from saliency_widgets.api.io.document import FORMAT, LARGEST_TEXT, checksum, par
 from saliency_widgets.api.io.schema import STATE, check_attribution, check_names, check_state, is_digest
 from saliency_widgets.api.io.values import Reader, Writer, by_name
 from saliency_widgets.attribution.columns import Columns
+from saliency_widgets.attribution.features import PIXELS, Features
 from saliency_widgets.attribution.result import Attribution
 from saliency_widgets.files import as_path, is_file, path_errors, put, quoted, resolve_target
 from saliency_widgets.inputs.signal.kind import SignalFeatures
@@ -158,14 +159,19 @@ def _attribution(reader: Reader, plain: Any) -> Attribution:
     check_attribution(values)
     if values["columns"] is not None:
         values["columns"] = Columns(encode=_no_transform, **values["columns"])
-    labels, groups = values.pop("labels"), values.pop("groups")
+    features = _features_of(values.pop("labels"), values.pop("groups"), settings)
+    return Attribution(**values, features=features)
+
+
+def _features_of(labels: Any, groups: Any, settings: Mapping[str, Any]) -> Features:
+    """Return what the values are reduced to: by what only texts store, or the option that only one kind repeats."""
     if labels is not None:
-        values["features"] = TokenFeatures(labels, groups)
+        return TokenFeatures(labels, groups)
     if "slices" in settings:
-        values["features"] = VolumeFeatures(slices=settings["slices"])
+        return VolumeFeatures(slices=settings["slices"])
     if "time_axis" in settings:
-        values["features"] = SignalFeatures(time_first=settings["time_axis"] == "first")
-    return Attribution(**values)
+        return SignalFeatures(time_first=settings["time_axis"] == "first")
+    return PIXELS
 
 
 def _no_transform(_rows: Any, name: str) -> NoReturn:

@@ -232,6 +232,10 @@ _TOGETHER: tuple[tuple[str, Callable[[Mapping[str, Any]], bool]], ...] = (
         lambda f: f["groups"] is None or (f["labels"] is not None and _are_of(f["groups"], f["input_shape"])),
     ),
     (
+        "settings: must be those of a text, of a signal or of a volume, not of two of them",
+        lambda f: (f["labels"] is not None) + len({"slices", "time_axis"} & set(f["settings"])) <= 1,
+    ),
+    (
         "columns: must match the inputs' features",
         lambda f: f["columns"] is None or f["input_shape"][1:] == (len(f["columns"]["of"]),),
     ),
