@@ -26,7 +26,7 @@ class Features:
     labels: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[tuple[int, ...], ...] | None = None
     channels_title: ClassVar[str] = "Channels"
-    """The name of the axis that a reduction reduces."""
+    """The name of the axis that a reduction reduces; empty if it reduces none."""
     partial: ClassVar[bool] = False
     """Whether only a part of the map is shown at a time, such as planes of a volume: see :meth:`part`."""
 
@@ -37,6 +37,11 @@ class Features:
     def channels_for(self, sign: str) -> str:  # noqa: ARG002
         """Return the default reduction of the channels, for a sign of the map."""
         return CHANNEL.default
+
+    def chosen(self, method: Method, sign: str | None, channels: str | None) -> Reduction:
+        """Return a reduction for a method's map; None for the default sign, and the default channels for the sign."""
+        sign = self.default(method).sign if sign is None else sign
+        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce values to one per feature.

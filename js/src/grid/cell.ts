@@ -1,4 +1,4 @@
-// A cell of a grid: a map over its image, and a line of text below it.
+// A cell of a grid: a map over its image, or another input in its colors, and a line of text below it.
 
 import type { Limits } from "../core/clip.ts";
 import { Composer } from "../core/compose.ts";
@@ -8,6 +8,8 @@ import { Acknowledger, Newest, receive } from "../core/order.ts";
 import { pngSize } from "../core/png.ts";
 import type { Pooled } from "../core/scale.ts";
 import { formatNumber, formatShare, progressParts, type Status } from "../core/text.ts";
+import type { RawScene, Scene } from "../heatmap/scene.ts";
+import { sceneOf } from "../heatmap/scenes.ts";
 import { make, setText } from "../shell/elements.ts";
 import { decodeImage } from "../shell/image.ts";
 import { lockMark } from "../shell/marks.ts";
@@ -19,6 +21,8 @@ import { tell } from "../shell/traits.ts";
 export interface Spot {
   readonly u: number;
   readonly v: number;
+  /** The number of tokens or samples; inputs that have another number don't show the point. */
+  readonly columns?: number;
 }
 
 /** A cell's model, with an image, the newest frame and a status. */
@@ -31,14 +35,18 @@ export interface CellEvents {
   dirty(cell: GridCell): void;
   /** The cell's range of values changed, and thereby the scale that it shares with other cells. */
   moved(): void;
+  /** A token or a sample is read; null if none is. */
+  point(spot: Spot | null): void;
 }
 
-const EVENTS = "change:frame change:image change:status";
+const EVENTS = "change:frame change:image change:scene change:status";
 
 export class GridCell {
   readonly root: HTMLElement;
   readonly canvas = make("canvas", "cell-canvas");
   readonly lock = make("button", "lock", { type: "button", tabindex: "-1" }, [lockMark()]);
+  /** What contains the map. */
+  readonly body: HTMLElement;
   readonly #cursor = make("div", "cursor", { hidden: "" });
   readonly #waiting = make("div", "empty");
   readonly #line = make("div", "cell-line");
@@ -49,7 +57,9 @@ export class GridCell {
   #image: Pixels | null = null;
   #size: Raster = { width: 1, height: 1 };
   #turn = 0;
-  #gone = false;
+  readonly #life = new AbortController();
+  #scene: Scene | null = null;
+  #rawScene: unknown;
   #decoding = false;
   #raw: unknown;
   #png: unknown;
@@ -60,20 +70,21 @@ export class GridCell {
     private readonly events: CellEvents,
   ) {
     this.#stage = new Stage(this.canvas);
-    const stage = make("div", "cell-stage", {}, [this.canvas, this.#cursor, this.#waiting]);
+    this.body = make("div", "cell-stage", {}, [this.canvas, this.#cursor, this.#waiting]);
     this.root = make("div", "cell", { role: "gridcell", tabindex: "-1", "data-cell": String(index) }, [
-      stage,
+      this.body,
       make("div", "caption", {}, [this.lock, this.#line]),
     ]);
     this.#acknowledge = new Acknowledger((stamp) => tell(() => model.send?.({ type: "painted", ...stamp })));
     for (const event of EVENTS.split(" ")) model.on(event, this.#changed);
+    this.#readScene();
     this.#readImage();
     this.#readFrame();
     this.say(null);
   }
 
   remove(): void {
-    this.#gone = true;
+    this.#life.abort();
     this.#acknowledge.cancel();
     for (const event of EVENTS.split(" ")) this.model.off(event, this.#changed);
     this.root.remove();
@@ -88,7 +99,19 @@ export class GridCell {
   }
 
   get size(): Raster {
-    return this.#image ?? this.frame ?? this.#size;
+    return this.#scene?.size ?? this.#image ?? this.frame ?? this.#size;
+  }
+
+  /** The input, if it is not an image. */
+  get scene(): RawScene | null {
+    return this.#scene && (this.#rawScene as RawScene);
+  }
+
+  /** The point at a column and a row of the input. */
+  spotAt(x: number, y: number): Spot {
+    const { width, height } = this.size;
+    const spot = { u: (x + 0.5) / width, v: (y + 0.5) / height };
+    return this.#scene ? { ...spot, columns: width } : spot;
   }
 
   get status(): Status {
@@ -117,7 +140,9 @@ export class GridCell {
     const frame = this.frame;
     const size = this.#image ?? frame;
     let drawn = false;
-    if (size && !(frame && this.#decoding)) {
+    if (this.#scene) {
+      drawn = frame !== null && this.#scene.paint(frame, display, this.#composer, limits ?? undefined);
+    } else if (size && !(frame && this.#decoding)) {
       const pixels = frame
         ? this.#composer.blend(frame, this.#image, display, limits ?? this.#composer.limits(frame, display))
         : this.#image;
@@ -136,18 +161,24 @@ export class GridCell {
   /** Show the value at a spot, or the status if there is none. */
   say(spot: Spot | null): void {
     const frame = this.frame;
-    const { width, height } = this.size;
+    const size = this.size;
+    const { width, height } = size;
     const status = this.status;
     this.#cursor.hidden = spot === null;
     this.root.dataset.state = status.state ?? "idle";
     let line = rest(status);
-    if (spot) {
-      const [x, y] = [Math.floor(spot.u * width), Math.floor(spot.v * height)];
+    const at = pixelAt(spot, size);
+    this.#scene?.readAt?.(at);
+    if (at) {
+      const { x, y } = at;
       this.#cursor.style.left = `${((x + 0.5) / width) * 100}%`;
       this.#cursor.style.top = `${((y + 0.5) / height) * 100}%`;
-      const { value, share } = this.#composer.read(frame, { width, height }, x, y);
+      const { value, share } = this.#composer.read(frame, size, x, y);
       const wide = this.root.clientWidth >= 180;
-      if (value !== null) line = formatNumber(value) + (wide ? ` · ${formatShare(share)} of the total` : "");
+      const where = this.#scene ? ` · ${this.#scene.reading(null, this.#composer) ?? ""}` : "";
+      if (value !== null) {
+        line = `${formatNumber(value)}${wide ? ` · ${formatShare(share)} of the total` : ""}${where}`;
+      }
     }
     setText(this.#line, line);
     const words = status.message ? `${status.message} ${status.remedy ?? ""}` : rest(status);
@@ -156,7 +187,8 @@ export class GridCell {
   }
 
   readonly #changed = (): void => {
-    if (this.#gone) return;
+    if (this.#life.signal.aborted) return;
+    this.#readScene();
     this.#readImage();
     this.#readFrame();
     this.say(null);
@@ -168,6 +200,26 @@ export class GridCell {
     this.#raw = raw;
     if (!receive(decodeFrame(raw), raw, this.#newest, this.#acknowledge)) return;
     this.events.moved();
+    this.events.dirty(this);
+  }
+
+  #readScene(): void {
+    const raw = this.model.get("scene") as RawScene | undefined;
+    if (raw === this.#rawScene) return;
+    this.#rawScene = raw;
+    if (!this.#scene) {
+      this.#scene = sceneOf(raw, {
+        ...READ_ONLY,
+        life: this.#life.signal,
+        read: () => {
+          const spot = this.#scene?.spot;
+          this.events.point(spot ? this.spotAt(spot.x, spot.y) : null);
+        },
+        repaint: () => this.events.dirty(this),
+      });
+      if (this.#scene) showScene(this.body, this.#scene);
+    }
+    this.#scene?.load(raw ?? {});
     this.events.dirty(this);
   }
 
@@ -186,7 +238,7 @@ export class GridCell {
     } catch {
       setText(this.#waiting, "The image could not be decoded");
     }
-    if (turn !== this.#turn || this.#gone) return;
+    if (turn !== this.#turn || this.#life.signal.aborted) return;
     this.#decoding = false;
     this.#image = image;
     if (image) this.#shape(image);
@@ -197,6 +249,21 @@ export class GridCell {
     this.#size = size;
     this.root.style.setProperty("--sw-ratio", String(size.width / size.height));
   }
+}
+
+/** The part of a scene's host that asks the kernel nothing. */
+export const READ_ONLY = { cell: true, send: () => {}, mark: () => {} };
+
+/** Show a scene in place of a canvas. */
+export function showScene(box: HTMLElement, scene: Scene): void {
+  box.classList.add("sw-scened");
+  box.replaceChildren(scene.root);
+}
+
+/** The column and the row of an input at a spot; null if there is none. */
+export function pixelAt(spot: Spot | null, { width, height }: Raster): { x: number; y: number } | null {
+  if (!spot || (spot.columns ?? width) !== width) return null;
+  return { x: Math.floor(spot.u * width), y: Math.floor(spot.v * height) };
 }
 
 const DECODED = new WeakMap<object, Promise<Pixels>>();

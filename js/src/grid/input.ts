@@ -8,6 +8,8 @@ export interface GridActions {
   columns(): number;
   open(cell: GridCell): void;
   toggle(cell: GridCell): void;
+  /** The point that is read. */
+  spot(): Spot | null;
   point(spot: Spot | null): void;
 }
 
@@ -31,17 +33,15 @@ export function listen(
   life: AbortSignal,
 ): void {
   const options = { signal: life };
-  let spot: Spot | null = null;
   const point = (to: Spot | null) => {
-    if (!to && !spot) return;
-    spot = to;
-    grid.point(to);
+    if (to || grid.spot()) grid.point(to);
   };
   const cellOf = (event: Event) => {
     const root = (event.target as Element).closest?.("[data-cell]");
     return grid.cells().find((cell) => cell.root === root);
   };
   const move = (event: PointerEvent) => {
+    if ((event.target as Element).closest?.(".sw-scened")) return; // it reports its tokens and samples itself
     const canvas = [cellOf(event)?.canvas, other].find((one) => one === event.target);
     point(canvas ? spotIn(canvas, event) : null);
   };
@@ -72,7 +72,7 @@ export function listen(
       if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
       const step = ARROWS[event.key];
       if (step && event.shiftKey) {
-        point(stepped(spot ?? { u: 0.5, v: 0.5 }, step, cell));
+        point(stepped(grid.spot() ?? { u: 0.5, v: 0.5 }, step, cell));
       } else if (step) {
         const columns = grid.columns();
         const column = (cell.index % columns) + step[0];
@@ -83,7 +83,7 @@ export function listen(
         grid.open(cell);
       } else if (event.key.toLowerCase() === "l") {
         grid.toggle(cell);
-      } else if (event.key === "Escape" && spot) {
+      } else if (event.key === "Escape" && grid.spot()) {
         point(null);
       } else {
         return;
@@ -98,7 +98,6 @@ export function listen(
 /** The center of the pixel one step further. */
 function stepped({ u, v }: Spot, [x, y]: readonly [number, number], cell: GridCell): Spot {
   const { width, height } = cell.size;
-  const moved = (at: number, by: number, n: number) =>
-    (Math.min(n - 1, Math.max(0, Math.floor(at * n) + by)) + 0.5) / n;
-  return { u: moved(u, x, width), v: moved(v, y, height) };
+  const moved = (at: number, by: number, n: number) => Math.min(n - 1, Math.max(0, Math.floor(at * n) + by));
+  return cell.spotAt(moved(u, x, width), moved(v, y, height));
 }

@@ -5,19 +5,29 @@ import { difference } from "../core/difference.ts";
 import type { Display } from "../core/display.ts";
 import type { Frame } from "../core/frame.ts";
 import { formatNumber } from "../core/text.ts";
+import type { RawScene, Scene } from "../heatmap/scene.ts";
+import { sceneOf } from "../heatmap/scenes.ts";
 import { drawBar } from "../shell/bar.ts";
 import { make, setText } from "../shell/elements.ts";
 import { Stage } from "../shell/stage.ts";
-import type { GridCell, Spot } from "./cell.ts";
+import { type GridCell, pixelAt, READ_ONLY, type Spot, showScene } from "./cell.ts";
 
 const NONE =
   "Choose two cells: a signed map shows where the first is larger (one color) or smaller (the other).";
 const COMPARED = "Unscaled values: both maps have the same unit.";
 const RELATIVE =
   "The two maps have different units: each was divided by its own upper clip value before they were subtracted.";
-const SIZES =
-  "The two maps differ in size and can't be subtracted pixel by pixel. Choose cells of the same size.";
+const SIZES = "The two maps differ in size and can't be subtracted. Choose cells of the same size.";
 const UNREADY = "One of the two maps is not finished yet.";
+
+export interface PairActs {
+  /** The indices of the two selected cells, -1 for none. */
+  chosen(pair: readonly [number, number]): void;
+  /** Paint in the next animation frame. */
+  repaint(): void;
+  /** A token or a sample is read; null if none is. */
+  point(spot: Spot | null): void;
+}
 
 export class PairView {
   readonly root: HTMLElement;
@@ -33,14 +43,18 @@ export class PairView {
   readonly #stage: Stage;
   readonly #composer = new Composer();
   #cells: readonly GridCell[] = [];
+  #scene: Scene | null = null;
+  #shown: RawScene | null = null;
   #last: { key: readonly unknown[]; frame: Frame | null } | null = null;
 
-  /** @param chosen called with the indices of the two selected cells, -1 for none */
-  constructor(chosen: (pair: readonly [number, number]) => void, life: AbortSignal) {
+  constructor(
+    private readonly acts: PairActs,
+    private readonly life: AbortSignal,
+  ) {
     const select = (label: string) => make("select", "pair-select", { "aria-label": label });
     this.#selects = [select("Map"), select("Map to subtract")];
     const swap = make("button", "tool", { type: "button", title: "Exchange the two" }, ["Swap"]);
-    const tell = () => chosen(this.pair);
+    const tell = () => acts.chosen(this.pair);
     for (const one of this.#selects) one.addEventListener("change", tell, { signal: life });
     swap.addEventListener(
       "click",
@@ -118,24 +132,51 @@ export class PairView {
     this.#body.hidden = !frame;
     const first = this.#cells[this.pair[0]];
     if (!frame || !first) return;
-    this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
-    this.#stage.draw(this.#composer.blend(frame, first.image, display), []);
+    if (first.scene) {
+      this.#showScene(first.scene)?.paint(frame, display, this.#composer);
+    } else {
+      this.#stageBox.style.setProperty("--sw-ratio", String(first.size.width / first.size.height));
+      this.#stage.draw(this.#composer.blend(frame, first.image, display), []);
+    }
     const { row, ticks } = this.#composer.bar(frame, display, 3);
     drawBar(this.#bar, this.#ticks, row, ticks);
   }
 
+  /** The first map's input, which is not an image. */
+  #showScene(raw: RawScene): Scene | null {
+    if (!this.#scene) {
+      this.#scene = sceneOf(raw, {
+        ...READ_ONLY,
+        life: this.life,
+        read: () => {
+          const spot = this.#scene?.spot;
+          this.acts.point((spot && this.#cells[this.pair[0]]?.spotAt(spot.x, spot.y)) ?? null);
+        },
+        repaint: () => this.acts.repaint(),
+      });
+      if (this.#scene) showScene(this.#stageBox, this.#scene);
+    }
+    if (raw !== this.#shown) this.#scene?.load(raw);
+    this.#shown = raw;
+    return this.#scene;
+  }
+
   say(spot: Spot | null): void {
     const frame = this.#last?.frame;
-    this.#cursor.hidden = !spot || !frame;
-    if (!spot || !frame || this.#body.hidden) {
+    const size = this.#scene?.size ?? frame;
+    const at = size && frame && !this.#body.hidden ? pixelAt(spot, size) : null;
+    this.#scene?.readAt?.(at);
+    this.#cursor.hidden = !at;
+    if (!size || !frame || !at) {
       setText(this.#reading, "");
       return;
     }
-    const [x, y] = [Math.floor(spot.u * frame.width), Math.floor(spot.v * frame.height)];
-    this.#cursor.style.left = `${((x + 0.5) / frame.width) * 100}%`;
-    this.#cursor.style.top = `${((y + 0.5) / frame.height) * 100}%`;
-    const { value } = this.#composer.read(frame, frame, x, y);
-    setText(this.#reading, value === null ? "" : `x ${x}, y ${y} · difference ${formatNumber(value)}`);
+    const { x, y } = at;
+    this.#cursor.style.left = `${((x + 0.5) / size.width) * 100}%`;
+    this.#cursor.style.top = `${((y + 0.5) / size.height) * 100}%`;
+    const { value } = this.#composer.read(frame, size, x, y);
+    const where = this.#scene ? this.#scene.reading(null, this.#composer) : `x ${x}, y ${y}`;
+    setText(this.#reading, value === null ? "" : `${where} · difference ${formatNumber(value)}`);
   }
 }
 

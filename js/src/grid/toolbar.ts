@@ -2,10 +2,6 @@
 
 import { make, setText } from "../shell/elements.ts";
 
-/** The limits of a map's width, in pixels of the page. */
-export const SMALLEST = 110;
-export const LARGEST = 420;
-
 export type ScaleChoice = "shared" | "separate";
 
 export interface Acts {
@@ -34,9 +30,6 @@ export class Toolbar {
   readonly #stop = make("button", "stop", { type: "button" }, ["Stop"]);
   readonly #size = make("input", "cell-size", {
     type: "range",
-    min: String(SMALLEST),
-    max: String(LARGEST),
-    value: "190",
     "aria-label": "Size of the maps",
     title: "Size of the maps",
   });
@@ -66,6 +59,12 @@ export class Toolbar {
     this.#fill.style.width = `${100 * share}%`;
     this.#stop.disabled = state === "done";
     setText(this.#stop, state === "stopped" ? "Resume" : "Stop");
+  }
+
+  /** Set the limits of the maps' width, in pixels of the page. */
+  limitWidth(least: number, most: number): void {
+    this.#size.min = String(least);
+    this.#size.max = String(most);
   }
 
   showWidth(pixels: number): void {

@@ -18,7 +18,7 @@ import { listen } from "./input.ts";
 import { PairView } from "./pair.ts";
 import { Scales } from "./scales.ts";
 import { Table } from "./table.ts";
-import { SMALLEST, Toolbar } from "./toolbar.ts";
+import { Toolbar } from "./toolbar.ts";
 
 /** The value of the trait `progress`. */
 export interface Progress {
@@ -27,6 +27,11 @@ export interface Progress {
   total?: number;
   remaining?: number | null;
 }
+
+/** The limits of a map's width, and the width if there is room, in pixels of the page. */
+const SQUARE = { least: 110, usual: 260, most: 420 };
+/** Texts and signals are wider than high. */
+const WIDE = { least: 190, usual: 640, most: 900 };
 
 export class GridView {
   readonly #life = new AbortController();
@@ -77,7 +82,14 @@ export class GridView {
       },
       life,
     );
-    this.#pair = new PairView((pair) => this.#write("pair", [...pair]), life);
+    this.#pair = new PairView(
+      {
+        chosen: (pair) => this.#write("pair", [...pair]),
+        repaint: () => this.#soon("display"),
+        point: (spot) => this.#point(spot),
+      },
+      life,
+    );
     this.#root = make(
       "div",
       "view sw-grid",
@@ -98,6 +110,7 @@ export class GridView {
       columns: () => ((this.model.get("columns") ?? []) as string[]).length || 1,
       open: (cell: GridCell) => this.#open(cell),
       toggle: (cell: GridCell) => this.#toggle(cell),
+      spot: () => this.#spot,
       point: (spot: Spot | null) => this.#point(spot),
     };
     listen(this.#root, this.#table.root, this.#pair.canvas, grid, life);
@@ -198,7 +211,7 @@ export class GridView {
     const models = await Promise.all(references.map((reference) => resolveModel(manager, reference)));
     if (this.#life.signal.aborted || turn !== this.#turn) return;
     for (const cell of this.#cells) {
-      this.#watch.unobserve(cell.canvas);
+      this.#watch.unobserve(cell.body);
       cell.remove();
     }
     this.#seen.clear();
@@ -207,6 +220,7 @@ export class GridView {
     const events = {
       dirty: (cell: GridCell) => this.#soon("frame", cell),
       moved: () => this.#soonLocked(),
+      point: (spot: Spot | null) => this.#point(spot),
     };
     this.#cells = [];
     models.forEach((model, k) => {
@@ -218,7 +232,7 @@ export class GridView {
       this.#cells,
     );
     this.#fit();
-    for (const cell of this.#cells) this.#watch.observe(cell.canvas);
+    for (const cell of this.#cells) this.#watch.observe(cell.body);
     if (this.#cells[0]) this.#cells[0].root.tabIndex = 0;
     this.#pair.offer(this.#cells, this.#chosen);
     this.#rescale();
@@ -226,7 +240,9 @@ export class GridView {
 
   /** Set the width of the maps to the selected width, or to the width that the columns have room for. */
   #fit(): void {
-    const width = this.#width ?? Math.min(260, Math.max(SMALLEST, this.#table.room));
+    const { least, usual, most } = this.#cells.some(({ scene }) => scene) ? WIDE : SQUARE;
+    this.#toolbar.limitWidth(least, most);
+    const width = this.#width ?? Math.min(usual, Math.max(least, this.#table.room));
     this.#root.style.setProperty("--sw-cell", `${width}px`);
     this.#toolbar.showWidth(width);
   }
@@ -341,7 +357,7 @@ export class GridView {
 
   #see(entries: IntersectionObserverEntry[]): void {
     for (const { target, isIntersecting } of entries) {
-      const cell = this.#cells.find(({ canvas }) => canvas === target);
+      const cell = this.#cells.find(({ body }) => body === target);
       if (!cell) continue;
       if (isIntersecting) this.#seen.add(cell);
       else this.#seen.delete(cell);

@@ -3,7 +3,8 @@
 import type { Limits } from "../core/clip.ts";
 import type { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
-import type { Frame } from "../core/frame.ts";
+import type { Frame, Raster } from "../core/frame.ts";
+import type { Spot } from "../core/mask.ts";
 import type { RawRegion } from "./region.ts";
 
 /** The value of the `scene` trait; `{}` for an image. */
@@ -16,6 +17,8 @@ export interface RawScene {
 export interface SceneHost {
   /** Aborted when the view is removed. */
   readonly life: AbortSignal;
+  /** Whether the scene is a cell of a grid, which only shows and reads: it has no tools and takes no focus. */
+  readonly cell?: boolean;
   /** Show the reading again, because another token or sample is read. */
   read(): void;
   /** Paint in the next animation frame. */
@@ -31,10 +34,20 @@ export interface Scene {
   /** What to do to see a reading, such as "Point at a token, or use the arrow keys". */
   readonly hint: string;
   load(raw: RawScene): void;
-  /** Paint the map; false if it doesn't fit what is shown. */
-  paint(frame: Frame, display: Display, composer: Composer): boolean;
+  /**
+   * Paint the map; false if it doesn't fit what is shown.
+   *
+   * @param limits of the color scale; default: the map's own percentiles
+   */
+  paint(frame: Frame, display: Display, composer: Composer, limits?: Limits): boolean;
   /** The reading of what is pointed at; null if nothing is. */
   reading(frame: Frame | null, composer: Composer): string | null;
+  /** The number of columns and rows that can be read. */
+  readonly size?: Raster;
+  /** The column and the row that are read; null if none are. */
+  readonly spot?: Spot | null;
+  /** Read a column and a row, without reporting it to the host. */
+  readAt?(spot: Spot | null): void;
   /** The ends of the color scale, if the frame shows only a part of the map; null for those of the frame. */
   limits?(frame: Frame, display: Display): Limits | null;
   /** Show or hide the tools that mark a region. */

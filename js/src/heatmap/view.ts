@@ -26,7 +26,7 @@ import { type Elements, keepFocus, makeElements } from "./elements.ts";
 import { holdButton } from "./hold.ts";
 import { type RawRegion, RegionTools } from "./region.ts";
 import type { RawScene, Scene } from "./scene.ts";
-import { SCENES } from "./scenes.ts";
+import { sceneOf } from "./scenes.ts";
 import { type Problem, showStatus } from "./status.ts";
 
 const BROKEN_IMAGE: Problem = {
@@ -167,9 +167,8 @@ export class HeatmapView {
 
   #readScene(): void {
     const raw = (this.model.get("scene") ?? {}) as RawScene;
-    const kind = raw.kind ?? "";
-    if (!this.#scene && kind in SCENES) {
-      this.#scene = new SCENES[kind]({
+    if (!this.#scene) {
+      this.#scene = sceneOf(raw, {
         life: this.#life.signal,
         read: () => this.#showReading(),
         repaint: () => this.#paints.request("display"),
@@ -179,10 +178,12 @@ export class HeatmapView {
         },
         mark: (region) => this.#sendRegion(region),
       });
-      this.#elements.root.classList.add("sw-scene", `sw-${kind}`);
-      this.#elements.stage.after(this.#scene.root);
-      this.#readMarking();
-      this.#readRegion();
+      if (this.#scene) {
+        this.#elements.root.classList.add("sw-scene", `sw-${raw.kind}`);
+        this.#elements.stage.after(this.#scene.root);
+        this.#readMarking();
+        this.#readRegion();
+      }
     }
     this.#scene?.load(raw);
     this.#paints.request("display");

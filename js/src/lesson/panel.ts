@@ -6,7 +6,7 @@ import type { Display } from "../core/display.ts";
 import type { Frame, Pixels, Raster } from "../core/frame.ts";
 import { numberText, readingText } from "../core/text.ts";
 import type { Scene } from "../heatmap/scene.ts";
-import { SCENES } from "../heatmap/scenes.ts";
+import { sceneOf } from "../heatmap/scenes.ts";
 import { drawBar } from "../shell/bar.ts";
 import { fill, make, setText } from "../shell/elements.ts";
 import { Inspector } from "../shell/inspector.ts";
@@ -145,13 +145,14 @@ export class PanelView {
       return true;
     }
     if (this.#scene?.kind !== kind) {
-      const view = new SCENES[kind]({
+      const view = sceneOf(raw, {
         life: this.life,
         read: () => this.read(this.#scene?.view.reading(this.#seen?.frame ?? null, this.#composer) ?? ""),
         repaint: () => this.#seen?.scene && this.show(this.#seen),
         send: () => {},
         mark: () => {},
       });
+      if (!view) return false;
       this.#scene = { kind, view };
       this.#flow.replaceChildren(view.root);
     }

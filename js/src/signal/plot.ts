@@ -1,5 +1,6 @@
 // Draws the lanes of a signal on a canvas: a line for each channel, in the colors of its values.
 
+import type { Limits } from "../core/clip.ts";
 import type { Composer } from "../core/compose.ts";
 import { decimate, type Edges, edgesOf, strongest } from "../core/decimate.ts";
 import type { Display } from "../core/display.ts";
@@ -93,7 +94,7 @@ export class Plot {
     view: ViewRange,
     layout: Layout,
     { ground, ink }: Colors,
-    map: { frame: Frame; display: Display; composer: Composer } | null,
+    map: { frame: Frame; display: Display; composer: Composer; limits: Limits | undefined } | null,
     marks: { mask: Mask; version: number } | null,
   ): boolean {
     const context = this.#context;
@@ -116,7 +117,7 @@ export class Plot {
     if (map) {
       const { frame, display, composer } = map;
       const codes = this.#decimated(frame, first, frame.height === 1 ? 1 : last - first, width);
-      const limits = composer.limits(frame, display);
+      const limits = map.limits ?? composer.limits(frame, display);
       for (const [line, under] of [[this.#halo, ground] as const, [this.#line, ink] as const]) {
         const pixels = composer.blend(codes, this.#plain(width, codes.height, under), display, limits);
         this.#color(line, lanes, pixels);

@@ -1,9 +1,11 @@
 // A signal as lanes over time, one for each channel, with an axis, zoom, a cursor and marked intervals.
 
+import type { Limits } from "../core/clip.ts";
 import type { Composer } from "../core/compose.ts";
 import { roundTicks } from "../core/decimate.ts";
 import type { Display } from "../core/display.ts";
-import { type Frame, toBytes } from "../core/frame.ts";
+import { type Frame, type Raster, toBytes } from "../core/frame.ts";
+import type { Spot as MapSpot } from "../core/mask.ts";
 import { formatNumber, signalText } from "../core/text.ts";
 import { ViewRange } from "../core/view-range.ts";
 import type { RawRegion } from "../heatmap/region.ts";
@@ -25,9 +27,9 @@ export interface RawSignal extends RawScene {
   rate?: number | null;
 }
 
-const TALLEST = 170;
-const LOWEST = 56;
-const ROOM = 400;
+/** The limits of a lane's height, and the height for all lanes, in pixels of the page. */
+const LARGE = { lowest: 56, tallest: 170, room: 400 };
+const SMALL = { lowest: 24, tallest: 90, room: 140 };
 const ZOOM = 1.5;
 const INK = 0.5;
 
@@ -57,11 +59,11 @@ export class SignalScene implements Scene {
   #channels = 0;
   #samples = 0;
   #rate: number | null = null;
-  #lane = LOWEST;
+  #lane = LARGE.lowest;
   #view = new ViewRange(0);
   #spot: Spot | null = null;
   #drag: { x: number; from: number } | null = null;
-  #painted: [Frame, Display, Composer] | null = null;
+  #painted: [Frame, Display, Composer, Limits | undefined] | null = null;
 
   constructor(private readonly host: SceneHost) {
     const listen = { signal: host.life };
@@ -83,25 +85,30 @@ export class SignalScene implements Scene {
     this.#scroller = make("div", "lanes", {}, [this.#sheet]);
     this.#sheet.append(this.#labels, make("div", "lanes-stage", {}, [this.#canvas, this.#cursor, this.#dot]));
     const zoom = make("div", "tools", { role: "group", "aria-label": "Zoom" }, Object.values(this.#buttons));
+    const tools = make("div", "signal-bar", {}, [zoom, this.#range, this.#marks.root]);
     this.root = make("div", "signal-scene", { role: "group", "aria-label": "The signal" }, [
-      make("div", "signal-bar", {}, [zoom, this.#range, this.#marks.root]),
+      ...(host.cell ? [] : [tools]),
       this.#scroller,
       make("div", "time-row", {}, [this.#unit, this.#axis]),
     ]);
     this.#plot = new Plot(this.#canvas);
     const canvas = this.#canvas;
-    canvas.addEventListener("pointerdown", (event) => this.#down(event), listen);
     canvas.addEventListener("pointermove", (event) => this.#move(event), listen);
-    for (const name of ["pointerup", "pointercancel"] as const) {
-      canvas.addEventListener(name, () => this.#up(), listen);
-    }
     canvas.addEventListener("pointerleave", () => this.#drag || this.#read(null), listen);
-    canvas.addEventListener("dblclick", () => this.#reset(), listen);
-    canvas.addEventListener("keydown", (event) => this.#key(event), listen);
-    canvas.addEventListener("wheel", (event) => this.#wheel(event), { ...listen, passive: false });
     this.#scroller.addEventListener("scroll", () => this.#show(), listen);
     watchSize(this.#scroller, () => this.#show(), host.life);
     followTheme(() => this.#show(), host.life);
+    if (host.cell) {
+      canvas.removeAttribute("tabindex");
+      return;
+    }
+    canvas.addEventListener("pointerdown", (event) => this.#down(event), listen);
+    for (const name of ["pointerup", "pointercancel"] as const) {
+      canvas.addEventListener(name, () => this.#up(), listen);
+    }
+    canvas.addEventListener("dblclick", () => this.#reset(), listen);
+    canvas.addEventListener("keydown", (event) => this.#key(event), listen);
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { ...listen, passive: false });
   }
 
   // -- the interface of a scene --------------------------------------------------------------------------
@@ -119,7 +126,8 @@ export class SignalScene implements Scene {
     }
     this.#channels = channels;
     this.#samples = samples;
-    this.#lane = Math.max(LOWEST, Math.min(TALLEST, Math.floor(ROOM / channels)));
+    const { lowest, tallest, room } = this.host.cell ? SMALL : LARGE;
+    this.#lane = Math.max(lowest, Math.min(tallest, Math.floor(room / channels)));
     this.#plot.load({ values: this.#values, channels, samples });
     this.#sheet.style.height = `${channels * this.#lane}px`;
     this.#canvas.setAttribute(
@@ -131,10 +139,10 @@ export class SignalScene implements Scene {
     this.#show();
   }
 
-  paint(frame: Frame, display: Display, composer: Composer): boolean {
+  paint(frame: Frame, display: Display, composer: Composer, limits?: Limits): boolean {
     if (frame.width !== this.#samples || (frame.height !== 1 && frame.height !== this.#channels))
       return false;
-    this.#painted = [frame, display, composer];
+    this.#painted = [frame, display, composer, limits];
     return this.#draw();
   }
 
@@ -142,13 +150,12 @@ export class SignalScene implements Scene {
     const spot = this.#spot;
     if (!spot || !this.#samples) return null;
     const { channel, sample } = spot;
-    const size = { width: this.#samples, height: this.#channels };
     const value = this.#values[channel * this.#samples + sample];
     return signalText(
       this.#names[channel] ?? "",
       this.#time(sample),
       value,
-      composer.read(frame, size, sample, channel),
+      composer.read(frame, this.size, sample, channel),
     );
   }
 
@@ -178,8 +185,8 @@ export class SignalScene implements Scene {
     const layout = { width, height, top, lane: this.#lane };
     const ground = groundOf(this.#scroller);
     const colors = { ground, ink: inkOf(this.root, ground, INK) };
-    const [frame, display, composer] = this.#painted ?? [];
-    const map = frame && display && composer ? { frame, display, composer } : null;
+    const [frame, display, composer, limits] = this.#painted ?? [];
+    const map = frame && display && composer ? { frame, display, composer, limits } : null;
     const drawn = this.#plot.draw(this.#view, layout, colors, map, this.#marks.marked);
     this.#showAxis(width);
     this.#showCursor();
@@ -365,5 +372,19 @@ export class SignalScene implements Scene {
     this.#spot = spot;
     this.#showCursor();
     this.host.read();
+  }
+
+  get size(): Raster {
+    return { width: this.#samples, height: this.#channels };
+  }
+
+  get spot(): MapSpot | null {
+    return this.#spot && { x: this.#spot.sample, y: this.#spot.channel };
+  }
+
+  readAt(spot: MapSpot | null): void {
+    const inside = spot && spot.x < this.#samples && spot.y < this.#channels;
+    this.#spot = inside ? { channel: spot.y, sample: spot.x } : null;
+    this.#showCursor();
   }
 }

@@ -1,10 +1,11 @@
 // The tokens of a text as flowing text, each on a ground that shows its value.
 
+import type { Limits } from "../core/clip.ts";
 import type { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
-import { type Frame, type Pixels, toBytes } from "../core/frame.ts";
+import { type Frame, type Pixels, type Raster, toBytes } from "../core/frame.ts";
 import { inkOn } from "../core/ink.ts";
-import { Mask } from "../core/mask.ts";
+import { Mask, type Spot } from "../core/mask.ts";
 import { tokenText } from "../core/text.ts";
 import type { RawRegion } from "../heatmap/region.ts";
 import type { RawScene, Scene, SceneHost } from "../heatmap/scene.ts";
@@ -74,19 +75,24 @@ export class TextScene implements Scene {
   constructor(private readonly host: SceneHost) {
     const root = this.#text;
     this.#edits = new EditTools(host, () => root.focus());
-    const flow = make("div", "flow-text", {}, [root, this.#edits.root]);
-    this.root.append(flow, this.#ranked.root);
+    const flow = make("div", "flow-text", {}, host.cell ? [root] : [root, this.#edits.root]);
+    this.root.append(flow);
     const listen = { signal: host.life };
     root.addEventListener("pointermove", (e) => this.#point(e), listen);
+    root.addEventListener("pointerleave", () => this.#read(null), listen);
+    followTheme(() => host.repaint(), host.life);
+    if (host.cell) {
+      root.removeAttribute("tabindex");
+      return;
+    }
+    this.root.append(this.#ranked.root);
     root.addEventListener("pointerdown", (e) => this.#down(e), listen);
     root.addEventListener("dblclick", () => this.#edits.begin("replace"), listen);
     const { ownerDocument } = root;
     ownerDocument.addEventListener("pointerup", () => this.#up(), listen);
     ownerDocument.addEventListener("pointercancel", () => this.#up(), listen);
-    root.addEventListener("pointerleave", () => this.#read(null), listen);
     this.root.addEventListener("click", (e) => this.#explain(elementAt(e)), listen);
     root.addEventListener("keydown", (e) => this.#key(e), listen);
-    followTheme(() => host.repaint(), host.life);
   }
 
   reading(frame: Frame | null, composer: Composer): string | null {
@@ -116,7 +122,11 @@ export class TextScene implements Scene {
     this.#still = raw.still === true;
     this.#scored = this.#tokens;
     if (raw.output) {
-      this.#scored = raw.output.map((piece) => make("button", "token", { type: "button" }, [piece]));
+      this.#scored = raw.output.map((piece) =>
+        this.host.cell
+          ? make("span", "token", {}, [piece])
+          : make("button", "token", { type: "button" }, [piece]),
+      );
       this.#output.replaceChildren(...this.#scored);
       this.#text.after(this.#output);
     }
@@ -134,6 +144,20 @@ export class TextScene implements Scene {
       raw,
       this.#pieces.map((piece, index) => (gaps[index] ?? "") + piece),
     );
+  }
+
+  get size(): Raster {
+    return { width: this.#tokens.length, height: 1 };
+  }
+
+  get spot(): Spot | null {
+    return this.#current === null ? null : { x: this.#current, y: 0 };
+  }
+
+  readAt(spot: Spot | null): void {
+    if (this.#current !== null) this.#tokens[this.#current]?.classList.remove("sw-current");
+    this.#current = spot && spot.x < this.#tokens.length ? spot.x : null;
+    if (this.#current !== null) this.#tokens[this.#current].classList.add("sw-current");
   }
 
   allowMarking(on: boolean): void {
@@ -181,12 +205,12 @@ export class TextScene implements Scene {
     return this.#ground as Pixels;
   }
 
-  paint(frame: Frame, display: Display, composer: Composer): boolean {
+  paint(frame: Frame, display: Display, composer: Composer, limits?: Limits): boolean {
     if (frame.width !== this.#tokens.length || frame === this.#outdated) return false;
     this.#painted = frame;
-    const blended = composer.blend(frame, this.#makeGround(), display);
+    const blended = composer.blend(frame, this.#makeGround(), display, limits);
     const { data } = blended;
-    this.#ranked.show(frame, this.#pieces, blended);
+    if (!this.host.cell) this.#ranked.show(frame, this.#pieces, blended);
     for (const [index, { style }] of this.#tokens.entries()) {
       const [red, green, blue] = data.subarray(4 * index, 4 * index + 3);
       const color = `rgb(${red}, ${green}, ${blue})`;
@@ -296,9 +320,7 @@ export class TextScene implements Scene {
 
   #read(index: number | null): void {
     if (index === this.#current) return;
-    if (this.#current !== null) this.#tokens[this.#current]?.classList.remove("sw-current");
-    this.#current = index;
-    if (index !== null) this.#tokens[index]?.classList.add("sw-current");
+    this.readAt(index === null ? null : { x: index, y: 0 });
     this.host.read();
   }
 }

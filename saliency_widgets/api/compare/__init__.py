@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from saliency_widgets.api.grid import Axis, applicable, over_limit
-from saliency_widgets.attribution import get_method
+from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import compute, neutral_modes
@@ -17,6 +17,7 @@ from saliency_widgets.session.request import Request
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
 """The titles of the axes in menus, in the default order for rows and columns."""
+_WITH_SCENES = ("text", "signal")  # the kinds of input that the page shows without an image
 
 
 class Cell(NamedTuple):
@@ -72,18 +73,34 @@ class Comparison:
                     problem = Problem(model, item, **{**self.options[cell.models], "explain": problem.main_part})
             except (TypeError, ValueError) as error:
                 raise type(error)(self._with_model(cell, error)) from error
-            if len(problem.tensor) != 1:
-                raise ValueError(
-                    f"inputs: expected single images, but {brief(self.axes['inputs'].labels[cell.inputs])} is a batch "
-                    f"of {len(problem.tensor)}. Pass its images as a list."
-                )
-            if problem.prepared.images is None:
-                raise ValueError(
-                    f"inputs: sw.compare shows maps over images, but the model's input has shape "
-                    f"{tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
-                )
+            self._check(problem, cell)
             self._problems[key] = problem
         return self._problems[key]
+
+    def _check(self, problem: Problem, cell: Cell) -> None:
+        """Check that a problem has one map, of the same kind as the others.
+
+        Raises:
+            ValueError: It has several or none, or is of another kind.
+        """
+        noun, name = problem.kind.noun, brief(self.axes["inputs"].labels[cell.inputs])
+        if len(problem.tensor) != 1:
+            raise ValueError(
+                f"inputs: expected single {noun}s, but {name} is a batch of {len(problem.tensor)}. Pass its {noun}s as "
+                f"a list."
+            )
+        shown = problem.prepared.images is not None or problem.kind.name in _WITH_SCENES
+        if not (problem.kind.drawn and shown):
+            raise ValueError(
+                f"inputs: sw.compare shows maps over images, texts and signals, but the model's input has shape "
+                f"{tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
+            )
+        first = next(iter(self._problems.values()), problem).kind
+        if first.name != problem.kind.name:
+            raise ValueError(
+                f"inputs: a comparison shows inputs of one kind, but {name} is of the kind {noun!r}, and another one "
+                f"of the kind {first.noun!r}. Compare them separately."
+            )
 
     def method(self, cell: Cell) -> Method:
         """Return the method of a cell."""
@@ -114,6 +131,16 @@ class Comparison:
             score=self.score,
             contrast=self.contrast,
         )
+
+    def reduction(self, cell: Cell, sign: str | None = None, channels: str | None = None) -> Reduction:
+        """Return the reduction of a cell's map.
+
+        Args:
+            cell: The cell.
+            sign: The sign of the map. Default: the method's default for the kind of input.
+            channels: The channel reduction. Default: that of the kind of input for the sign.
+        """
+        return self.problem(cell).kind.features.chosen(self.method(cell), sign, channels)
 
     def group(self, cell: Cell) -> str:
         """Return the name of a cell's group, in which maps share a method and score and have comparable values."""

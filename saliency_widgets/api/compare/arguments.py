@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from saliency_widgets.params import MAPS, brief
 
 LIMIT = 400
 """The default limit on the maps of a comparison."""
+_IDS = "input_ids"  # in what a tokenizer returns for one text
+_LABEL = 60  # characters of the label of a text
 
 
 def read_comparison(  # noqa: PLR0913
@@ -85,7 +88,10 @@ def _for_model(problem_options: Mapping[str, Any], models: Axis, which: int) -> 
     """
     options = {}
     for name, value in problem_options.items():
-        named = isinstance(value, Mapping) and set(models.labels) & set(value)
+        vocabulary = (
+            name == "tokenizer" and isinstance(value, Mapping) and all(isinstance(k, int) for k in value.values())
+        )
+        named = isinstance(value, Mapping) and not vocabulary and set(models.labels) & set(value)
         missing = [label for label in models.labels if named and label not in value]
         if missing:
             raise ValueError(f"{name}: expected one for each model by name, got none for {missing}.")
@@ -94,11 +100,18 @@ def _for_model(problem_options: Mapping[str, Any], models: Axis, which: int) -> 
 
 
 def _inputs(model: nn.Module, inputs: Any, problem_options: Mapping[str, Any]) -> Axis:
-    if isinstance(inputs, Mapping) and not _are_arguments(model, inputs):
+    if isinstance(inputs, Mapping) and not _are_arguments(model, inputs) and _IDS not in inputs:
         return read_axis("inputs", inputs, lambda _: "", single=lambda _: False, example="[a, b]")
     items = read_list("inputs", each_of(model, inputs, problem_options))
-    labels = [Path(item).stem if isinstance(item, (str, Path)) else f"input {k + 1}" for k, item in enumerate(items)]
-    return Axis(distinct(labels), items)
+    texts = problem_options.get("tokenizer") is not None
+    return Axis(distinct([_label(item, k, texts) for k, item in enumerate(items)]), items)
+
+
+def _label(item: Any, index: int, texts: bool) -> str:
+    """Return the beginning of a text, the name of a file, or a number."""
+    if texts and isinstance(item, str):
+        return shorten(item, _LABEL, placeholder=" …") if item.strip() else repr(item)
+    return Path(item).stem if isinstance(item, (str, Path)) else f"input {index + 1}"
 
 
 def _are_arguments(model: nn.Module, inputs: Mapping[Any, Any]) -> bool:

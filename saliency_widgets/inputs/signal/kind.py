@@ -34,6 +34,7 @@ class SignalFeatures(Features):
     """
 
     time_first: bool = False
+    channels_title = ""  # each channel has a lane
 
     @property
     def read_as(self) -> dict[str, str]:

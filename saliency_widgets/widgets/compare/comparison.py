@@ -80,7 +80,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
         )  # fmt: skip
         self._display = DisplaySettings(**display)
         try:
-            self._pivot = Pivot(self._comparison.axes, rows, columns, self._show)
+            wide = self._comparison.problem(Cell()).prepared.images is None
+            self._pivot = Pivot(self._comparison.axes, rows, columns, self._show, wide=wide)
         except BaseException:
             close_whole(self._display)
             raise
@@ -192,7 +193,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             b: The (row label, column label) of the cell whose map is subtracted.
 
         Returns:
-            The signed difference, shape (H, W), exact to 16 bits of each map's range.
+            The signed difference, exact to 16 bits of each map's range: shape (H, W), for a text (1, T), for a signal
+            (C, T), or (1, T) for the maps of a layer.
 
         Raises:
             ValueError: A cell doesn't exist, or the two maps differ in size.
@@ -316,11 +318,14 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
     def _open_explorer(self, cell: Any) -> None:
         """Open the map of a clicked cell in an explorer below the grid."""
-        reduction = {"sign": self.panel.sign_of(cell), "channels": self.panel.channels.value}
-        self._detail_pane.open(cell, **reduction, **self._display.settings)
+        reduction = self.panel.reduction_of(cell)
+        self._detail_pane.open(cell, sign=reduction.sign, channels=reduction.channels, **self._display.settings)
 
 
-_OPTIONS = ("transform", "class_names", "explain", "device", "fold", "precision")
+_OPTIONS = (
+    "transform", "class_names", "tokenizer", "max_new_tokens", "sampling_rate", "channel_names", "time_axis", "explain",
+    "device", "fold", "precision",
+)  # fmt: skip
 
 
 @takes_options(*_OPTIONS)
@@ -336,7 +341,7 @@ def compare(  # noqa: PLR0913
     score: str = SCORE.default,
     contrast: Any = None,
     sign: str | None = None,
-    channels: str = CHANNEL.default,
+    channels: str | None = None,
     scale: str = "shared",
     limit: int = LIMIT,
     **params: Any,
@@ -348,8 +353,8 @@ def compare(  # noqa: PLR0913
 
     Args:
         model: A ``torch.nn.Module``, or several: a mapping from names to models, or a list.
-        inputs: One image as for :func:`explore`, or several: a list, a tensor with one row per image, or a mapping
-            from names to images.
+        inputs: One image, text or signal as for :func:`explore`, or several: a list, a tensor with one row per input,
+            or a mapping from names to inputs. All are of one kind.
         methods: As for :func:`attribute`, or several: a list, or a mapping from names to methods.
         settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
             values by parameter, all combined: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.
@@ -359,8 +364,9 @@ def compare(  # noqa: PLR0913
         columns: The axis of the columns.
         score: As for :func:`attribute`.
         contrast: As for :func:`attribute`.
-        sign: The sign of all maps. Default: each method's default.
-        channels: The channel reduction of all maps.
+        sign: The sign of all maps. Default: each method's default for the kind of input.
+        channels: How the channels of all maps are reduced, or for texts the numbers of each embedding. Default: for
+            images "max"; for texts "sum" of signed maps, and otherwise "L2". Signals have a line for each channel.
         scale: "shared": comparable maps share one color scale; "separate": each is clipped at its own percentiles.
         limit: The maximum number of maps; the error for exceeding it estimates the computation time.
         **params: Method parameters, applied to all methods that have them, and display settings such as "opacity",
@@ -378,5 +384,5 @@ def compare(  # noqa: PLR0913
     return Comparison(
         model, inputs, methods=DEFAULT if methods is None else methods, settings=settings, classes=classes, rows=rows,
         columns=columns, score=score, contrast=contrast, limit=limit, sign=sign, scale=scale,
-        channels=CHANNEL.check(channels), params=params, **options,
+        channels=channels, params=params, **options,
     )  # fmt: skip

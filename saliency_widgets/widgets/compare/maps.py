@@ -16,12 +16,14 @@ from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
 from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.inputs import Prepared
 from saliency_widgets.render import Quantized
 from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.session.cache import SHARED
 from saliency_widgets.session.jobs import Jobs
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.base.lifetime import weakly
 from saliency_widgets.widgets.base.parts import close_whole
 from saliency_widgets.widgets.compare.grid import GridView, MapCell
@@ -58,6 +60,7 @@ class _Entry:
     wanted: Wanted
     cell: MapCell
     session: Session
+    shown: Prepared
     state: str = "waiting"
     requested: Request | None = None
 
@@ -140,7 +143,7 @@ class Maps:
             self._close(self._entries.pop(key))
 
     def reduce(self, sign: str | None, channels: str | None) -> None:
-        """Set the reduction of all maps; None for each method's default."""
+        """Set the reduction of all maps; None for the default of each map."""
         self._reduction = sign, channels
         self._reduce()
 
@@ -242,26 +245,26 @@ class Maps:
 
     def _entry(self, key: Hashable, want: Wanted) -> _Entry:
         problem = want.problem
-        cell = MapCell(self._image(problem), name=want.name, group=want.group)
+        image, scene = self._input(want)
+        cell = MapCell(image, name=want.name, group=want.group, scene=scene)
         owner = want.owner or self._owners.setdefault(problem, SHARED.owner_of(problem))
         deliver, lanes = partial(weakly(self._on_event), key), (self._jobs, self._drawing)
-        return _Entry(want, cell, Session(problem, deliver, owner=owner, lanes=lanes, key=key))
+        return _Entry(want, cell, Session(problem, deliver, owner=owner, lanes=lanes, key=key), shown=problem.prepared)
 
-    def _image(self, problem: Problem) -> bytes:
-        """Return the model's current input as PNG."""
+    def _input(self, want: Wanted) -> tuple[bytes, dict[str, Any]]:
+        """Return the model's current input as PNG and as a scene, one of which is empty."""
+        problem = want.problem
         prepared, png = self._images.get(problem, (None, b""))
         if prepared is not problem.prepared:  # the first call, or the inputs were changed in place
-            assert problem.prepared.images is not None
-            png = png_bytes(problem.prepared.images[0])
+            images = problem.prepared.images
+            png = b"" if images is None else png_bytes(images[0])
             self._images[problem] = problem.prepared, png
-        return png
+        return png, view_of(problem.kind.name).still(problem, want.request)
 
     def _reduction_of(self, want: Wanted) -> Reduction:
         if want.reduction is not None:
             return want.reduction
-        sign, channels = self._reduction
-        options = {} if channels is None else {"channels": channels}
-        return Reduction(sign or get_method(want.request.method).sign, **options)
+        return want.problem.kind.features.chosen(get_method(want.request.method), *self._reduction)
 
     def _submit(self, again: bool = False) -> None:
         """Request the displayed maps that are missing or belong to another request."""
@@ -318,8 +321,9 @@ class Maps:
         if attribution is not None and attribution.score is not None:
             name = want.problem.name_of(attribution.settings["target"], want.request.score, short=True)
             title = f"{name} {messages.number(attribution.score[0])}"
-        if event.state == "done" and entry.cell.image is not (image := self._image(want.problem)):
-            entry.cell.image = image
+        if event.state == "done" and entry.shown is not want.problem.prepared:
+            entry.shown = want.problem.prepared
+            entry.cell.image, entry.cell.scene = self._input(want)
         status = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(messages.frame_of(event), status)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import ipywidgets as w
 
 from saliency_widgets.api.compare import Cell, Comparison
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.markup import Markup, element, joined
+from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.charts import QUIET, result_line
 from saliency_widgets.widgets.base.controls import Control, Menu
@@ -31,8 +34,8 @@ class ComparisonPanel:
         pivot: The selected axes and variants.
         display: The display settings of all maps.
         sign: The sign of all maps. Default: each method's default.
-        channels: The channel reduction of all maps.
-        reduced: Called with sign (None for each method's default) and channels, immediately and whenever they change.
+        channels: The channel reduction of all maps. Default: that of the kind of input.
+        reduced: Called with sign and channels (None for the default of each map), immediately and whenever they change.
         moved: Called when the user selects another layer, which requires other maps.
 
     Attributes:
@@ -51,16 +54,17 @@ class ComparisonPanel:
         *,
         sign: str | None,
         channels: str | None,
-        reduced: Callable[[str | None, str], None],
+        reduced: Callable[[str | None, str | None], None],
         moved: Callable[[], None],
     ) -> None:
         self._comparison, self._pivot, self._reduced, self._moved = comparison, pivot, reduced, moved
-        self.sign = Control(
-            SIGN,
-            _PER_METHOD if sign is None else sign,
-            options={_PER_METHOD: _PER_METHOD, **{name: name for name in SIGN.options()}},
-        )
-        self.channels = Control(CHANNEL, channels)
+        self.sign = _menu_of(SIGN, sign, per_method=True)
+        features = comparison.problem(Cell()).kind.features
+        title = features.channels_title
+        help_ = CHANNEL.help.replace("color channels", title.lower())
+        several = len({features.channels_for(name) for name in SIGN.options()}) > 1
+        self.channels = _menu_of(replace(CHANNEL, label=title, help=help_), channels, per_method=several)
+        self.channels.show(bool(title))
         self.layers = self._layer_menus()
         self.predictions = RichText()
         self._display = display.controls()
@@ -84,9 +88,15 @@ class ComparisonPanel:
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
         return [*menus, *self.sign.leaves, *self.channels.leaves]
 
-    def sign_of(self, cell: Cell) -> str:
-        """Return the sign of a map."""
-        return self._comparison.method(cell).sign if self.sign.value == _PER_METHOD else self.sign.value
+    @property
+    def _chosen(self) -> tuple[str | None, str | None]:
+        """The selected sign and channels; None for the default of each map."""
+        sign, channels = (None if one.value == _PER_METHOD else one.value for one in (self.sign, self.channels))
+        return sign, channels
+
+    def reduction_of(self, cell: Cell) -> Reduction:
+        """Return the reduction of a map."""
+        return self._comparison.reduction(cell, *self._chosen)
 
     def show(self, cells: Sequence[Cell]) -> None:
         """Update the menus and the predictions for the displayed maps."""
@@ -103,10 +113,10 @@ class ComparisonPanel:
         self.predictions.value = predictions_of(problems, self._comparison.score)
 
     def _reduce(self) -> None:
-        signs = {self.sign_of(Cell(methods=k)) for k in range(len(self._comparison.axes["methods"]))}
+        signs = {self.reduction_of(Cell(methods=k)).sign for k in range(len(self._comparison.axes["methods"]))}
         self._display["diverging"].show("signed" in signs)
         self._display["colormap"].show(bool(signs - {"signed"}))
-        self._reduced(None if self.sign.value == _PER_METHOD else self.sign.value, self.channels.value)
+        self._reduced(*self._chosen)
 
     def _layer_menus(self) -> dict[int, Menu]:
         comparison, axes = self._comparison, self._comparison.axes
@@ -133,6 +143,14 @@ class ComparisonPanel:
         else:
             self._comparison.layers.pop(model, None)
         self._moved()
+
+
+def _menu_of(param: Param, value: str | None, *, per_method: bool) -> Control:
+    """Create a control, if ``per_method`` with an entry for the default of each method, which is then selected."""
+    names = [*([_PER_METHOD] if per_method else []), *param.options()]
+    return Control(
+        param, _PER_METHOD if per_method and value is None else value, options={name: name for name in names}
+    )
 
 
 def predictions_of(problems: Mapping[str, Problem], score: str) -> Markup:

@@ -28,6 +28,7 @@ class Pivot:
         rows: The axis of the rows. Chosen by default.
         columns: The axis of the columns.
         moved: Called when the selection has changed.
+        wide: Whether inputs are wider than high, as texts and signals are: maps along one axis are then in one column.
 
     Attributes:
         rows: The axis of the rows.
@@ -37,11 +38,17 @@ class Pivot:
     """
 
     def __init__(
-        self, axes: Mapping[str, Axis], rows: str | None, columns: str | None, moved: Callable[[], None]
+        self,
+        axes: Mapping[str, Axis],
+        rows: str | None,
+        columns: str | None,
+        moved: Callable[[], None],
+        *,
+        wide: bool = False,
     ) -> None:
         self._axes, self._moved = axes, moved
         varied = [name for name in TITLES if len(axes[name]) > 1]
-        self.rows, self.columns = _chosen(varied, rows, columns)
+        self.rows, self.columns = _chosen(varied, rows, columns, wide)
         self.menus = {
             name: menu(TITLES[name], [(label, k) for k, label in enumerate(axes[name].labels)], 0, name)
             for name in varied
@@ -115,7 +122,7 @@ class Pivot:
         self._moved()
 
 
-def _chosen(varied: list[str], rows: str | None, columns: str | None) -> tuple[str, str]:
+def _chosen(varied: list[str], rows: str | None, columns: str | None, wide: bool) -> tuple[str, str]:
     """Return the axes of the rows and columns: the requested ones, else the first that vary."""
     for name, axis in (("rows", rows), ("columns", columns)):
         if axis is not None:
@@ -123,7 +130,7 @@ def _chosen(varied: list[str], rows: str | None, columns: str | None) -> tuple[s
     if rows is not None and rows == columns:
         raise ValueError(f"rows: {rows!r} is already used for the columns. Choose another of {list(TITLES)}.")
     free = [name for name in dict.fromkeys((*varied, *TITLES)) if name not in (rows, columns)]
-    if len(varied) < 2 and rows is None:  # one row of maps
+    if len(varied) < 2 and rows is None and not wide:  # one row of maps
         columns = columns or free.pop(0)
     first = rows or free.pop(0)
     return first, columns or free[0]
