@@ -21,7 +21,13 @@ _NAMES, _MARGIN, _THICK = 110, 4, 2
 
 
 def lanes_image(
-    signal: NDArray[np.floating], quantized: Quantized, names: Sequence[str], *, width: int = 600, **settings: Any
+    signal: NDArray[np.floating],
+    quantized: Quantized,
+    names: Sequence[str],
+    *,
+    width: int = 600,
+    limits: tuple[float, float] | None = None,
+    **settings: Any,
 ) -> Image.Image:
     """Draw a signal as one line for each channel, colored by a map.
 
@@ -32,9 +38,11 @@ def lanes_image(
         quantized: The map, shape (C, T), or (1, T) for all channels.
         names: The names of the channels.
         width: The width of the lines in pixels.
+        limits: As in `blend`.
         **settings: The display settings, as in `blend`.
     """
-    limits = clip_limits(quantized.codes, quantized.signed, check_display(settings)["clip"])
+    if limits is None:
+        limits = clip_limits(quantized.codes, quantized.signed, check_display(settings)["clip"])
     signal, codes = signal[:_MOST].astype(np.float64), quantized.codes[:_MOST]
     lane = max(_LOWEST, min(_TALLEST, _ROOM // len(signal)))
     low, high = _columns(signal, width)

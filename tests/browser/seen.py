@@ -158,3 +158,14 @@ def open_explorer(lab: Lab, code: str) -> Seen:
     seen = Seen(lab, lab.output(0))
     seen.wait()
     return seen
+
+
+def open_comparison(lab: Lab, code: str) -> Locator:
+    """Run code that makes `compared` in a new notebook, and return its grid once all maps are finished."""
+    lab.open(lab.write_notebook([code]))
+    lab.run_all()
+    grid = lab.output(0).locator(".sw-grid")
+    grid.wait_for(timeout=60_000)
+    lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
+    lab.execute("compared.wait(progress=False)")
+    return grid

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import NET, PIXELS
+from seen import NET, PIXELS, open_comparison
 
 from saliency_widgets import render
 
@@ -66,16 +66,6 @@ print(json.dumps([{"codes": pack(f.codes), "low": f.low, "high": f.high, "signed
 """
 
 
-def opened(lab: Lab, code: str) -> Locator:
-    lab.open(lab.write_notebook([code]))
-    lab.run_all()
-    grid = lab.output(0).locator(".sw-grid")
-    grid.wait_for(timeout=60_000)
-    lab.output(0).locator(".sw-grid[data-state=done]").wait_for(timeout=120_000)
-    lab.execute("compared.wait(progress=False)")
-    return grid
-
-
 def kernel_maps(lab: Lab) -> list[tuple[render.Quantized, np.ndarray]]:
     result = json.loads(lab.execute(IN_KERNEL, seconds=60).splitlines()[-1])
     return [
@@ -123,7 +113,7 @@ def wait_for_paints(lab: Lab) -> None:
 
 @pytest.mark.soak
 def test_a_display_slider_repaints_all_cells_within_two_frames_and_without_the_kernel(lab: Lab) -> None:
-    grid = opened(lab, GRID)
+    grid = open_comparison(lab, GRID)
     cells = grid.locator(".sw-cell")
     expect(cells).to_have_count(24)
     grid.evaluate(_LISTEN)
@@ -148,7 +138,7 @@ def test_a_display_slider_repaints_all_cells_within_two_frames_and_without_the_k
 
 
 def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
-    grid = opened(lab, MODELS)
+    grid = open_comparison(lab, MODELS)
     grid.evaluate("root => root.style.setProperty('--sw-cell', '300px')")
     lab.page.wait_for_timeout(300)
     maps = kernel_maps(lab)
@@ -184,7 +174,7 @@ def test_the_cells_show_the_kernels_maps_on_one_scale(lab: Lab) -> None:
 
 
 def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -> None:
-    grid = opened(lab, MODELS)
+    grid = open_comparison(lab, MODELS)
     cells = grid.locator(".sw-cell")
     columns = lab.value("len(compared.view.columns)")
     maps = kernel_maps(lab)
@@ -216,7 +206,7 @@ def test_one_pixel_is_read_in_all_cells_and_two_cells_are_subtracted(lab: Lab) -
 
 @pytest.mark.soak
 def test_a_cell_opens_in_the_explorer_by_click_and_by_key(lab: Lab) -> None:
-    grid = opened(lab, MODELS)
+    grid = open_comparison(lab, MODELS)
     cells = grid.locator(".sw-cell")
     cells.nth(1).locator("canvas").click()
     explorer = lab.output(0).locator(".sw-explorer")

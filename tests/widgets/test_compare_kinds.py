@@ -12,6 +12,7 @@ import saliency_widgets as sw
 from saliency_widgets import render
 from saliency_widgets.attribution import Reduction
 from saliency_widgets.session import frame_of
+from saliency_widgets.widgets.base import messages
 
 WORDS = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
 TEXT, OTHER = "the good cat sat", "the bad cat"
@@ -205,6 +206,34 @@ def test_a_difference_has_the_shape_of_the_input(compare):
     lengths = compare(Bag(), [TEXT, OTHER], tokenizer=WORDS, methods="gradient")
     with pytest.raises(ValueError, match="1 x 4 and the other 1 x 3"):
         lengths.difference(*lengths.attributions)
+
+
+def test_the_text_without_a_kernel_names_the_strongest_tokens(compare):
+    compared = compare(Bag(), TEXT, tokenizer=WORDS, methods="input_x_gradient", classes=[0, 1])
+    snapshot = compared._snapshot()
+    assert snapshot.draw is None
+    for label, line in zip(("class 0", "class 1"), snapshot.lines[-2:], strict=True):
+        values = compared.attributions[label, "Input × Gradient"].by_token()
+        strongest = values.reindex(values["attribution"].abs().sort_values(ascending=False).index)
+        words = ", ".join(f"{token} {messages.number(value)}" for token, value in strongest.itertuples(index=False))
+        assert line.endswith(f"; strongest tokens: {words}")
+
+
+def test_the_image_without_a_kernel_shows_signals_on_one_scale(compare):
+    compared = compare(convolutions(), [SIGNAL, SIGNAL / 3], methods="input_x_gradient", classes=1, **RATE)
+    maps = [compared._maps.frame(cell) for cell in compared._shown]
+    settings = compared._display.settings
+    ends = render.shared_ends(maps, settings["clip"])
+    image = np.asarray(compared._snapshot().draw(1.0))
+    starts = []
+    for signal, one in zip((SIGNAL, SIGNAL / 3), maps, strict=True):
+        limits = render.limits_of(one, ends)
+        lanes = render.lanes_image(signal.numpy(), one, ["left", "right"], width=490, limits=limits, **settings)
+        left, height = image.shape[1] - lanes.width - 8, lanes.height
+        column = image[:, left : left + lanes.width]
+        starts += [k for k in range(len(image) - height + 1) if np.array_equal(column[k : k + height], lanes)]
+    assert len(starts) == 2
+    assert starts[0] < starts[1]
 
 
 def test_a_comparison_has_one_kind_of_input():

@@ -21,13 +21,16 @@ from saliency_widgets.widgets.export.static_output import Snapshot
 if TYPE_CHECKING:
     from saliency_widgets.api.sweep import Sweep
     from saliency_widgets.widgets.base.kind_view import Explored
-    from saliency_widgets.widgets.compare.grid import GridView
+    from saliency_widgets.widgets.compare.grid import GridView, MapCell
     from saliency_widgets.widgets.lesson.view import LessonView
 
 Draw = Callable[[float], Image.Image]
 
 _STRONGEST = 8  # tokens of a text
 _WIDE, _WIDEST = 900, 260  # widths in pixels, of a grid and at most of one of its columns
+_LANES, _NAMES = 600, 110  # widths in pixels, at most of a column of signals, and of the names in it
+_LISTED = 4  # tokens of each text in a grid
+_PAPER = (255, 255, 255)
 _GRAY = (128, 128, 128)  # background of a map without an image, the same as on the page
 
 
@@ -39,7 +42,7 @@ def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
         title: The first line.
         about: The provenance.
     """
-    texts = [(cell.name, cell.status.get("message") or cell.status.get("title")) for cell in view.cells]
+    texts = [(cell.name, cell.status.get("message") or _result(cell)) for cell in view.cells]
     lines = [
         title,
         _progress({"unit": "maps", **view.progress}),
@@ -47,6 +50,17 @@ def of_comparison(view: GridView, title: str, about: str) -> Snapshot:
         *(f"{name}: {text}" for name, text in texts if text),
     ]
     return Snapshot(lines, _grid(view))
+
+
+def _result(cell: MapCell) -> str:
+    """Return the score of a map, and for a text its strongest tokens, as there is no drawing of it."""
+    title, pieces = cell.status.get("title", ""), cell.scene.get("pieces")
+    if pieces is None or not cell.frame:
+        return title
+    values = render.dequantize(_quantized(cell.frame))[0]
+    order = np.argsort(-np.abs(values), kind="stable")[:_LISTED]
+    words = ", ".join(f"{pieces[k]} {messages.number(values[k])}" for k in order if values[k])
+    return f"{title}; strongest tokens: {words}" if words else title
 
 
 def of_sweep(result: Sweep, maps: GridView | None) -> Snapshot:
@@ -113,14 +127,20 @@ def _progress(status: Mapping[str, Any]) -> str:
 
 def _grid(view: GridView) -> Draw | None:
     """Return a function that draws a grid's maps with the color scales of the page, see ``js/src/grid/scales.ts``."""
-    if not any(cell.frame for cell in view.cells):
-        return None
     rows, columns, cells = view.rows, view.columns, list(view.cells)
+    if not any(cell.frame for cell in cells) or any("pieces" in cell.scene for cell in cells):
+        return None
+    widest = _LANES if any(cell.scene for cell in cells) else _WIDEST
     shares = [view.scale == "shared" and k not in view.unlocked for k in range(len(cells))]
 
     def draw(share: float) -> Image.Image:
-        side = max(8, round(min(_WIDEST, _WIDE / len(columns)) * share))
-        sized = [_sized(cell.image, cell.frame, side) for cell in cells]
+        side = max(8, round(min(widest, _WIDE / len(columns)) * share))
+        sized = [
+            (None, _quantized(cell.frame) if cell.frame else None)
+            if cell.scene
+            else _sized(cell.image, cell.frame, side)
+            for cell in cells
+        ]
         groups: dict[str, list[render.Quantized]] = {}
         for cell, shared, (_, quantized) in zip(cells, shares, sized, strict=True):
             if shared and quantized is not None:
@@ -128,13 +148,27 @@ def _grid(view: GridView) -> Draw | None:
         ends = {name: render.shared_ends(maps, view.display.settings["clip"]) for name, maps in groups.items()}
         images = []
         for cell, shared, (image, quantized) in zip(cells, shares, sized, strict=True):
-            if quantized is not None:
-                limits = render.limits_of(quantized, ends[cell.group]) if shared else None
-                image = render.blend(image, quantized, **view.display.settings, limits=limits)
-            images.append(Image.fromarray(image))
+            look = dict(view.display.settings)
+            if quantized is not None and shared:
+                look["limits"] = render.limits_of(quantized, ends[cell.group])
+            if image is None:
+                images.append(_lanes(cell.scene, quantized, side, look))
+            else:
+                images.append(Image.fromarray(image if quantized is None else render.blend(image, quantized, **look)))
         return render.draw_grid(rows, columns, images, side)
 
     return draw
+
+
+def _lanes(
+    scene: Mapping[str, Any], quantized: render.Quantized | None, side: int, look: Mapping[str, Any]
+) -> Image.Image:
+    """Draw the signal of a scene, or nothing without its map."""
+    if quantized is None:
+        return Image.new("RGB", (side, 1), _PAPER)
+    signal = np.frombuffer(scene["values"], "<f4").reshape(scene["channels"], -1)
+    drawn = render.lanes_image(signal, quantized, scene["names"], width=max(8, side - _NAMES), **look)
+    return drawn.resize((side, max(1, round(drawn.height * side / drawn.width)))) if drawn.width > side else drawn
 
 
 def _panels(panels: Sequence[Mapping[str, Any]], contents: Sequence[Mapping[str, Any]], pieces: Sequence[str]) -> Draw:
