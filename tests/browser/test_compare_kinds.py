@@ -1,7 +1,8 @@
-"""Comparisons of texts and signals in JupyterLab: their colors on one scale, differences, and a saved page."""
+"""Comparisons of texts, signals and volumes in JupyterLab: their colors on one scale, differences, and a saved page."""
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, Page, expect
-from seen import open_comparison
+from seen import PIXELS, open_comparison
 
 from saliency_widgets import render
 
@@ -50,6 +51,16 @@ class Weighted(torch.nn.Module):
 signal = torch.tensor([[1.0], [2.0]]).repeat(1, 20)
 compared = sw.compare(Weighted().eval(), [signal, 3 * signal], sampling_rate=10, channel_names=["up", "down"],
                       time_axis="last", classes=1, methods="input_x_gradient")
+compared"""
+
+VOLUMES = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(),
+                          torch.nn.Linear(4 * 8 * 8 * 8, 3)).eval()
+scan = torch.rand(8, 8, 8)
+compared = sw.compare(net, [scan, 2 * scan], slices="depth", classes=1, methods="gradient")
 compared"""
 
 _GROUNDS = """root => [...root.querySelectorAll('.sw-token')].map(
@@ -219,5 +230,101 @@ def test_signals_are_colored_on_one_scale_and_read_together(lab: Lab) -> None:
     explorer = lab.output(0).locator(".sw-explorer")
     explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
     expect(explorer.get_by_role("button", name="Zoom in")).to_have_count(1)
+    lab.execute("compared.close()")
+    assert lab.errors == []
+
+
+def assert_planes(lab: Lab, cell: Locator, name: str, expected: list[np.ndarray]) -> None:
+    """Assert that the planes of a cell have these colors, within 1/255, once they are painted."""
+    off = [255]
+    for _ in range(50):
+        canvases = cell.locator(".sw-plane-canvas").all()
+        raw = [np.frombuffer(base64.b64decode(one.evaluate(PIXELS, [8, 8])), np.uint8) for one in canvases]
+        off = [
+            np.abs(one.reshape(8, 8, 3).astype(int) - wanted).max() for one, wanted in zip(raw, expected, strict=True)
+        ]
+        if max(off) <= 1:
+            return
+        lab.page.wait_for_timeout(100)
+    raise AssertionError(f"{name}: the pixels are off by {off}")
+
+
+def test_volumes_are_colored_on_one_scale_and_move_together(lab: Lab, page: Page, tmp_path: Path) -> None:
+    grid = open_comparison(lab, VOLUMES)
+    cells = grid.locator(".sw-cell")
+    expect(cells.nth(0).locator(".sw-plane-title")).to_have_text(["Depth", "Height", "Width"])
+    expect(grid.locator(".sw-plane-slider, .sw-play")).to_have_count(0)
+
+    def wholes(at: tuple[int, int, int]) -> list[tuple[render.Quantized, list[np.ndarray]]]:
+        """The map of each whole volume with two dimensions, and the pixels of the planes through a voxel."""
+        lab.wait_for_value("[cell.frame['ground']['at'] for cell in compared.view.cells]", [list(at)] * 2)
+        result = lab.value(
+            "[[(m := compared._maps.whole(p)[0]).codes.tolist(), m.low, m.high, m.signed, "
+            "[*c.frame['ground']['pixels']]] for p, c in zip(compared._shown, compared.view.cells)]"
+        )
+        return [
+            (render.Quantized(np.array(codes, np.uint16), *rest), [*np.array(pixels, np.uint8).reshape(3, 8, 8)])
+            for codes, *rest, pixels in result
+        ]
+
+    def colors(index: int, at: tuple[int, int, int], maps: list, shared: bool) -> list[np.ndarray]:
+        (whole, grounds), limits = maps[index], None
+        if shared:
+            limits = render.limits_of(whole, render.shared_ends([one for one, _ in maps], [0.0, 99.0]))
+        else:
+            limits = render.clip_limits(whole.codes, whole.signed, [0.0, 99.0])
+        cube, (d, h, w) = whole.codes.reshape(8, 8, 8), at
+        settings = {param.name: param.default for param in render.DISPLAY}
+        return [
+            render.blend(
+                np.repeat(ground[..., None], 3, 2),
+                render.Quantized(np.ascontiguousarray(plane), whole.low, whole.high, whole.signed),
+                limits=limits,
+                **settings,
+            ).astype(int)
+            for ground, plane in zip(grounds, (cube[d], cube[:, h], cube[:, :, w]), strict=True)
+        ]
+
+    at = (4, 4, 4)
+    maps = wholes(at)
+    for k in (0, 1):
+        assert_planes(lab, cells.nth(k), f"cell {k}", colors(k, at, maps, True))
+    lab.execute("for slider, k in zip(compared.panel.positions, (1, 7, 0)): slider.value = k")
+    at = (1, 7, 0)
+    maps = wholes(at)
+    for k in (0, 1):
+        assert_planes(lab, cells.nth(k), f"moved cell {k}", colors(k, at, maps, True))
+    slider = lab.output(0).locator(".sw-slices-depth .noUi-handle")
+    slider.press("ArrowRight")
+    at = (2, 7, 0)
+    maps = wholes(at)
+    grid.get_by_text("Same clip for all").click()
+    for k in (0, 1):
+        assert_planes(lab, cells.nth(k), f"separate cell {k}", colors(k, at, maps, False))
+
+    canvas = cells.nth(0).locator(".sw-plane-canvas").nth(1)
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.hover(position={"x": box["width"] * 3.5 / 8, "y": box["height"] * 5.5 / 8})
+    for k, (whole, _) in enumerate(maps):
+        value = render.format_number(float(render.dequantize(whole).reshape(8, 8, 8)[5, 7, 3]))
+        line = cells.nth(k).locator(".sw-cell-line")
+        expect(line).to_contain_text(f"depth 5, height 7, width 3 · attribution {value} · above")
+        expect(cells.nth(k).locator(".sw-cursor:visible")).to_have_count(1)
+    grid.locator(".sw-pair-summary").click()
+    for index in (0, 1):
+        grid.locator(".sw-pair-select").nth(index).select_option(str(index))
+    expect(grid.locator(".sw-pair-words")).to_contain_text("compared.difference(a, b) subtracts the whole volumes")
+    expect(grid.locator(".sw-pair-body")).to_be_hidden()
+
+    path = tmp_path / "volumes.html"
+    lab.execute(f"saved = compared.save_html({str(path)!r}, progress=False)")
+    page.goto(path.as_uri())
+    assert_planes(lab, page.locator(".sw-cell").nth(1), "page", colors(1, at, maps, False))
+
+    cells.nth(1).locator(".sw-plane-canvas").first.click()
+    explorer = lab.output(0).locator(".sw-explorer")
+    explorer.locator(".sw-heatmap[data-state=done]").wait_for(timeout=60_000)
+    expect(explorer.locator(".sw-plane-slider")).to_have_count(3)
     lab.execute("compared.close()")
     assert lab.errors == []

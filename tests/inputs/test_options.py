@@ -16,7 +16,7 @@ TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
     sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SHAPED},
-    sw.compare: ALL - {"cuda_graphs", "feature_names", "background", "slices"},
+    sw.compare: ALL - {"cuda_graphs", "feature_names", "background"},
     sw.evaluate: ALL,
     sw.ablate: ALL,
     sw.shuffle: ALL - {"cuda_graphs", "explain", "tokenizer", "max_new_tokens", *SHAPED},

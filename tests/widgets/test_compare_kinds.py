@@ -17,6 +17,7 @@ from saliency_widgets.widgets.base import messages
 WORDS = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
 TEXT, OTHER = "the good cat sat", "the bad cat"
 SIGNAL = rows(3, 1, 2, 40)[0].float()
+VOLUME = rows(5, 1, 5, 6, 7)[0].float()
 RATE = {"sampling_rate": 100, "channel_names": ["left", "right"]}
 
 
@@ -53,6 +54,13 @@ def convolutions() -> nn.Module:
         nn.Conv1d(2, 6, 5, padding=2), nn.ReLU(), nn.Conv1d(6, 8, 3, padding=1, stride=2), nn.ReLU(),
         nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3),
     ).eval()  # fmt: skip
+
+
+def voxels() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
 
 
 @pytest.fixture
@@ -195,6 +203,77 @@ def test_a_click_opens_the_signal_in_an_explorer(compare):
     assert explorer.view.scene["rate"] == 100
 
 
+def planes(volume: np.ndarray, d: int, h: int, w: int) -> np.ndarray:
+    """The planes through a voxel, one after the other."""
+    return np.concatenate([volume[d].ravel(), volume[:, h].ravel(), volume[:, :, w].ravel()])
+
+
+def test_cells_of_volumes_show_the_planes_that_the_sliders_select(compare):
+    compared = compare(voxels(), VOLUME, slices="axial", methods=["gradient", "grad_cam"], classes=1)
+    assert [slider.description for slider in compared.panel.positions] == ["Depth", "Height", "Width"]
+    low, high = np.percentile(VOLUME.double().numpy(), (0.5, 99.5))
+    gray = np.round(255 * np.clip((VOLUME.double().numpy() - low) / (high - low), 0, 1))
+
+    def assert_planes(*at: int) -> None:
+        for method, cell in zip(("gradient", "grad_cam"), compared.view.cells, strict=True):
+            expected = sw.attribute(voxels(), VOLUME, slices="axial", method=method, target=1)
+            reduction = Reduction(expected.default_sign)
+            whole = expected.features.reduce(expected.values, reduction, expected.input_shape)[0].numpy()
+            codes = np.frombuffer(cell.frame["codes"], "<u2") / 65534 * cell.frame["high"]
+            shown = planes(whole, *at)
+            np.testing.assert_allclose(codes[: len(shown)], shown, atol=1.01 * np.abs(whole).max() / 65534)
+            assert cell.frame["ground"]["at"] == list(at)
+            pixels = np.frombuffer(cell.frame["ground"]["pixels"], np.uint8)
+            np.testing.assert_array_equal(pixels, planes(gray, *at))
+            assert (cell.scene["size"], cell.scene["planes"]) == ([5, 6, 7], ["Axial", "Coronal", "Sagittal"])
+
+    assert_planes(2, 3, 3)
+    before = compared.attributions
+    for slider, index in zip(compared.panel.positions, (4, 0, 6), strict=True):
+        slider.value = index
+    compared.wait(60, progress=False)
+    assert_planes(4, 0, 6)
+    after = compared.attributions
+    assert all(after[name] is before[name] for name in before)  # not computed again
+
+
+def test_planes_of_volumes_of_other_sizes_are_in_proportion(compare):
+    small = VOLUME[:3, :, :4].clone()
+    compared = compare(voxels(), {"large": VOLUME, "small": small}, slices="depth", methods="gradient", classes=1)
+    for slider, index in zip(compared.panel.positions, (4, 2, 3), strict=True):
+        slider.value = index
+    compared.wait(60, progress=False)
+    assert [cell.frame["ground"]["at"] for cell in compared.view.cells] == [[4, 2, 3], [2, 2, 2]]
+
+
+def test_video_has_one_slider(compare):
+    compared = compare(voxels(), VOLUME[None], slices="time", methods="gradient", classes=1)
+    assert [(slider.description, slider.max) for slider in compared.panel.positions] == [("Time", 4)]
+    assert compared.view.cells[0].scene["planes"] == ["Frame"]
+    assert compare(Bag(), TEXT, tokenizer=WORDS, methods="gradient").panel.positions == []
+
+
+def test_the_difference_of_volumes_is_that_of_all_voxels(compare):
+    compared = compare(voxels(), VOLUME, slices="depth", methods="input_x_gradient", classes=[0, 1], sign="signed")
+    wholes = []
+    for target in (0, 1):
+        one = sw.attribute(voxels(), VOLUME, slices="depth", method="input_x_gradient", target=target)
+        wholes.append(one.features.reduce(one.values, Reduction("signed"), one.input_shape)[0].numpy())
+    result = compared.difference(*compared.attributions)
+    assert result.shape == (5, 6, 7)
+    exact = sum(np.abs(whole).max() for whole in wholes) / 32767
+    np.testing.assert_allclose(result, wholes[0] - wholes[1], atol=2 * exact)
+    assert compared._snapshot().draw is None
+
+
+def test_a_click_opens_the_volume_in_an_explorer(compare):
+    compared = compare(voxels(), VOLUME, slices="axial", methods=["gradient", "grad_cam"], classes=1)
+    compared.view._handle_custom_msg({"type": "open", "cell": 1}, [])
+    explorer = compared._detail_pane._explorer
+    assert torch.equal(explorer.wait(60).values, compared._maps.attribution(compared._shown[1]).values)
+    assert explorer.view.scene["planes"] == ["Axial", "Coronal", "Sagittal"]
+
+
 def test_a_difference_has_the_shape_of_the_input(compare):
     text = compare(Bag(), TEXT, tokenizer=WORDS, methods="input_x_gradient", classes=[0, 1])
     signal = compare(convolutions(), SIGNAL, methods="gradient", classes=[0, 1], **RATE)
@@ -248,9 +327,8 @@ def test_a_comparison_has_one_kind_of_input():
 @each(
     ("model", "inputs", "options", "message"),
     [
-        (nn.Sequential(nn.Conv3d(1, 2, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten()), torch.rand(1, 1, 6, 6, 6), {},
-         r"shows maps over images, texts and signals, but the model's input has shape \(1, 1, 6, 6, 6\)"),
-        (nn.Linear(4, 3), torch.rand(4), {}, r"but the model's input has shape \(1, 4\)"),
+        (nn.Linear(4, 3), torch.rand(4), {},
+         r"shows maps over images, texts, signals and volumes, but the model's input has shape \(1, 4\)"),
         (convolutions(), [rows(3, 4, 2, 40)], RATE, "expected single signals, but 'input 1' is a batch of 4"),
         (Bag(), [], {"tokenizer": WORDS}, "inputs: it is empty"),
         (Bag(), [TEXT, ""], {"tokenizer": WORDS}, "inputs: the text has no tokens|empty"),

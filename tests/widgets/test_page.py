@@ -277,7 +277,7 @@ def test_a_page_of_a_comparison_holds_the_signal_of_each_cell(tmp_path):
     net = nn.Sequential(nn.Conv1d(2, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()).eval()
     signal = torch.arange(40.0).reshape(2, 20)
     compared = sw.compare(net, signal, sampling_rate=10, methods=["gradient", "input_x_gradient"])
-    state, blocks = read(compared.save_html(tmp_path / "signals.html", progress=False).path)
+    state, blocks = read_page(compared.save_html(tmp_path / "signals.html", progress=False).path)
     compared.close()
     scenes = [traits["scene"] for traits in state["models"] if traits.get("scene")]
     assert [scene["kind"] for scene in scenes] == ["signal", "signal"]

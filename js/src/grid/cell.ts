@@ -128,11 +128,20 @@ export class GridCell {
   }
 
   get pooled(): Pooled | null {
-    return this.frame && this.#composer.pooled(this.frame);
+    return this.frame && this.#composer.pooled(this.#whole(this.frame));
   }
 
   ownLimits(display: Display): Limits | null {
-    return this.frame && this.#composer.limits(this.frame, display);
+    return this.frame && this.#composer.limits(this.#whole(this.frame), display);
+  }
+
+  /** Whether frames show only a part of the input. */
+  get partial(): boolean {
+    return this.#scene?.whole !== undefined;
+  }
+
+  #whole(frame: Frame): Frame {
+    return this.#scene?.whole?.(frame) ?? frame;
   }
 
   /** Paint the cell; returns whether anything was drawn. */
@@ -169,7 +178,9 @@ export class GridCell {
     let line = rest(status);
     const at = pixelAt(spot, size);
     this.#scene?.readAt?.(at);
-    if (at) {
+    if (at && this.partial) {
+      line = this.#scene?.reading(frame, this.#composer) ?? line;
+    } else if (at) {
       const { x, y } = at;
       this.#cursor.style.left = `${((x + 0.5) / width) * 100}%`;
       this.#cursor.style.top = `${((y + 0.5) / height) * 100}%`;

@@ -18,6 +18,7 @@ const COMPARED = "Unscaled values: both maps have the same unit.";
 const RELATIVE =
   "The two maps have different units: each was divided by its own upper clip value before they were subtracted.";
 const SIZES = "The two maps differ in size and can't be subtracted. Choose cells of the same size.";
+const PARTIAL = "Only planes are on the page: compared.difference(a, b) subtracts the whole volumes.";
 const UNREADY = "One of the two maps is not finished yet.";
 
 export interface PairActs {
@@ -113,6 +114,7 @@ export class PairView {
   #difference(display: Display): { frame: Frame | null; words: string } {
     const [a, b] = this.pair.map((index) => this.#cells[index]);
     if (!a || !b) return { frame: null, words: NONE };
+    if (a.partial || b.partial) return { frame: null, words: PARTIAL };
     if (!a.frame || !b.frame) return { frame: null, words: UNREADY };
     const alike = a.model.get("group") === b.model.get("group");
     const units = alike ? ([1, 1] as const) : ([unit(a, display), unit(b, display)] as const);

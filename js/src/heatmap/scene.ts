@@ -48,6 +48,8 @@ export interface Scene {
   readonly spot?: Spot | null;
   /** Read a column and a row, without reporting it to the host. */
   readAt?(spot: Spot | null): void;
+  /** A map with the levels of the whole input, if the frame shows only a part of it. */
+  whole?(frame: Frame): Frame;
   /** The ends of the color scale, if the frame shows only a part of the map; null for those of the frame. */
   limits?(frame: Frame, display: Display): Limits | null;
   /** Show or hide the tools that mark a region. */

@@ -15,6 +15,7 @@ export class PlaneView {
   readonly root: HTMLElement;
   readonly #row = make("div", "plane-line sw-across");
   readonly #column = make("div", "plane-line sw-down");
+  readonly #cursor = make("div", "cursor", { hidden: "" });
   readonly #position = make("span", "plane-position");
   readonly #composer = new Composer();
   readonly #stage: Stage;
@@ -23,12 +24,14 @@ export class PlaneView {
    * @param name of the plane, such as "axial"
    * @param axis the name of the axis that it cuts
    * @param size of the volume
+   * @param fixed whether the plane can't be moved here, as in a cell of a grid
    */
   constructor(
     readonly plane: Plane,
     name: string,
     axis: string,
     private readonly size: Triple,
+    fixed: boolean,
   ) {
     this.canvas = make("canvas", "plane-canvas", {
       tabindex: "0",
@@ -39,9 +42,10 @@ export class PlaneView {
     this.#stage = new Stage(this.canvas);
     this.root = make("figure", "plane", {}, [
       make("figcaption", "plane-name", {}, [make("span", "plane-title", {}, [name]), this.#position]),
-      make("div", "plane-stage", {}, [this.canvas, this.#row, this.#column]),
-      this.slider,
+      make("div", "plane-stage", {}, [this.canvas, this.#row, this.#column, this.#cursor]),
+      ...(fixed ? [] : [this.slider]),
     ]);
+    if (fixed) this.canvas.removeAttribute("tabindex");
     const { width, height } = rasterOf(plane, size);
     this.slider.max = String(size[plane.cut] - 1);
     this.root.style.flexGrow = String(width);
@@ -57,6 +61,15 @@ export class PlaneView {
     setText(this.#position, `${at[cut]} of ${last}`);
     this.#row.style.top = `${(100 * (at[rows] + 0.5)) / this.size[rows]}%`;
     this.#column.style.left = `${(100 * (at[columns] + 0.5)) / this.size[columns]}%`;
+  }
+
+  /** Show the pixel that is read, if another view reports it. */
+  point(spot: Spot | null): void {
+    this.#cursor.hidden = !spot;
+    if (!spot) return;
+    const { width, height } = rasterOf(this.plane, this.size);
+    this.#cursor.style.left = `${(100 * (spot.x + 0.5)) / width}%`;
+    this.#cursor.style.top = `${(100 * (spot.y + 0.5)) / height}%`;
   }
 
   /** Draw the pixels, with a map over them if there is one; false if the plane isn't visible. */

@@ -5,7 +5,7 @@ import type { Limits } from "../core/clip.ts";
 import { Coalescer } from "../core/coalesce.ts";
 import type { Composer } from "../core/compose.ts";
 import type { Display } from "../core/display.ts";
-import { codeValue, type Frame, type Pixels, toBytes } from "../core/frame.ts";
+import { codeValue, type Frame, type Pixels, type Raster, toBytes } from "../core/frame.ts";
 import type { Spot } from "../core/mask.ts";
 import {
   cut,
@@ -80,7 +80,8 @@ export class VolumeScene implements Scene {
   #ground: Ground | null = null;
   #frame: Frame | null = null;
   #split: Split | null = null;
-  #painted: [Frame, Display] | null = null;
+  #painted: [Frame, Display, Limits | undefined] | null = null;
+  readonly #levels = new WeakMap<Frame, Frame>();
   #read: { view: PlaneView; spot: Spot } | null = null;
   #drag: PlaneView | null = null;
   #playing = 0;
@@ -89,7 +90,8 @@ export class VolumeScene implements Scene {
     this.#marks = new VolumeMarks(host, () => host.repaint());
     this.#sends = new Coalescer(() => this.#wanted && host.send({ at: this.#wanted }));
     this.#play.addEventListener("click", () => this.#toggle(), { signal: host.life });
-    this.root.append(make("div", "volume-bar", {}, [this.#play, this.#marks.root]), this.#row);
+    if (!host.cell) this.root.append(make("div", "volume-bar", {}, [this.#play, this.#marks.root]));
+    this.root.append(this.#row);
     watchSize(this.#row, () => this.#show(), host.life);
     host.life.addEventListener("abort", () => {
       this.#stop();
@@ -125,7 +127,7 @@ export class VolumeScene implements Scene {
     this.#show();
   }
 
-  paint(frame: Frame, display: Display, _composer: Composer): boolean {
+  paint(frame: Frame, display: Display, _composer: Composer, limits?: Limits): boolean {
     if (frame !== this.#frame) {
       const split = this.#splitOf(frame);
       if (!split) return false;
@@ -136,7 +138,7 @@ export class VolumeScene implements Scene {
       if (!this.#wanted) this.#at = split.ground.at;
       this.#move();
     }
-    this.#painted = [frame, display];
+    this.#painted = [frame, display, limits];
     return this.#draw();
   }
 
@@ -144,6 +146,48 @@ export class VolumeScene implements Scene {
     return frame === this.#frame && this.#split
       ? tableLimits(this.#split.table, frame.signed, display.clip)
       : null;
+  }
+
+  /** Where each plane begins in the row of a frame, and where the last one ends. */
+  get #starts(): number[] {
+    const starts = [0];
+    for (const { plane } of this.#views) {
+      const { width, height } = rasterOf(plane, this.#size);
+      starts.push(starts[starts.length - 1] + width * height);
+    }
+    return starts;
+  }
+
+  whole(frame: Frame): Frame {
+    const codes = frame.codes.subarray(this.#starts.at(-1));
+    const levels = this.#levels.get(frame) ?? { ...frame, width: codes.length, height: 1, codes };
+    this.#levels.set(frame, levels);
+    return levels;
+  }
+
+  /** All pixels of the planes in one row. */
+  get size(): Raster {
+    return { width: this.#starts.at(-1) ?? 0, height: 1 };
+  }
+
+  get spot(): Spot | null {
+    const read = this.#read;
+    if (!read) return null;
+    const { width } = rasterOf(read.view.plane, this.#size);
+    const start = this.#starts[this.#views.indexOf(read.view)];
+    return { x: start + read.spot.y * width + read.spot.x, y: 0 };
+  }
+
+  readAt(spot: Spot | null): void {
+    const starts = this.#starts;
+    const k = spot ? this.#views.findIndex((_, k) => spot.x < starts[k + 1]) : -1;
+    this.#read = null;
+    if (spot && k >= 0) {
+      const { width } = rasterOf(this.#views[k].plane, this.#size);
+      const index = spot.x - starts[k];
+      this.#read = { view: this.#views[k], spot: { x: index % width, y: Math.floor(index / width) } };
+    }
+    for (const view of this.#views) view.point(view === this.#read?.view ? this.#read.spot : null);
   }
 
   reading(): string | null {
@@ -215,9 +259,10 @@ export class VolumeScene implements Scene {
     const ground = this.#ground;
     if (!ground) return false;
     const split = this.#split;
-    const [frame, display] = this.#painted ?? [];
+    const [frame, display, shared] = this.#painted ?? [];
     // While the map of other planes is not there yet, the planes are shown without it.
-    const limits = frame && display && split?.ground === ground ? this.limits(frame, display) : null;
+    const limits =
+      frame && display && split?.ground === ground ? (shared ?? this.limits(frame, display)) : null;
     let drawn = false;
     for (const [k, view] of this.#views.entries()) {
       const map = limits && split && display ? { frame: split.maps[k], display, limits } : null;
@@ -233,20 +278,21 @@ export class VolumeScene implements Scene {
   // -- planes --------------------------------------------------------------------------------------------
 
   #makeView(plane: Plane, name: string, axis: string): PlaneView {
-    const view = new PlaneView(plane, name, axis, this.#size);
+    const view = new PlaneView(plane, name, axis, this.#size, this.host.cell === true);
     const { canvas, slider } = view;
     const listen = { signal: this.host.life };
+    canvas.addEventListener("pointermove", (event) => this.#point(view, event), listen);
+    canvas.addEventListener("pointerleave", () => this.#drag || this.#readAt(null), listen);
+    if (this.host.cell) return view;
     slider.addEventListener(
       "input",
       () => this.#go(moved(this.#at, plane.cut, Number(slider.value) - this.#at[plane.cut], this.#size)),
       listen,
     );
     canvas.addEventListener("pointerdown", (event) => this.#down(view, event), listen);
-    canvas.addEventListener("pointermove", (event) => this.#point(view, event), listen);
     for (const name of ["pointerup", "pointercancel"] as const) {
       canvas.addEventListener(name, () => this.#up(), listen);
     }
-    canvas.addEventListener("pointerleave", () => this.#drag || this.#readAt(null), listen);
     canvas.addEventListener("wheel", (event) => this.#wheel(view, event), { ...listen, passive: false });
     canvas.addEventListener("keydown", (event) => this.#key(view, event), listen);
     return view;

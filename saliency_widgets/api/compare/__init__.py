@@ -17,7 +17,7 @@ from saliency_widgets.session.request import Request
 
 TITLES = {"methods": "Method", "settings": "Settings", "models": "Model", "classes": "Class", "inputs": "Input"}
 """The titles of the axes in menus, in the default order for rows and columns."""
-_WITH_SCENES = ("text", "signal")  # the kinds of input that the page shows without an image
+_WITH_SCENES = ("text", "signal", "volume")  # the kinds of input that the page shows without an image
 
 
 class Cell(NamedTuple):
@@ -92,8 +92,8 @@ class Comparison:
         shown = problem.prepared.images is not None or problem.kind.name in _WITH_SCENES
         if not (problem.kind.drawn and shown):
             raise ValueError(
-                f"inputs: sw.compare shows maps over images, texts and signals, but the model's input has shape "
-                f"{tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
+                f"inputs: sw.compare shows maps over images, texts, signals and volumes, but the model's input has "
+                f"shape {tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."
             )
         first = next(iter(self._problems.values()), problem).kind
         if first.name != problem.kind.name:

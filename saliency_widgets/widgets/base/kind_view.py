@@ -163,6 +163,32 @@ class KindView:
         """
         return {}
 
+    @classmethod
+    def axes(cls, problem: Problem) -> dict[str, int]:  # noqa: ARG003
+        """Return the number of positions on each axis along which a cell of a grid shows a part; {} if it shows all."""
+        return {}
+
+    @classmethod
+    def reduced_at(cls, problem: Problem, reduction: Reduction, at: Sequence[float] | None) -> Reduction:  # noqa: ARG003
+        """Return the reduction of a cell's map.
+
+        Args:
+            problem: The model and the input.
+            reduction: The reduction of the values.
+            at: The position on each of :meth:`axes`, in [0, 1]; None for the middle.
+        """
+        return reduction
+
+    @classmethod
+    def cell(cls, problem: Problem, request: Request, reduction: Reduction) -> dict[str, Any]:  # noqa: ARG003
+        """Return the scene of a cell of a grid."""
+        return cls.still(problem, request)
+
+    @classmethod
+    def cell_frame(cls, problem: Problem, event: Event) -> dict[str, Any] | None:  # noqa: ARG003
+        """Return the frame of a cell of a grid."""
+        return messages.frame_of(event)
+
     def page_scene(self, request: Request) -> dict[str, Any]:
         """Return the scene of one map on a saved page."""
         return self.still(self.problem, request)

@@ -194,20 +194,24 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
         Returns:
             The signed difference, exact to 16 bits of each map's range: shape (H, W), for a text (1, T), for a signal
-            (C, T), or (1, T) for the maps of a layer.
+            (C, T), or (1, T) for the maps of a layer; for a volume (D, H, W).
 
         Raises:
             ValueError: A cell doesn't exist, or the two maps differ in size.
             RuntimeError: One of the maps is not finished.
         """
         cells = [self._find_cell(argument, name) for argument, name in (("a", a), ("b", b))]
-        maps = [self._maps.frame(cell) for cell in cells]
+        maps, shape = [self._maps.frame(cell) for cell in cells], None
+        if self._comparison.problem(cells[0]).kind.features.partial:  # the frames hold only what is shown
+            wholes = [self._maps.whole(cell) for cell in cells]
+            maps, shape = [map_ for map_, _ in wholes], wholes[0][1]
         units = (1.0, 1.0)
         if len({self._comparison.group(cell) for cell in cells}) > 1:
             clip = self._display.settings["clip"]
             first, second = (render.shared_ends([map_], clip)[1] or map_.high or 1.0 for map_ in maps)
             units = first, second
-        return render.dequantize(render.difference(maps[0], maps[1], units))
+        result = render.dequantize(render.difference(maps[0], maps[1], units))
+        return result if shape is None else result.reshape(shape)
 
     def page_size(self) -> int:
         """Return the number of bytes that :meth:`save_html` would write, for the maps computed so far."""
@@ -323,8 +327,8 @@ class Comparison(WithStaticOutput, Showable, w.Box):
 
 
 _OPTIONS = (
-    "transform", "class_names", "tokenizer", "max_new_tokens", "sampling_rate", "channel_names", "time_axis", "explain",
-    "device", "fold", "precision",
+    "transform", "class_names", "tokenizer", "max_new_tokens", "sampling_rate", "channel_names", "time_axis", "slices",
+    "explain", "device", "fold", "precision",
 )  # fmt: skip
 
 
@@ -353,8 +357,9 @@ def compare(  # noqa: PLR0913
 
     Args:
         model: A ``torch.nn.Module``, or several: a mapping from names to models, or a list.
-        inputs: One image, text or signal as for :func:`explore`, or several: a list, a tensor with one row per input,
-            or a mapping from names to inputs. All are of one kind.
+        inputs: One image, text, signal or volume as for :func:`explore`, or several: a list, a tensor with one row per
+            input, or a mapping from names to inputs. All are of one kind. Of volumes, the planes that the sliders
+            select are shown.
         methods: As for :func:`attribute`, or several: a list, or a mapping from names to methods.
         settings: Variants of the methods' parameters: a list of mappings, a mapping from names to mappings, or lists of
             values by parameter, all combined: ``{"noise_level": [0.1, 0.3], "n_samples": [8, 32]}``.

@@ -20,6 +20,7 @@ from saliency_widgets.inputs import Prepared
 from saliency_widgets.render import Quantized
 from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.session.cache import SHARED
+from saliency_widgets.session.frames import coded
 from saliency_widgets.session.jobs import Jobs
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.display import DisplaySettings
@@ -93,6 +94,7 @@ class Maps:
         self._shown: list[Hashable] = []
         self._images: dict[Problem, tuple[Any, bytes]] = {}
         self._reduction: tuple[str | None, str | None] = (None, None)
+        self._at: Sequence[float] | None = None
         self._open, self._done = on_open, on_done
         self._changed = threading.Condition()
         self._stopped = self._closed = False
@@ -142,9 +144,15 @@ class Maps:
         for key in list(keys):
             self._close(self._entries.pop(key))
 
-    def reduce(self, sign: str | None, channels: str | None) -> None:
-        """Set the reduction of all maps; None for the default of each map."""
-        self._reduction = sign, channels
+    def reduce(self, sign: str | None, channels: str | None, at: Sequence[float] | None = None) -> None:
+        """Set the reduction of all maps.
+
+        Args:
+            sign: The sign; None for the default of each map.
+            channels: The reduction of the channels; None for the default of each map.
+            at: The part that is shown, see :meth:`.KindView.reduced_at`.
+        """
+        self._reduction, self._at = (sign, channels), at
         self._reduce()
 
     def frame(self, key: Hashable) -> Quantized:
@@ -158,6 +166,19 @@ class Maps:
         if entry.state != "done" or event is None or event.frame is None:
             raise RuntimeError(f"The map {entry.wanted.name!r} is not finished: call .wait() first, and see .errors.")
         return event.frame
+
+    def whole(self, key: Hashable) -> tuple[Quantized, tuple[int, ...]]:
+        """Return a finished map in 16 bits, of which a part is shown, with two dimensions; and its shape.
+
+        Raises:
+            RuntimeError: The map is not finished.
+        """
+        self.frame(key)
+        attribution = self.attribution(key)
+        assert attribution is not None
+        reduction = self._reduction_of(self._entries[key].wanted)
+        whole = attribution.features.reduce(attribution.values[:1], reduction, attribution.input_shape)[0]
+        return coded(whole.flatten(0, -2), signed=reduction.signed), tuple(whole.shape)
 
     def attribution(self, key: Hashable) -> Attribution | None:
         """Return the finished attribution of a map, or None."""
@@ -259,12 +280,14 @@ class Maps:
             images = problem.prepared.images
             png = b"" if images is None else png_bytes(images[0])
             self._images[problem] = problem.prepared, png
-        return png, view_of(problem.kind.name).still(problem, want.request)
+        return png, view_of(problem.kind.name).cell(problem, want.request, self._reduction_of(want))
 
     def _reduction_of(self, want: Wanted) -> Reduction:
         if want.reduction is not None:
             return want.reduction
-        return want.problem.kind.features.chosen(get_method(want.request.method), *self._reduction)
+        problem = want.problem
+        reduction = problem.kind.features.chosen(get_method(want.request.method), *self._reduction)
+        return view_of(problem.kind.name).reduced_at(problem, reduction, self._at)
 
     def _submit(self, again: bool = False) -> None:
         """Request the displayed maps that are missing or belong to another request."""
@@ -325,7 +348,7 @@ class Maps:
             entry.shown = want.problem.prepared
             entry.cell.image, entry.cell.scene = self._input(want)
         status = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
-        entry.cell.offer(messages.frame_of(event), status)
+        entry.cell.offer(view_of(want.problem.kind.name).cell_frame(want.problem, event), status)
 
     def _counted(self) -> int:
         """Count the displayed maps that are finished or failed."""

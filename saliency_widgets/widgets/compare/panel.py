@@ -14,8 +14,9 @@ from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.charts import QUIET, result_line
-from saliency_widgets.widgets.base.controls import Control, Menu
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control, Menu
 from saliency_widgets.widgets.base.display import DisplaySettings
+from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.base.panel import section
 from saliency_widgets.widgets.base.text import RichText
 from saliency_widgets.widgets.compare.pivot import Pivot, menu
@@ -35,13 +36,15 @@ class ComparisonPanel:
         display: The display settings of all maps.
         sign: The sign of all maps. Default: each method's default.
         channels: The channel reduction of all maps. Default: that of the kind of input.
-        reduced: Called with sign and channels (None for the default of each map), immediately and whenever they change.
+        reduced: Called with sign and channels (None for the default of each map), and the part that is shown,
+            immediately and whenever they change.
         moved: Called when the user selects another layer, which requires other maps.
 
     Attributes:
         widget: The column of controls.
         sign: The sign of all maps.
         channels: The channels of all maps.
+        positions: A slider for each axis along which cells show a part of the input.
         layers: A menu of layers for each model, if a method needs a layer and the settings don't choose it.
         predictions: The models' predictions.
     """
@@ -54,7 +57,7 @@ class ComparisonPanel:
         *,
         sign: str | None,
         channels: str | None,
-        reduced: Callable[[str | None, str | None], None],
+        reduced: Callable[[str | None, str | None, Sequence[float] | None], None],
         moved: Callable[[], None],
     ) -> None:
         self._comparison, self._pivot, self._reduced, self._moved = comparison, pivot, reduced, moved
@@ -66,6 +69,7 @@ class ComparisonPanel:
         self.channels = _menu_of(replace(CHANNEL, label=title, help=help_), channels, per_method=several)
         self.channels.show(bool(title))
         self.layers = self._layer_menus()
+        self.positions = self._position_sliders()
         self.predictions = RichText()
         self._display = display.controls()
         self._choice = section("Shown", [*pivot.turning, *pivot.menus.values()])
@@ -74,6 +78,7 @@ class ComparisonPanel:
                 self._choice,
                 section("Predictions", [self.predictions]),
                 *([section("Layer", list(self.layers.values()))] if self.layers else []),
+                *([section("Shown slices", self.positions)] if self.positions else []),
                 section("Map", [self.sign.widget, self.channels.widget]),
                 section("Display", [control.widget for control in self._display.values()]),
             ]
@@ -86,7 +91,7 @@ class ComparisonPanel:
     def controls(self) -> list[w.Widget]:
         """The widgets that send requests to the kernel, that is, all but the display settings."""
         menus = [*self._pivot.menus.values(), *self._pivot.turning, *self.layers.values()]
-        return [*menus, *self.sign.leaves, *self.channels.leaves]
+        return [*menus, *self.sign.leaves, *self.channels.leaves, *self.positions]
 
     @property
     def _chosen(self) -> tuple[str | None, str | None]:
@@ -116,7 +121,20 @@ class ComparisonPanel:
         signs = {self.reduction_of(Cell(methods=k)).sign for k in range(len(self._comparison.axes["methods"]))}
         self._display["diverging"].show("signed" in signs)
         self._display["colormap"].show(bool(signs - {"signed"}))
-        self._reduced(*self._chosen)
+        self._reduced(*self._chosen, [slider.value / max(1, slider.max) for slider in self.positions] or None)
+
+    def _position_sliders(self) -> list[w.IntSlider]:
+        """Return a slider for each axis along which cells show a part of the input, as slices of a volume."""
+        problem = self._comparison.problem(Cell())
+        sliders = []
+        for name, count in view_of(problem.kind.name).axes(problem).items():
+            sliders.append(w.IntSlider(
+                value=count // 2, max=count - 1, description=name, style={"description_width": LABEL_WIDTH},
+                layout={"width": "auto"},
+            ))  # fmt: skip
+            sliders[-1].observe(lambda _change: self._reduce(), names="value")
+            sliders[-1].add_class(f"sw-slices-{name.lower()}")
+        return sliders
 
     def _layer_menus(self) -> dict[int, Menu]:
         comparison, axes = self._comparison, self._comparison.axes

@@ -128,7 +128,8 @@ def _progress(status: Mapping[str, Any]) -> str:
 def _grid(view: GridView) -> Draw | None:
     """Return a function that draws a grid's maps with the color scales of the page, see ``js/src/grid/scales.ts``."""
     rows, columns, cells = view.rows, view.columns, list(view.cells)
-    if not any(cell.frame for cell in cells) or any("pieces" in cell.scene for cell in cells):
+    drawn = all(cell.scene.get("kind", "signal") == "signal" for cell in cells)  # or an image
+    if not drawn or not any(cell.frame for cell in cells):
         return None
     widest = _LANES if any(cell.scene for cell in cells) else _WIDEST
     shares = [view.scale == "shared" and k not in view.unlocked for k in range(len(cells))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ipywidgets as w
 import numpy as np
@@ -18,6 +19,7 @@ from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.volume import Planes, VolumeKind, center
 from saliency_widgets.inputs.volume.features import AXIAL
 from saliency_widgets.session import Event, Problem, Request
+from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored, Setup
@@ -71,7 +73,7 @@ class VolumeView(WithPages, MapView):
 
     def _scene(self) -> dict[str, Any]:
         """Return the shape of the volume, and the pixels of its planes until the first frame, for the page."""
-        return {**self._pixels.scene, **self._ground(self._at)}
+        return {**self._pixels.scene, **self._pixels.ground(self._at)}
 
     @classmethod
     def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
@@ -79,13 +81,37 @@ class VolumeView(WithPages, MapView):
         pixels = PlanePixels(problem.prepared)
         return {**pixels.scene, "whole": True, "at": list(center(pixels.size)), "pixels": pixels.whole}
 
+    @classmethod
+    def axes(cls, problem: Problem) -> dict[str, int]:
+        """Return the number of slices along each axis that is cut."""
+        pixels = _pixels_of(problem)
+        return {name.capitalize(): pixels.size[k] for k, name in enumerate(pixels.scene["axes"]) if k < pixels.count}
+
+    @classmethod
+    def reduced_at(cls, problem: Problem, reduction: Reduction, at: Sequence[float] | None) -> Reduction:
+        """Return the reduction with the planes at a position."""
+        size = _pixels_of(problem).size
+        voxel = [*center(size)]
+        for axis, share in enumerate(at or ()):
+            voxel[axis] = round(share * (size[axis] - 1))
+        return Planes(reduction.sign, reduction.channels, (voxel[0], voxel[1], voxel[2]))
+
+    @classmethod
+    def cell(cls, problem: Problem, request: Request, reduction: Reduction) -> dict[str, Any]:  # noqa: ARG003
+        """Return the planes of a reduction."""
+        pixels = _pixels_of(problem)
+        return {**pixels.scene, **pixels.ground(_voxel_of(reduction, pixels))}
+
+    @classmethod
+    def cell_frame(cls, problem: Problem, event: Event) -> dict[str, Any] | None:
+        """Return the frame with the pixels of its planes."""
+        frame, pixels = messages.frame_of(event), _pixels_of(problem)
+        return None if frame is None else {**frame, "ground": pixels.ground(_voxel_of(event.reduction, pixels))}
+
     def page_scene(self, request: Request) -> dict[str, Any]:  # noqa: ARG002
         """Return the pixels of the whole volume, and the planes that are shown now."""
         self._refresh()
         return {**self._pixels.scene, "whole": True, "at": list(self._at), "pixels": self._pixels.whole}
-
-    def _ground(self, at: tuple[int, int, int]) -> dict[str, Any]:
-        return {"at": list(at), "pixels": b"".join(plane.tobytes() for plane in self._pixels.planes(at))}
 
     def _reduce(self, reduction: Reduction) -> None:
         self._session.reduce(Planes(reduction.sign, reduction.channels, self._at))
@@ -109,16 +135,12 @@ class VolumeView(WithPages, MapView):
             return None
         if event.state in ("running", "done"):
             self._refresh()
-        return {**frame, "ground": self._ground(self._planes_of(event))}
+        return {**frame, "ground": self._pixels.ground(_voxel_of(event.reduction, self._pixels))}
 
     def _refresh(self) -> None:
         """Read the volume again if it was changed in place."""
         if self.problem.prepared is not self._pixels.prepared:
             self._pixels = PlanePixels(self.problem.prepared)
-
-    def _planes_of(self, event: Event) -> tuple[int, int, int]:
-        at = event.reduction.at if isinstance(event.reduction, Planes) else None
-        return center(self._size) if at is None else at
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the planes side by side."""
@@ -126,7 +148,7 @@ class VolumeView(WithPages, MapView):
         if shown is None or shown.frame is None:
             return Snapshot(lines())
         quantized, display, features, size = shown.frame, self.display, self._features, self._size
-        images = self._pixels.planes(self._planes_of(shown))
+        images = self._pixels.planes(_voxel_of(shown.reduction, self._pixels))
 
         def draw(share: float) -> Image.Image:
             scale = max(share * _SIDE / max(size), 1 / min(size))
@@ -180,6 +202,15 @@ class PlanePixels:
         """The pixels of the whole volume, slice by slice."""
         return b"".join(self._coded(depth).tobytes() for depth in self._voxels)
 
+    @property
+    def count(self) -> int:
+        """The number of planes."""
+        return len(self.scene["planes"])
+
+    def ground(self, at: tuple[int, int, int]) -> dict[str, Any]:
+        """Return a voxel and the pixels of the planes through it, for the page."""
+        return {"at": list(at), "pixels": b"".join(plane.tobytes() for plane in self.planes(at))}
+
     def planes(self, at: tuple[int, int, int]) -> list[np.ndarray]:
         """Return the planes through a voxel, uint8 (rows, columns) or (rows, columns, 3)."""
         return [self._coded(plane) for plane in self._features.planes(self._voxels, at)]
@@ -189,6 +220,23 @@ class PlanePixels:
         span = self._high - self._low
         scaled = (values - self._low) / span if span > 0 else torch.full_like(values, 0.5)
         return (scaled.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+_PIXELS: WeakKeyDictionary[Problem, PlanePixels] = WeakKeyDictionary()
+
+
+def _pixels_of(problem: Problem) -> PlanePixels:
+    """Return the pixels of a problem's volume, which are read again if it was changed in place."""
+    pixels = _PIXELS.get(problem)
+    if pixels is None or pixels.prepared is not problem.prepared:
+        pixels = _PIXELS[problem] = PlanePixels(problem.prepared)
+    return pixels
+
+
+def _voxel_of(reduction: Reduction | None, pixels: PlanePixels) -> tuple[int, int, int]:
+    """Return the voxel in which the planes of a reduction meet."""
+    at = reduction.at if isinstance(reduction, Planes) else None
+    return center(pixels.size) if at is None else at
 
 
 def _side_by_side(
