@@ -38,6 +38,10 @@ class Features:
         """Return the default reduction of the channels, for a sign of the map."""
         return CHANNEL.default
 
+    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
+        """Return a reduction with a sign of the map, and by default the usual reduction of the channels for it."""
+        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
+
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce values to one per feature.
 
