@@ -105,9 +105,7 @@ def sweep(  # noqa: PLR0913
         contrast: As for :func:`attribute`.
         sign: Which part of the values is shown and compared. Default: the method's default.
         channels: How the channels are combined, as for :meth:`Attribution.saliency_map`.
-        fill: What replaces removed pixels or features, for deletion and insertion. Default: "blur" for images and
-            volumes, "neighbors" for signals, "mean" for rows with a background, the mask token for texts (or else
-            their default baseline), otherwise "zero".
+        fill: What replaces removed pixels or features, for deletion and insertion: see :func:`ablate`.
         steps: The number of steps of the deletion and insertion curves.
         turns: The number of other seeds for the stability metric.
         progress: Whether to show a progress bar.
