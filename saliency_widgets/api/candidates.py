@@ -45,12 +45,10 @@ class Candidate:
     attribution: Attribution | None = None
 
     def _reduction(self, features: Features) -> Reduction:
-        sign = self.sign
-        if sign is None and self.attribution is not None:
-            sign = self.attribution.default_sign
-        elif sign is None:
-            sign = "absolute" if self.method is None else features.default(self.method).sign
-        return features.reduction(sign, self.channels)
+        if self.method is not None and self.attribution is None:
+            return features.chosen(self.method, self.sign, self.channels)
+        default = "absolute" if self.attribution is None else self.attribution.default_sign
+        return features.reduction(default if self.sign is None else self.sign, self.channels)
 
     def explanation(self, index: int, runner: Runner) -> Explanation:
         """Return the map of one input as displayed, such as (H, W), or (F,) for a row, with the context for its tests.

@@ -38,8 +38,9 @@ class Features:
         """Return the default reduction of the channels, for a sign of the map."""
         return CHANNEL.default
 
-    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
-        """Return a reduction with a sign of the map, and by default the usual reduction of the channels for it."""
+    def chosen(self, method: Method, sign: str | None, channels: str | None) -> Reduction:
+        """Return a reduction for a method's map; None for the default sign, and the default channels for the sign."""
+        sign = self.default(method).sign if sign is None else sign
         return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
@@ -63,6 +64,10 @@ class Features:
                 f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
         return reduction(values, (shape[-2], shape[-1]))
+
+    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
+        """Return a reduction with a sign of the map; None for the default channels for the sign."""
+        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Return what is painted of one sample, a map of two dimensions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as w
@@ -23,15 +23,17 @@ class MapCell(FrameStream):
         image: The model's input as PNG bytes.
         name: The cell's unique name.
         group: Maps of one group have comparable values and share a color scale.
+        scene: What is shown instead of an image, see :class:`.HeatmapView`; empty for an image.
     """
 
     _esm = "export default {};"
 
     name = traitlets.Unicode().tag(sync=True)
     group = traitlets.Unicode().tag(sync=True)
+    scene = traitlets.Dict().tag(sync=True, echo_update=False)
 
-    def __init__(self, image: bytes, *, name: str, group: str) -> None:
-        super().__init__(image, name=name, group=group)
+    def __init__(self, image: bytes, *, name: str, group: str, scene: Mapping[str, Any] | None = None) -> None:
+        super().__init__(image, name=name, group=group, scene=dict(scene or {}))
 
 
 class GridView(BundledView):
