@@ -73,6 +73,12 @@ def test_an_option_of_another_kind_is_refused(function, option):
         function(MODEL, torch.zeros(1, 4), **{option: value})
 
 
+@pytest.mark.parametrize("call", [sw.importance, lambda *inputs, **options: sw.shuffle(*inputs, inputs[1], **options)])
+def test_functions_of_tables_refuse_options_of_other_kinds(call):
+    with pytest.raises(NotImplementedError, match=r"^sampling_rate: sw\.\w+ takes rows of a table, not signals\. Use"):
+        call(MODEL, torch.zeros(2, 4), sampling_rate=10)
+
+
 def test_functions_for_all_kinds_take_their_options():
     with pytest.raises(TypeError, match="tokenizer: expected a Hugging Face tokenizer"):
         sw.attribute(MODEL, "a text", tokenizer=3)
