@@ -284,6 +284,30 @@ def test_the_view_shows_texts_and_signals_with_their_maps(kind: str) -> None:
     assert not result.subjects  # these would keep the model
 
 
+class Tagging(nn.Module):
+    """Three scores for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(len(VOCABULARY), 5), nn.Linear(5, 3)
+        self.double()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids))
+
+
+def test_a_text_without_the_position_of_the_target_shows_the_error() -> None:
+    case = CASES["text"]._replace(model=Tagging(), inputs=["a mat on the cat", "the cat sat"])
+    result = sweep(case, ["delta"], target=(4, 1))
+    assert result.widget.maps is not None
+    cell = result.widget.maps.view.cells[0]
+    assert (cell.scene["explained"], cell.status["state"]) == (4, "done")
+    result.widget._input.value = 1
+    assert (cell.scene, cell.status["state"]) == ({}, "error")
+    assert "position 4 is out of range" in cell.status["message"]
+
+
 def test_the_view_says_that_volumes_are_not_drawn() -> None:
     view = sweep(CASES["volume"], ["delta"]).widget
     assert not any(isinstance(part, GridView) for part in parts_of(view, []))
