@@ -652,7 +652,7 @@ ORACLES: dict[str, Callable[[Kind, nn.Module], Tensor]] = {
 NO_RELU = r"method: (Guided Backprop|Deconvnet) changes the gradient at ReLUs, and this model ran none.*Use 'gradient'"
 NO_LAYER = r"layer: no layer of this model has a spatial output.*Use a gradient method such as 'integrated_gradients'"
 NO_IMAGE = r"method: Blur-IG needs images \(N, C, H, W\), got inputs of shape.*Use 'integrated_gradients'"
-NO_ONE_IMAGE = r"method: Guided Grad-CAM needs a layer \(N, C, H, W\), got inputs of shape.*use 'guided_backprop'"
+NO_ONE_IMAGE = r"method: Guided Grad-CAM needs images \(N, C, H, W\), got inputs of shape.*use 'guided_backprop'"
 
 
 def reason(case: Kind, method: str) -> str | None:

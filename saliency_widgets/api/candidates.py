@@ -12,6 +12,8 @@ from torch import Tensor
 from saliency_widgets.api.grid import applicable, check_names, params_of, read_axis
 from saliency_widgets.attribution import Attribution, Reduction, Score
 from saliency_widgets.attribution.arrays import as_numbers
+from saliency_widgets.attribution.features import Features
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN, SIGNS
 from saliency_widgets.attribution.registry import Method, get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.explanation import Explanation, map_of
@@ -28,45 +30,50 @@ class Candidate:
         name: The name of its row in the table.
         method: The method that computes it; None for an array.
         params: The method's parameters.
-        reduction: How values are reduced to a map.
+        sign: Which part of the values the map shows; None for the method's default, and for an array as it is.
+        channels: How the channels are combined; None for the usual way.
         values: The values of an attribution or an array; None if they must be computed.
         attribution: The attribution that the values come from, if any.
-        ordered: Whether an (H, W) array is used as the map without a reduction.
     """
 
     name: str
     method: Method | None
     params: dict[str, Any]
-    reduction: Reduction
+    sign: str | None = None
+    channels: str | None = None
     values: Tensor | None = None
     attribution: Attribution | None = None
-    ordered: bool = True
+
+    def _reduction(self, features: Features) -> Reduction:
+        if self.method is not None and self.attribution is None:
+            return features.chosen(self.method, self.sign, self.channels)
+        default = "absolute" if self.attribution is None else self.attribution.default_sign
+        return features.reduction(default if self.sign is None else self.sign, self.channels)
 
     def explanation(self, index: int, runner: Runner) -> Explanation:
-        """Return the map of one input as displayed, shape (H, W), or (F,) for a row, with the context for its tests.
+        """Return the map of one input as displayed, such as (H, W), or (F,) for a row, with the context for its tests.
 
         Raises:
             ValueError: The method doesn't apply, or its map has the wrong size or holds NaN or infinite values.
         """
-        values = self._map(index, runner)
-        return Explanation(lambda _shared: runner, values, self.method, self.params, self.reduction)
+        reduction = self._reduction(runner.kind.features)
+        values = self._map(index, runner, reduction)
+        return Explanation(lambda _shared: runner, values, self.method, self.params, reduction)
 
-    def _map(self, index: int, runner: Runner) -> Tensor:
+    def _map(self, index: int, runner: Runner, reduction: Reduction) -> Tensor:
         shape = runner.kind.shape_of(runner.inputs)
         if self.values is None:
             assert self.method is not None
-            result = map_of(self.method, self.params, self.reduction, runner)
+            result = map_of(self.method, self.params, reduction, runner)
             if tuple(result.shape) != shape:
                 raise ValueError(f"its map has shape {tuple(result.shape)}, but the model's input has shape {shape}.")
             if not bool(torch.isfinite(result).all()):
                 raise ValueError("its map holds NaN or infinite values: scores or gradients overflow here.")
             return result
         values = self.values[index].to(runner.inputs.device)
-        if self.attribution is None and self.ordered and runner.kind.drawn and tuple(values.shape) == shape:
-            return values
-        if runner.kind.drawn and values.ndim == 2:
-            values = values[None]
-        return runner.kind.reduce(values[None], self.reduction, runner.inputs)[0]
+        if self.attribution is None and runner.kind.drawn and tuple(values.shape) == shape:
+            return values if self.sign is None else SIGNS[self.sign](values)
+        return runner.kind.reduce(values[None], reduction, runner.inputs)[0]
 
     def fitted(self, inputs: int, shape: tuple[int, ...], features: tuple[int, ...]) -> Candidate:
         """Return the candidate with one map per input; for a single input, the leading axis is optional.
@@ -106,19 +113,22 @@ class Candidate:
         return replace(self, values=values)
 
 
-def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, channels: str) -> list[Candidate]:
+def read_candidates(methods: Any, params: Mapping[str, Any], sign: str | None, channels: str | None) -> list[Candidate]:
     """Read the ``methods`` argument into candidates with unique names.
 
     Args:
         methods: One candidate, a list of them, or a mapping from names to them.
         params: Parameters, passed to each method that has them.
         sign: Which part of the values all maps show; None uses each candidate's default.
-        channels: How the channels are combined in all maps.
+        channels: How the channels are combined in all maps; None uses the usual way.
 
     Raises:
         TypeError: An item is neither a method nor a map, or no method has one of the parameters.
         ValueError: There are no items, or a method is unknown.
     """
+    for param, value in ((SIGN, sign), (CHANNEL, channels)):
+        if value is not None:
+            param.check(value)
     axis = read_axis("methods", methods, _title, single=_is_one, example="['gradient', 'grad_cam']")
     entries = [None if _is_map(value) else get_method(value) for value in axis.values]
     check_names("params", params, params_of(entry for entry in entries if entry is not None))
@@ -185,18 +195,15 @@ def _title(value: Any) -> str:
 
 
 def _candidate(
-    name: str, value: Any, entry: Method | None, params: Mapping[str, Any], sign: str | None, channels: str
+    name: str, value: Any, entry: Method | None, params: Mapping[str, Any], sign: str | None, channels: str | None
 ) -> Candidate:
     if entry is not None:
         chosen = entry.check_params(applicable(entry, params))
-        return Candidate(name, entry, chosen, Reduction(entry.sign if sign is None else sign, channels))
+        return Candidate(name, entry, chosen, sign, channels)
     if isinstance(value, Attribution):
         method = get_method(value.settings["method"])
         chosen = method.check_params(applicable(method, value.settings))
-        reduction = Reduction(value.default_sign if sign is None else sign, channels)
-        return Candidate(name, method, chosen, reduction, value.values.detach(), value)
+        return Candidate(name, method, chosen, sign, channels, value.values.detach(), value)
     values = as_numbers(value, f"methods: {brief(name)}").detach()
     values = values if values.is_floating_point() else values.double()
-    return Candidate(
-        name, None, {}, Reduction("absolute" if sign is None else sign, channels), values, ordered=sign is None
-    )
+    return Candidate(name, None, {}, sign, channels, values)

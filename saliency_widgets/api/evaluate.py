@@ -18,7 +18,6 @@ from saliency_widgets.api.sweep.arguments import each_of, read_targets
 from saliency_widgets.api.trust import one_sample
 from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.numerics.noise import SEED
-from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.registry import DEFAULT, methods
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.curves import DRAWS, STEPS
@@ -139,7 +138,7 @@ def evaluate(  # noqa: PLR0913
     *,
     params: dict[str, Any] | None = None,
     sign: str | None = None,
-    channels: str = CHANNEL.default,
+    channels: str | None = None,
     fill: Any = None,
     steps: int = STEPS.default,
     chance: str = CHANCE.default,
@@ -162,7 +161,8 @@ def evaluate(  # noqa: PLR0913
         methods: One item to evaluate, a list, or a mapping from names of your choice. An item is a method as for
             :func:`attribute`; an :class:`Attribution`, which the tests recompute with its settings; or a map as an
             array or tensor. A map has the shape of the input as the model sees it, or (H, W) for an image; for a batch,
-            pass one per input. Without ``sign``, an (H, W) map ranks the pixels directly, the largest value first.
+            pass one per input. A text's map has shape (T,), a signal's (C, T), a volume's (D, H, W). Without ``sign``,
+            such a map ranks the pixels or tokens directly, the largest value first.
         params: Parameters, passed to each method that has them, such as ``{"n_samples": 20}``.
         sign: Which part of the values is shown and ranked. Default: each method's default.
         channels: As for :meth:`Attribution.saliency_map`.

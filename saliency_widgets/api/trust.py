@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from saliency_widgets.attribution import Attribution, Reduction
+from saliency_widgets.attribution import Attribution
 from saliency_widgets.attribution.arrays import as_numbers
 from saliency_widgets.attribution.numerics.noise import SEED
 from saliency_widgets.attribution.registry import DEFAULT
@@ -57,7 +57,7 @@ def mask_of(mask: Any, share: float | None, problem: Problem) -> Tensor:
     if isinstance(mask, Attribution):
         if share is None:
             raise ValueError("top: expected the share of the attribution to remove. top=0.05 is its strongest 5%.")
-        return top(problem.map_of(mask.values, Reduction(mask.default_sign)), share)
+        return top(problem.map_of(mask.values, problem.kind.features.reduction(mask.default_sign)), share)
     if share is not None:
         raise ValueError("top: it applies only to an attribution. Omit it: the mask already defines the region.")
     if isinstance(mask, Image.Image):
@@ -92,10 +92,13 @@ def ablate(  # noqa: PLR0913
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
         inputs: One input, as for :func:`attribute`.
-        mask: The region to remove: booleans, shape (H, W) as the model sees the image, or (F,) for a row; a
-            black-and-white image; or an :class:`Attribution` with ``top``.
+        mask: The region to remove: booleans, shape (H, W) as the model sees the image, (F,) for a row, (T,) for a text,
+            (C, T) for a signal or (D, H, W) for a volume; a black-and-white image; or an :class:`Attribution` with
+            ``top``.
         fill: The replacement: "blur", "mean", "black", "white", "noise", "zero", "neighbors", a tensor, or a function
-            from input to tensor. Default: "blur" for an image, "mean" for a row with a background, otherwise "zero".
+            from input to tensor; for a text, also a token by its role, such as "mask". Default: "blur" for an image or
+            a volume, "neighbors" for a signal, "mean" for a row with a background, the mask token for a text (or else
+            its default baseline), otherwise "zero".
         top: The fraction of an attribution's map to remove, largest values first.
         draws: The number of regions of the same size and shape to remove elsewhere.
         seed: The seed of the draws and of a random fill.

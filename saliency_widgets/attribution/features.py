@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from saliency_widgets.attribution.reduction import CHANNEL, Reduction
+from saliency_widgets.attribution.reduction import CHANNEL, SIGN, Reduction
 from saliency_widgets.attribution.registry import Method
 
 
@@ -40,8 +40,7 @@ class Features:
 
     def chosen(self, method: Method, sign: str | None, channels: str | None) -> Reduction:
         """Return a reduction for a method's map; None for the default sign, and the default channels for the sign."""
-        sign = self.default(method).sign if sign is None else sign
-        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
+        return self.reduction(self.default(method).sign if sign is None else sign, channels)
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce values to one per feature.
@@ -64,6 +63,11 @@ class Features:
                 f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
         return reduction(values, (shape[-2], shape[-1]))
+
+    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
+        """Return a reduction with a sign of the map; None for the default channels for the sign."""
+        sign = SIGN.check(sign)
+        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Return what is painted of one sample, a map of two dimensions.

@@ -39,6 +39,7 @@ class Kind:
         pixels: The model's input for black and white pixels; None if unknown, and for anything but images.
         columns: The columns of the table that the inputs are rows of; None for anything else.
         drawn: Whether attributions are drawn as a map over the input.
+        one_size: Whether inputs that are measured together must have one size, as preprocessing gives images.
         positions: The positions at which the model scores classes, for texts; None if it scores the whole input.
         features: What the values of an attribution are reduced to.
         ignored: The features that the model is told to ignore, such as padding, shape (B, ...); None without any.
@@ -51,6 +52,7 @@ class Kind:
     interpolated: ClassVar[bool] = False
     mark: ClassVar[str] = "A large value"
     drawn: ClassVar[bool] = False
+    one_size: ClassVar[bool] = True
     pixels: PixelRange | None = None
     columns: Columns | None = None
     features: Features = PIXELS
@@ -63,6 +65,11 @@ class Kind:
     @property
     def cautions(self) -> tuple[tuple[str, str], ...]:  # noqa: D102
         return ()
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """All that results depend on besides the model's arguments, for the keys of stored results."""
+        return self.pixels, self.columns
 
     @property
     def default_fill(self) -> str:

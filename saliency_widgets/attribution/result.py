@@ -15,7 +15,7 @@ from torch import Tensor
 from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.features import PIXELS, Features, runs_of
-from saliency_widgets.attribution.reduction import SIGN, Reduction
+from saliency_widgets.attribution.reduction import Reduction
 from saliency_widgets.params import Param, brief, check_switch, check_text, unknown
 
 if TYPE_CHECKING:
@@ -226,9 +226,7 @@ class Attribution:
         return render.strength(quantized.codes, quantized.signed, limits).reshape(values.shape)
 
     def _reduction(self, sign: str | None, channels: str | None) -> Reduction:
-        sign = self.default_sign if sign is None else sign
-        SIGN.check(sign)
-        return Reduction(sign, self.features.channels_for(sign) if channels is None else channels)
+        return self.features.reduction(self.default_sign if sign is None else sign, channels)
 
     def to_code(self) -> str:
         """Return Python code that repeats it, with variables for values that can't be written as code."""

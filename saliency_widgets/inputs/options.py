@@ -161,8 +161,10 @@ def _strict(function: Callable[..., Any], accepted: list[str] | None, options: S
     def call(*args: Any, **keywords: Any) -> Any:
         for name in keywords:
             if name in _OF_KINDS and name not in options:
-                what = f"{name}: sw.{function.__name__} doesn't take {_OF_KINDS[name]} yet."
-                raise NotImplementedError(f"{what} Use sw.explore or sw.attribute.")
+                called, noun = f"{name}: sw.{function.__name__}", _OF_KINDS[name]
+                if "feature_names" in options:
+                    raise NotImplementedError(f"{called} takes rows of a table, not {noun}. Use sw.evaluate.")
+                raise NotImplementedError(f"{called} doesn't take {noun} yet. Use sw.explore or sw.attribute.")
             if accepted is not None and name not in accepted:
                 raise TypeError(unknown("argument", name, accepted))
         return function(*args, **keywords)

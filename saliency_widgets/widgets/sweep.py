@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from saliency_widgets.api import sweep as sweeping
 from saliency_widgets.api.compare.arguments import LIMIT
 from saliency_widgets.evaluation.metrics import METRICS
 from saliency_widgets.markup import Markup, element, escape, joined
+from saliency_widgets.session import Problem, Request
 from saliency_widgets.widgets.base.charts import (
     ACCENT,
     INK,
@@ -32,6 +33,7 @@ from saliency_widgets.widgets.base.charts import (
 )
 from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Menu
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
+from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.base.lifetime import Showable, refer_weakly
 from saliency_widgets.widgets.base.messages import error_text
 from saliency_widgets.widgets.base.panel import section
@@ -48,6 +50,10 @@ _HOW = (
     "improves the quality little."
 )
 
+_NO_PLANES = (
+    "The maps of volumes are not drawn here: map_of(...) returns each as an array, and an explorer shows its planes."
+)
+
 _MAPS = "The maps of one input with their quality; ○ marks the recommended setting. Click a map {}."
 
 _TICKS = 8
@@ -62,7 +68,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         explorer: The explorer whose sliders the button "Use these" moves; None to omit the button.
     """
 
-    def __init__(self, result: sweeping.Sweep, explorer: Explorer | None = None) -> None:
+    def __init__(self, result: Sweep, explorer: Explorer | None = None) -> None:
         self._result, self._explorer = result, explorer
         self._words, self._refused = RichText(), RichText()
         self._quality = self._menu("Quality", [m.name for m in result.metrics if not m.cost], result.quality)
@@ -101,7 +107,11 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         use = [w.HBox([self._use, self._refused])] if explorer is not None else []
         self._numbers = [k for group in result.groups.values() for k in group][:_MOST]
         self._maps = self._grid()
-        maps = [] if self._maps is None else [self._input, *self._around(self._maps)]
+        maps: list[w.Widget] = []
+        if self._maps is not None:
+            maps = [self._input, *self._around(self._maps)]
+        elif any(cell.values is not None and cell.values.ndim == 3 for cell in result.cells.values()):
+            maps = [explanation(_NO_PLANES)]
         super().__init__(
             [self._words, *use, menus, self._figure, legend, explanation(_HOW), *maps],
             layout={"width": "100%", "overflow": "visible"},
@@ -117,7 +127,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         self._open_lifetime()
 
     @property
-    def result(self) -> sweeping.Sweep:
+    def result(self) -> Sweep:
         """The sweep with the selected metrics."""
         return self._result
 
@@ -146,7 +156,11 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
     def _grid(self) -> StillMaps | None:
         """Create the grid with a map for each setting; its columns are the refining parameters, such as samples."""
         result = self._result
-        values = [cell.values for cell in result.cells.values() if cell.values is not None and cell.values.ndim == 2]
+        values = [
+            cell.values
+            for (index, _), cell in result.cells.items()
+            if cell.values is not None and (cell.values.ndim == 2 or result.scenes[index])
+        ]
         if not values:
             return None
         rows, columns = (
@@ -243,7 +257,7 @@ class SweepView(WithStaticOutput, Showable, w.VBox):
         index = int(self._input.value)
         cells = [self._result.cells[index, k] for k in self._numbers]
         maps = [cell.error if cell.values is None else cell.values for cell in cells]
-        self._maps.show(self._result.images[index], maps)
+        self._maps.show(self._result.images[index], maps, self._result.scenes[index])
 
     def _say_quality(self) -> None:
         """Show the quality below each map."""
@@ -273,11 +287,17 @@ def _with_unit(name: str) -> str:
     return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep(sweeping.Sweep):
     """A sweep that a notebook displays as a widget, with an image and a text that show without a kernel.
 
     See :func:`~saliency_widgets.static_output`.
+
+    Attributes:
+        scenes: What is shown of each input that is not an image; empty for images, tables and volumes.
     """
+
+    scenes: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def widget(self) -> SweepView:
@@ -308,4 +328,14 @@ class Sweep(sweeping.Sweep):
 def sweep(*args: Any, **kwargs: Any) -> Sweep:
     """See :func:`saliency_widgets.api.sweep.sweep`."""
     result = sweeping.sweep(*args, **kwargs)
-    return Sweep(**{field.name: getattr(result, field.name) for field in fields(result)})
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    scenes = [{} if subject is None else _scene_of(*subject) for subject in result.subjects]
+    return Sweep(**{**values, "subjects": ()}, scenes=scenes)  # the result doesn't keep the model
+
+
+def _scene_of(problem: Problem, request: Request) -> dict[str, Any]:
+    kind = problem.kind
+    try:
+        return {} if kind.features.partial else view_of(kind.name).still(problem, request)
+    except ValueError:  # this text lacks the position of the target, and its cells show the error
+        return {}

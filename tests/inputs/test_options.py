@@ -15,7 +15,7 @@ MODEL = torch.nn.Linear(4, 3)
 TAKEN = {
     sw.attribute: ALL,
     sw.explore: ALL,
-    sw.sweep: ALL - {"cuda_graphs", "tokenizer", "max_new_tokens", *SHAPED},
+    sw.sweep: ALL - {"cuda_graphs"},
     sw.compare: ALL - {"cuda_graphs", "feature_names", "background"},
     sw.evaluate: ALL,
     sw.ablate: ALL,
@@ -65,12 +65,18 @@ OF_KINDS = {
 
 @pytest.mark.parametrize(
     ("function", "option"),
-    [(one, name) for one in (sw.compare, sw.sweep, sw.lesson) for name in OF_KINDS if name not in TAKEN[one]],
+    [(one, name) for one in (sw.compare, sw.lesson) for name in OF_KINDS if name not in TAKEN[one]],
 )
 def test_an_option_of_another_kind_is_refused(function, option):
     value, noun = OF_KINDS[option]
     with pytest.raises(NotImplementedError, match=f"{option}: sw.{function.__name__} doesn't take {noun} yet"):
         function(MODEL, torch.zeros(1, 4), **{option: value})
+
+
+@pytest.mark.parametrize("call", [sw.importance, lambda *inputs, **options: sw.shuffle(*inputs, inputs[1], **options)])
+def test_functions_of_tables_refuse_options_of_other_kinds(call):
+    with pytest.raises(NotImplementedError, match=r"^sampling_rate: sw\.\w+ takes rows of a table, not signals\. Use"):
+        call(MODEL, torch.zeros(2, 4), sampling_rate=10)
 
 
 def test_functions_for_all_kinds_take_their_options():

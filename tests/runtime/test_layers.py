@@ -207,7 +207,7 @@ def test_layers_that_do_not_run_return_no_tensor_or_do_not_affect_the_score_are_
     ("method", "message"),
     [
         ("grad_cam", r"layer: no layer of this model has a spatial output.*'integrated_gradients'"),
-        ("guided_grad_cam", r"method: Guided Grad-CAM needs a layer.*'guided_backprop'"),
+        ("guided_grad_cam", r"method: Guided Grad-CAM needs images.*'guided_backprop'"),
     ],
 )
 def test_a_model_without_convolutions_is_an_error_that_suggests_a_method(method, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,15 +24,13 @@ from saliency_widgets.api.sweep.cells import Cell, CellResult, Payload, measure
 from saliency_widgets.api.sweep.dispatch import ExecutorDiedError, check_executor, dispatch
 from saliency_widgets.api.sweep.result import Sweep, with_similarity
 from saliency_widgets.api.sweep.store import Memory, Store, StoreError
-from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.attribution.score import SCORE
 from saliency_widgets.evaluation.choice import WITHIN
 from saliency_widgets.evaluation.curves import STEPS
 from saliency_widgets.evaluation.fills import filling
 from saliency_widgets.evaluation.stability import TURNS
-from saliency_widgets.inputs.options import Options, split_options, takes_options
+from saliency_widgets.inputs.options import OPTIONS, Options, split_options, takes_options
 from saliency_widgets.params import MAPS, check_switch
 from saliency_widgets.runtime.model.devices import check_device
 from saliency_widgets.runtime.model.version import identity
@@ -48,7 +47,7 @@ LIMIT = 5000
 _unsaved: Memory | None = None
 
 
-_OPTIONS = ("transform", "class_names", "explain", "device", "fold", "precision", "feature_names", "background")
+_OPTIONS = tuple(name for name in OPTIONS if name != "cuda_graphs")
 
 
 @takes_options(*_OPTIONS)
@@ -69,7 +68,7 @@ def sweep(  # noqa: PLR0913
     score: str = SCORE.default,
     contrast: Any = None,
     sign: str | None = None,
-    channels: str = CHANNEL.default,
+    channels: str | None = None,
     fill: Any = None,
     steps: int = STEPS.default,
     turns: int = TURNS.default,
@@ -83,8 +82,9 @@ def sweep(  # noqa: PLR0913
 
     Args:
         model: Any ``torch.nn.Module``; it is not changed.
-        inputs: One input, as for :func:`attribute`, or many: a list of images, an array or tensor with a row for
-            each, or a DataFrame. All must have the same size as the model sees them.
+        inputs: One input, as for :func:`attribute`, or many: a list of inputs, such as images or texts, an array or
+            tensor with a row for each, or a DataFrame. Images and rows must have the same size as the model sees them;
+            texts, signals and volumes may have different sizes.
         method: As for :func:`attribute`.
         grid: The values of each parameter, such as ``{"noise_level": [0.05, 0.1, 0.2], "n_samples": [8, 32, 128]}``.
         metrics: Any of "similarity" (to the finest setting), "insertion", "deletion", "delta" (completeness error),
@@ -105,8 +105,7 @@ def sweep(  # noqa: PLR0913
         contrast: As for :func:`attribute`.
         sign: Which part of the values is shown and compared. Default: the method's default.
         channels: How the channels are combined, as for :meth:`Attribution.saliency_map`.
-        fill: What replaces removed pixels or features, for deletion and insertion. Default: "blur" for images, "mean"
-            for rows with a background, otherwise "zero".
+        fill: What replaces removed pixels or features, for deletion and insertion: see :func:`ablate`.
         steps: The number of steps of the deletion and insertion curves.
         turns: The number of other seeds for the stability metric.
         progress: Whether to show a progress bar.
@@ -119,7 +118,7 @@ def sweep(  # noqa: PLR0913
 
     Raises:
         TypeError: An argument has the wrong type, can't be sent to a worker, or is no parameter of the method.
-        ValueError: An argument is out of range, a name is unknown, the grid is empty or over the limit, inputs differ
+        ValueError: An argument is out of range, a name is unknown, the grid is empty or over the limit, images differ
             in size, or no cell could be computed; or the store belongs to another program, is damaged or locked, or
             can't be written. If writing fails, finished cells stay in memory.
         ExecutorDiedError: The executor stopped responding. Finished cells are stored.
@@ -136,8 +135,8 @@ def sweep(  # noqa: PLR0913
     about = Options(**options)
     check_device(about.device)
     check_precision_name(about.precision)
-    first, items = read_inputs(model, inputs, options, named=store is not None)
-    reduction = Reduction(entry.sign if sign is None else sign, channels)
+    first, items, shape = read_inputs(model, inputs, options, named=store is not None)
+    reduction = first.kind.features.chosen(entry, sign, channels)
     targets = read_targets(target, len(items))
     request = Request.of(
         method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,
@@ -178,7 +177,7 @@ def sweep(  # noqa: PLR0913
 
     if store is not None:
         names: list[Hashable] = [*_names(payload, method, items, cells)]
-        results: Store | Memory = Store(store, first.kind.shape_of(first.tensor) if first.kind.drawn else None)
+        results: Store | Memory = Store(store, shape if first.kind.drawn else None)
     else:
         names, results = [*map(_name_in_memory, cells)], in_memory()
     try:
@@ -191,7 +190,11 @@ def sweep(  # noqa: PLR0913
     if any(metric.name == FINEST for metric in chosen):
         measured = with_similarity(measured, grid, [param.name for param in refining(entry) if param.name in grid])
     images = [item.image for item in items]
-    result = Sweep(entry, grid, settings, dict(params), chosen, measured, images, quality, cost, within)
+    subjects = [
+        None if item.problem is None else (item.problem, replace(request, target=target))
+        for item, target in zip(items, targets, strict=True)
+    ]
+    result = Sweep(entry, grid, settings, dict(params), chosen, measured, images, quality, cost, within, subjects)
     return result if metrics is not None else result.with_numbers()
 
 

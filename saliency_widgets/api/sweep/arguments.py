@@ -101,17 +101,19 @@ class Input:
     Attributes:
         item: The input, as the caller passed it.
         image: The input as the model sees it, in displayable form; None if it is not an image.
+        problem: The model and the input, if it is drawn in another form; None for images, tables and numbers.
         name: A persistent key of the input as the model sees it; empty if not requested.
     """
 
     item: Any
     image: np.ndarray | None
+    problem: Problem | None
     name: str
 
 
 def read_inputs(
     model: nn.Module, inputs: Any, options: Mapping[str, Any], *, named: bool
-) -> tuple[Problem, list[Input]]:
+) -> tuple[Problem, list[Input], tuple[int, ...] | None]:
     """Split and check the inputs in this process, which may not have the workers' device.
 
     Args:
@@ -121,16 +123,17 @@ def read_inputs(
         named: Whether to compute a persistent key for each input.
 
     Returns:
-        The problem of the first input, and all inputs.
+        The problem of the first input, all inputs, and the shape of their maps, None if they have several.
 
     Raises:
         TypeError: An input has an unsupported type, or a requested key can't be computed.
-        ValueError: There are no inputs, they differ in size, or one is a batch.
+        ValueError: There are no inputs, one is a batch, or they differ in size and are not texts, signals or volumes.
     """
     options = {name: value for name, value in options.items() if name not in ("device", "precision")}
     first: Problem | None = None
     each: list[Input] = []
     shapes: dict[tuple[int, ...], int] = {}
+    maps: set[tuple[int, ...]] = set()
     for index, item in enumerate(each_of(model, inputs, options)):
         problem = Problem(model, item, **options)
         if len(problem.tensor) != 1:
@@ -141,25 +144,22 @@ def read_inputs(
             raise ValueError(f"explain: a sweep explains one input. Pass explain= one of {list(problem.parts)}.")
         prepared = problem.prepared
         image = None if prepared.images is None else prepared.images[0]
-        # All that the results depend on: the tensor, other inputs, black and white pixels, background and class names.
-        seen = (
-            prepared.tensor,
-            prepared.arguments,
-            prepared.kind.pixels,
-            prepared.kind.columns,
-            problem.class_names,
-        )
-        each.append(Input(item, image, lasting_name(*seen) if named else ""))
+        kind = prepared.kind
+        # All that the results depend on: the tensor, other inputs, the kind's part, and class names.
+        seen = prepared.tensor, prepared.arguments, *kind.state, problem.class_names
+        shown = problem if kind.drawn and image is None else None
+        each.append(Input(item, image, shown, lasting_name(*seen) if named else ""))
+        maps.add(kind.shape_of(problem.tensor))
         shapes.setdefault(tuple(problem.tensor.shape[1:]), index)
         first = first or problem
     if first is None:
         raise ValueError("inputs: the list is empty. Pass at least one input.")
-    if len(shapes) > 1:
+    if len(shapes) > 1 and first.kind.one_size:
         listed = ", ".join(f"{'x'.join(map(str, shape))} (input {index})" for shape, index in list(shapes.items())[:4])
         raise ValueError(
             f"inputs: the model's inputs have different sizes: {listed}. Pass transform= with a resize and a crop."
         )
-    return first, each
+    return first, each, next(iter(maps)) if len(maps) == 1 else None
 
 
 def each_of(model: nn.Module, inputs: Any, options: Mapping[str, Any]) -> list[Any]:

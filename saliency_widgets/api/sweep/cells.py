@@ -97,7 +97,7 @@ class CellResult:
 
     Attributes:
         numbers: The measured values, by metric name.
-        values: The map, float32, shape (H, W) or (F,); None on error.
+        values: The map, float32, with the shape of the input's features, such as (H, W) or (F,); None on error.
         error: The error message; empty on success.
         failure: The exception's type name; empty on success.
     """

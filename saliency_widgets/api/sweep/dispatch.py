@@ -7,7 +7,7 @@ import pickle
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from saliency_widgets.api.sweep.cells import Cell, CellResult, Payload, Reply, hold, measure, release, run_cell
@@ -60,7 +60,7 @@ def dispatch(
 
     Raises:
         ExecutorDiedError: The executor stopped responding.
-        TypeError: The model, or another argument, can't be sent to another process.
+        TypeError: The model, or another argument such as a tokenizer, can't be sent to another process.
     """
     if executor is None:
         for cell in cells:
@@ -164,8 +164,18 @@ class _Dispatcher:
             try:
                 self._packed = pickler.dumps(self._payload)
             except Exception as error:
-                raise TypeError(_unsendable("model", error)) from error
+                raise TypeError(_unsendable(_unpicklable(self._payload.options, pickler.dumps), error)) from error
         return self._packed
+
+
+def _unpicklable(options: Mapping[str, Any], pickled: Callable[[Any], bytes]) -> str:
+    """Return the name of the first option that can't be pickled, such as a tokenizer; "model" if all can."""
+    for name, value in options.items():
+        try:
+            pickled(value)
+        except Exception:  # the caller has the error of the whole payload
+            return name
+    return "model"
 
 
 def _unsendable(what: str, error: BaseException) -> str:

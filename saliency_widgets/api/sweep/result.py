@@ -19,6 +19,8 @@ from saliency_widgets.evaluation.registry import Metric
 from saliency_widgets.evaluation.similarity import spearman
 from saliency_widgets.markup import element, joined
 from saliency_widgets.params import Param, brief, check_choice, check_list, unknown
+from saliency_widgets.session.problem import Problem
+from saliency_widgets.session.request import Request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,7 @@ class Sweep:
         quality: The metric to choose settings by.
         cost: The metric to minimize.
         within: How much worse than the best the choice may be, as a fraction of the best.
+        subjects: Each input that is drawn, but not as an image: its problem and what is explained; otherwise None.
     """
 
     method: Method
@@ -54,6 +57,7 @@ class Sweep:
     quality: str
     cost: str
     within: float = WITHIN.default
+    subjects: Sequence[tuple[Problem, Request] | None] = ()
 
     @property
     def inputs(self) -> int:
@@ -90,7 +94,8 @@ class Sweep:
             **setting: One value for each parameter of the grid.
 
         Returns:
-            The map before clipping and coloring, float32, shape (H, W) as the model sees it, or (F,) for a row.
+            The map before clipping and coloring, float32: shape (H, W) as the model sees it, (F,) for a row, (T,) for a
+            text, (C, T) for a signal, or (D, H, W) for a volume.
 
         Raises:
             ValueError: No such cell exists, or it failed.

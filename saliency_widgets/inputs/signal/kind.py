@@ -108,6 +108,7 @@ class SignalKind(Kind):
     interpolated = True
     mark = "A strong color"
     drawn = True
+    one_size = False
     features: SignalFeatures = field(default_factory=SignalFeatures)  # pyright: ignore[reportIncompatibleVariableOverride]
     sampling_rate: float | None = None
     channel_names: tuple[str, ...] = ()
@@ -124,6 +125,11 @@ class SignalKind(Kind):
     ) -> Prepared:
         """Read a signal as the model takes it: see :func:`prepare_signal`."""
         return prepare_signal(model, inputs, options, device=device, dtype=dtype)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """The axis of time, and the other signals."""
+        return self.features, self.others
 
     @property
     def default_fill(self) -> str:

@@ -49,8 +49,7 @@ class TokenFeatures(Features):
 
     def default(self, method: Method) -> Reduction:
         """Return the signed sum over an embedding if the values add up to the score, or else their Euclidean norm."""
-        sign = "signed" if method.additive else method.sign
-        return Reduction(sign, self.channels_for(sign))
+        return self.reduction("signed" if method.additive else method.sign)
 
     def channels_for(self, sign: str) -> str:
         """Return the sum for signed maps, the norm for all others."""
@@ -100,6 +99,7 @@ class TextKind(Kind):
     feature = "token"
     mark = "A strong color"
     drawn = True
+    one_size = False
     tokens: Tokens = field()
     table: EmbeddingTable = field()
     positions: Positions | None = None
@@ -161,6 +161,13 @@ class TextKind(Kind):
                 "Check the length of the text, or explain its parts.",
             ))  # fmt: skip
         return tuple(warnings)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """The tokens, the position that is explained by default, and the other texts."""
+        tokens, at = self.tokens, self.positions
+        scored = None if at is None else (at.role, at.default, at.generated)
+        return tokens.ids, tokens.special, tokens.padding, dict(tokens.vocabulary), scored, self.others
 
     @property
     def default_fill(self) -> str:

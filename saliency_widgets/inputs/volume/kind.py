@@ -35,6 +35,7 @@ class VolumeKind(Kind):
     feature = "voxel"
     mark = "A bright region"
     drawn = True
+    one_size = False
     features: VolumeFeatures = field(default_factory=VolumeFeatures)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @staticmethod
@@ -53,6 +54,11 @@ class VolumeKind(Kind):
     ) -> Prepared:
         """Read a volume as the model takes it: see :func:`prepare_volume`."""
         return prepare_volume(inputs, options, device=device, dtype=dtype)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """The axis of the slices."""
+        return (self.features,)
 
     @property
     def default_fill(self) -> str:

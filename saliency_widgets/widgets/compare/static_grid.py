@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,12 +50,16 @@ class StillMaps:
         self._generations = itertools.count(1)
         self.view.lay(rows, columns, [MapCell(b"", name=name, group=group) for name in names])
 
-    def show(self, image: np.ndarray | None, maps: Sequence[np.ndarray | str]) -> None:
+    def show(
+        self, image: np.ndarray | None, maps: Sequence[np.ndarray | str], scene: Mapping[str, Any] | None = None
+    ) -> None:
         """Show maps, row by row.
 
         Args:
             image: The image below the maps, uint8 (H, W, 3).
-            maps: The values of each cell, shape (H, W), or the reason why they are missing.
+            maps: The values of each cell, shape (H, W), (T,) for a text or (C, T) for a signal, or the reason why they
+                are missing.
+            scene: What is shown instead of an image.
         """
         png = b"" if image is None else png_bytes(image)
         generation = next(self._generations)
@@ -67,7 +71,7 @@ class StillMaps:
                 status |= {"state": "error", "message": messages.error_text(error)}
                 frame = {}  # views show only the image
             with cell.hold_sync():
-                cell.image, cell.status, cell.frame = png, status, frame
+                cell.image, cell.scene, cell.status, cell.frame = png, dict(scene or {}), status, frame
 
     def say(self, lines: Sequence[str]) -> None:
         """Set the line below each map, row by row; failed maps show their error instead."""
@@ -77,7 +81,8 @@ class StillMaps:
     def _frame(self, values: np.ndarray | str, generation: int) -> dict[str, Any]:
         if isinstance(values, str):
             raise ValueError(values)
-        return messages.raw_frame(coded(torch.from_numpy(values), signed=self.signed), generation=generation)
+        rows = torch.from_numpy(np.atleast_2d(values))
+        return messages.raw_frame(coded(rows, signed=self.signed), generation=generation)
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if message["type"] == "open" and 0 <= message["cell"] < len(self.view.cells):
