@@ -24,7 +24,7 @@ from saliency_widgets.runtime.arguments import Arguments
 Transform = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """Inputs in the form that a model takes, and how to display them.
 

@@ -336,6 +336,6 @@ def sweep(*args: Any, **kwargs: Any) -> Sweep:
 def _scene_of(problem: Problem, request: Request) -> dict[str, Any]:
     kind = problem.kind
     try:
-        return {} if kind.features.partial else view_of(kind.name).still(problem, request)
+        return {} if kind.features.partial else view_of(kind.name).still(problem.prepared, request)
     except ValueError:  # this text lacks the position of the target, and its cells show the error
         return {}

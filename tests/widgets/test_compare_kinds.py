@@ -1,4 +1,4 @@
-"""Comparisons of texts and signals: every cell equals sw.attribute, and shows the input in place of an image."""
+"""Comparisons of texts, signals and volumes: cells equal sw.attribute, and show the input in place of an image."""
 
 from __future__ import annotations
 
@@ -337,3 +337,26 @@ def test_a_comparison_has_one_kind_of_input():
 def test_other_inputs_are_errors(model, inputs, options, message):
     with pytest.raises(ValueError, match=message):
         sw.compare(model, inputs, methods="gradient", **options)
+
+
+def fail_with_gradients(*_args) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError("no gradients today")
+
+
+def test_after_an_error_a_volume_is_shown_as_it_was_with_its_map(compare):
+    volume, model = VOLUME.clone(), voxels()
+    compared = compare(model, volume, slices="depth", methods="gradient", classes=1)
+    (cell,) = compared.view.cells
+    before = cell.frame["codes"], cell.frame["ground"], cell.scene
+    volume += torch.arange(7)
+    hook = model.register_forward_pre_hook(fail_with_gradients)
+    compared.update()
+    with pytest.raises(ValueError, match="no gradients today"):
+        compared.wait(60, progress=False)
+    assert (cell.frame["codes"], cell.frame["ground"], cell.scene) == before
+    hook.remove()
+    compared.update()
+    compared.wait(60, progress=False)
+    assert cell.frame["ground"]["pixels"] != before[1]["pixels"]
+    assert cell.scene["pixels"] == cell.frame["ground"]["pixels"]

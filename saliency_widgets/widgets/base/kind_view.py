@@ -11,6 +11,7 @@ import ipywidgets as w
 
 from saliency_widgets.attribution import Attribution, Reduction
 from saliency_widgets.diagnostics.report import Finding
+from saliency_widgets.inputs import Prepared
 from saliency_widgets.session import Event, Problem, Request, Session
 from saliency_widgets.widgets.base import messages
 from saliency_widgets.widgets.base.heatmap import HeatmapView
@@ -154,44 +155,45 @@ class KindView:
         return messages.frame_of(event)
 
     @classmethod
-    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
-        """Return the scene of one map without what needs an explorer; {} for an image.
+    def still(
+        cls,
+        prepared: Prepared,  # noqa: ARG003
+        request: Request,  # noqa: ARG003
+        reduction: Reduction | None = None,  # noqa: ARG003
+    ) -> dict[str, Any]:
+        """Return the scene of one map without what needs an explorer, as in a cell of a grid; {} for an image.
 
         Args:
-            problem: The model and the input.
+            prepared: The input.
             request: The request of the map.
+            reduction: The reduction of the map, which may show only a part of it.
         """
         return {}
 
     @classmethod
-    def axes(cls, problem: Problem) -> dict[str, int]:  # noqa: ARG003
-        """Return the number of positions on each axis along which a cell of a grid shows a part; {} if it shows all."""
+    def still_frame(cls, prepared: Prepared, event: Event) -> dict[str, Any] | None:  # noqa: ARG003
+        """Return the event's frame for such a scene; None if it has none."""
+        return messages.frame_of(event)
+
+    @classmethod
+    def axes(cls, prepared: Prepared) -> dict[str, int]:  # noqa: ARG003
+        """Return the number of positions on each axis along which such a scene shows a part; {} if it shows all."""
         return {}
 
     @classmethod
-    def reduced_at(cls, problem: Problem, reduction: Reduction, at: Sequence[float] | None) -> Reduction:  # noqa: ARG003
-        """Return the reduction of a cell's map.
+    def reduced_at(cls, prepared: Prepared, reduction: Reduction, at: Sequence[float] | None) -> Reduction:  # noqa: ARG003
+        """Return a reduction to the part at a position.
 
         Args:
-            problem: The model and the input.
+            prepared: The input.
             reduction: The reduction of the values.
             at: The position on each of :meth:`axes`, in [0, 1]; None for the middle.
         """
         return reduction
 
-    @classmethod
-    def cell(cls, problem: Problem, request: Request, reduction: Reduction) -> dict[str, Any]:  # noqa: ARG003
-        """Return the scene of a cell of a grid."""
-        return cls.still(problem, request)
-
-    @classmethod
-    def cell_frame(cls, problem: Problem, event: Event) -> dict[str, Any] | None:  # noqa: ARG003
-        """Return the frame of a cell of a grid."""
-        return messages.frame_of(event)
-
     def page_scene(self, request: Request) -> dict[str, Any]:
         """Return the scene of one map on a saved page."""
-        return self.still(self.problem, request)
+        return self.still(self.problem.prepared, request)
 
     def finish(self) -> None:
         """Handle a finished map; called after its status is shown."""

@@ -280,14 +280,14 @@ class Maps:
             images = problem.prepared.images
             png = b"" if images is None else png_bytes(images[0])
             self._images[problem] = problem.prepared, png
-        return png, view_of(problem.kind.name).cell(problem, want.request, self._reduction_of(want))
+        return png, view_of(problem.kind.name).still(problem.prepared, want.request, self._reduction_of(want))
 
     def _reduction_of(self, want: Wanted) -> Reduction:
         if want.reduction is not None:
             return want.reduction
         problem = want.problem
         reduction = problem.kind.features.chosen(get_method(want.request.method), *self._reduction)
-        return view_of(problem.kind.name).reduced_at(problem, reduction, self._at)
+        return view_of(problem.kind.name).reduced_at(problem.prepared, reduction, self._at)
 
     def _submit(self, again: bool = False) -> None:
         """Request the displayed maps that are missing or belong to another request."""
@@ -344,11 +344,12 @@ class Maps:
         if attribution is not None and attribution.score is not None:
             name = want.problem.name_of(attribution.settings["target"], want.request.score, short=True)
             title = f"{name} {messages.number(attribution.score[0])}"
-        if event.state == "done" and entry.shown is not want.problem.prepared:
+        fresh = attribution is not None and event.state in ("running", "done")
+        if fresh and entry.shown is not want.problem.prepared:
             entry.shown = want.problem.prepared
             entry.cell.image, entry.cell.scene = self._input(want)
         status = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
-        entry.cell.offer(view_of(want.problem.kind.name).cell_frame(want.problem, event), status)
+        entry.cell.offer(view_of(want.problem.kind.name).still_frame(entry.shown, event), status)
 
     def _counted(self) -> int:
         """Count the displayed maps that are finished or failed."""

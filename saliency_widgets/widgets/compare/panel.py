@@ -127,7 +127,7 @@ class ComparisonPanel:
         """Return a slider for each axis along which cells show a part of the input, as slices of a volume."""
         problem = self._comparison.problem(Cell())
         sliders = []
-        for name, count in view_of(problem.kind.name).axes(problem).items():
+        for name, count in view_of(problem.kind.name).axes(problem.prepared).items():
             sliders.append(w.IntSlider(
                 value=count // 2, max=count - 1, description=name, style={"description_width": LABEL_WIDTH},
                 layout={"width": "auto"},

@@ -44,7 +44,7 @@ class TextBoard(Board):
     def scene(self) -> dict[str, Any]:
         """The tokens for the page, see ``js/src/text/flow.ts``; "unknown" marks those that the tokenizer lacks."""
         unknown = self.kind.tokens.vocabulary.get("unknown")
-        shown = view_of("text").still(self.problem, self.request(GRADIENT))
+        shown = view_of("text").still(self.problem.prepared, self.request(GRADIENT))
         return {**shown, "unknown": [index == unknown for index in shown["ids"]]}
 
     def seen(self, page: Page, caption: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from saliency_widgets import render
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.inputs.signal import SignalKind
-from saliency_widgets.session import Event, Problem, Request
+from saliency_widgets.session import Event, Request
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES
 from saliency_widgets.widgets.base.heatmap import HeatmapView
 from saliency_widgets.widgets.base.kind_view import Explored
@@ -59,9 +60,14 @@ class SignalView(WithPages, MapView):
         return self.view, self.add_saving(self.panel.widget), self.trust.widget
 
     @classmethod
-    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
+    def still(
+        cls,
+        prepared: Prepared,
+        request: Request,  # noqa: ARG003
+        reduction: Reduction | None = None,  # noqa: ARG003
+    ) -> dict[str, Any]:
         """Return the signal."""
-        return _scene_of(problem.prepared)
+        return _scene_of(prepared)
 
     def show(self, event: Event) -> None:
         """Update the signal if it was changed in place."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as w
 
+from saliency_widgets.attribution import Reduction
 from saliency_widgets.attribution.features import runs_of
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.inputs import Prepared, TextKind
@@ -146,10 +147,16 @@ class TextView(WithPages, MapView):
         return scene
 
     @classmethod
-    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:
+    def still(
+        cls,
+        prepared: Prepared,
+        request: Request,
+        reduction: Reduction | None = None,  # noqa: ARG003
+    ) -> dict[str, Any]:
         """Return the tokens, and which of them is explained by a map."""
-        assert isinstance(problem.kind, TextKind)
-        return {**_scene_of(problem.kind, problem.kind.token_of(request.target)), "still": True}
+        kind = prepared.kind
+        assert isinstance(kind, TextKind)
+        return {**_scene_of(kind, kind.token_of(request.target)), "still": True}
 
     def show(self, event: Event) -> None:
         """Show another text, of which the event is the first map."""

@@ -54,7 +54,7 @@ class VolumeView(WithPages, MapView):
         """Create the planes, the trust tests and the controls that save a page."""
         self._explorer, self._session = explorer, explorer.session
         session = self._session
-        self._pixels = PlanePixels(self.problem.prepared)
+        self._prepared = self.problem.prepared
         self.view = HeatmapView(
             None, self.display, on_stop=session.stop, controls=self.panel.controls, scene=self._scene()
         )
@@ -76,42 +76,42 @@ class VolumeView(WithPages, MapView):
         return {**self._pixels.scene, **self._pixels.ground(self._at)}
 
     @classmethod
-    def still(cls, problem: Problem, request: Request) -> dict[str, Any]:  # noqa: ARG003
-        """Return the pixels of the whole volume, of which the page cuts planes."""
-        pixels = PlanePixels(problem.prepared)
-        return {**pixels.scene, "whole": True, "at": list(center(pixels.size)), "pixels": pixels.whole}
+    def still(
+        cls,
+        prepared: Prepared,
+        request: Request,  # noqa: ARG003
+        reduction: Reduction | None = None,
+    ) -> dict[str, Any]:
+        """Return the pixels of the planes of a reduction."""
+        pixels = _pixels_of(prepared)
+        return {**pixels.scene, **pixels.ground(_voxel_of(reduction, pixels))}
 
     @classmethod
-    def axes(cls, problem: Problem) -> dict[str, int]:
+    def still_frame(cls, prepared: Prepared, event: Event) -> dict[str, Any] | None:
+        """Return the frame with the pixels of its planes."""
+        frame, pixels = messages.frame_of(event), _pixels_of(prepared)
+        return None if frame is None else {**frame, "ground": pixels.ground(_voxel_of(event.reduction, pixels))}
+
+    @classmethod
+    def axes(cls, prepared: Prepared) -> dict[str, int]:
         """Return the number of slices along each axis that is cut."""
-        pixels = _pixels_of(problem)
-        return {name.capitalize(): pixels.size[k] for k, name in enumerate(pixels.scene["axes"]) if k < pixels.count}
+        pixels = _pixels_of(prepared)
+        names = pixels.scene["axes"][: len(pixels.scene["planes"])]
+        return {name.capitalize(): size for name, size in zip(names, pixels.size, strict=False)}
 
     @classmethod
-    def reduced_at(cls, problem: Problem, reduction: Reduction, at: Sequence[float] | None) -> Reduction:
+    def reduced_at(cls, prepared: Prepared, reduction: Reduction, at: Sequence[float] | None) -> Reduction:
         """Return the reduction with the planes at a position."""
-        size = _pixels_of(problem).size
+        size = _pixels_of(prepared).size
         voxel = [*center(size)]
         for axis, share in enumerate(at or ()):
             voxel[axis] = round(share * (size[axis] - 1))
         return Planes(reduction.sign, reduction.channels, (voxel[0], voxel[1], voxel[2]))
 
-    @classmethod
-    def cell(cls, problem: Problem, request: Request, reduction: Reduction) -> dict[str, Any]:  # noqa: ARG003
-        """Return the planes of a reduction."""
-        pixels = _pixels_of(problem)
-        return {**pixels.scene, **pixels.ground(_voxel_of(reduction, pixels))}
-
-    @classmethod
-    def cell_frame(cls, problem: Problem, event: Event) -> dict[str, Any] | None:
-        """Return the frame with the pixels of its planes."""
-        frame, pixels = messages.frame_of(event), _pixels_of(problem)
-        return None if frame is None else {**frame, "ground": pixels.ground(_voxel_of(event.reduction, pixels))}
-
     def page_scene(self, request: Request) -> dict[str, Any]:  # noqa: ARG002
         """Return the pixels of the whole volume, and the planes that are shown now."""
-        self._refresh()
-        return {**self._pixels.scene, "whole": True, "at": list(self._at), "pixels": self._pixels.whole}
+        pixels = _pixels_of(self.problem.prepared)
+        return {**pixels.scene, "whole": True, "at": list(self._at), "pixels": pixels.whole}
 
     def _reduce(self, reduction: Reduction) -> None:
         self._session.reduce(Planes(reduction.sign, reduction.channels, self._at))
@@ -130,17 +130,13 @@ class VolumeView(WithPages, MapView):
 
     def frame_of(self, event: Event) -> dict[str, Any] | None:
         """Return the frame for the page, with the pixels of its planes."""
-        frame = super().frame_of(event)
-        if frame is None:
-            return None
-        if event.state in ("running", "done"):
-            self._refresh()
-        return {**frame, "ground": self._pixels.ground(_voxel_of(event.reduction, self._pixels))}
+        if event.attribution is not None and event.state in ("running", "done"):
+            self._prepared = self.problem.prepared  # another one if the volume was changed in place
+        return self.still_frame(self._prepared, event)
 
-    def _refresh(self) -> None:
-        """Read the volume again if it was changed in place."""
-        if self.problem.prepared is not self._pixels.prepared:
-            self._pixels = PlanePixels(self.problem.prepared)
+    @property
+    def _pixels(self) -> PlanePixels:
+        return _pixels_of(self._prepared)
 
     def snapshot(self, lines: Callable[..., list[str]]) -> Snapshot:
         """Return the planes side by side."""
@@ -169,7 +165,6 @@ class PlanePixels:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
         kind = prepared.kind
         assert isinstance(kind, VolumeKind)
         self._features = kind.features
@@ -202,11 +197,6 @@ class PlanePixels:
         """The pixels of the whole volume, slice by slice."""
         return b"".join(self._coded(depth).tobytes() for depth in self._voxels)
 
-    @property
-    def count(self) -> int:
-        """The number of planes."""
-        return len(self.scene["planes"])
-
     def ground(self, at: tuple[int, int, int]) -> dict[str, Any]:
         """Return a voxel and the pixels of the planes through it, for the page."""
         return {"at": list(at), "pixels": b"".join(plane.tobytes() for plane in self.planes(at))}
@@ -222,14 +212,14 @@ class PlanePixels:
         return (scaled.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-_PIXELS: WeakKeyDictionary[Problem, PlanePixels] = WeakKeyDictionary()
+_PIXELS: WeakKeyDictionary[Prepared, PlanePixels] = WeakKeyDictionary()
 
 
-def _pixels_of(problem: Problem) -> PlanePixels:
-    """Return the pixels of a problem's volume, which are read again if it was changed in place."""
-    pixels = _PIXELS.get(problem)
-    if pixels is None or pixels.prepared is not problem.prepared:
-        pixels = _PIXELS[problem] = PlanePixels(problem.prepared)
+def _pixels_of(prepared: Prepared) -> PlanePixels:
+    """Return the pixels of a volume, read once for all cells and planes."""
+    pixels = _PIXELS.get(prepared)
+    if pixels is None:
+        pixels = _PIXELS[prepared] = PlanePixels(prepared)
     return pixels
 
 
