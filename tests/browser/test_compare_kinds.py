@@ -259,7 +259,7 @@ def test_volumes_are_colored_on_one_scale_and_move_together(lab: Lab, page: Page
         """The map of each whole volume with two dimensions, and the pixels of the planes through a voxel."""
         lab.wait_for_value("[cell.frame['ground']['at'] for cell in compared.view.cells]", [list(at)] * 2)
         result = lab.value(
-            "[[(m := compared._maps.whole(p)[0]).codes.tolist(), m.low, m.high, m.signed, "
+            "[[(m := compared._maps.whole(p)).codes.tolist(), m.low, m.high, m.signed, "
             "[*c.frame['ground']['pixels']]] for p, c in zip(compared._shown, compared.view.cells)]"
         )
         return [

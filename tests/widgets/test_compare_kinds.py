@@ -264,6 +264,9 @@ def test_the_difference_of_volumes_is_that_of_all_voxels(compare):
     exact = sum(np.abs(whole).max() for whole in wholes) / 32767
     np.testing.assert_allclose(result, wholes[0] - wholes[1], atol=2 * exact)
     assert compared._snapshot().draw is None
+    turned = compare(voxels(), [VOLUME, VOLUME.transpose(0, 1)], slices="depth", methods="gradient")
+    with pytest.raises(ValueError, match=r"shape \(5, 6, 7\) and the other \(6, 5, 7\)"):  # as many rows of 7
+        turned.difference(*turned.attributions)
 
 
 def test_a_click_opens_the_volume_in_an_explorer(compare):

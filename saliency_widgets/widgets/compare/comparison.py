@@ -201,17 +201,22 @@ class Comparison(WithStaticOutput, Showable, w.Box):
             RuntimeError: One of the maps is not finished.
         """
         cells = [self._find_cell(argument, name) for argument, name in (("a", a), ("b", b))]
-        maps, shape = [self._maps.frame(cell) for cell in cells], None
-        if self._comparison.problem(cells[0]).kind.features.partial:  # the frames hold only what is shown
-            wholes = [self._maps.whole(cell) for cell in cells]
-            maps, shape = [map_ for map_, _ in wholes], wholes[0][1]
+        maps = [self._maps.whole(cell) for cell in cells]
+        problems = [self._comparison.problem(cell) for cell in cells]
+        shapes = [problem.kind.shape_of(problem.tensor) for problem in problems]
+        partial = problems[0].kind.features.partial
+        if partial and shapes[0] != shapes[1]:  # perhaps with as many rows
+            raise ValueError(
+                f"difference: one map has shape {shapes[0]} and the other {shapes[1]}. Compare maps of model inputs of "
+                f"the same size."
+            )
         units = (1.0, 1.0)
         if len({self._comparison.group(cell) for cell in cells}) > 1:
             clip = self._display.settings["clip"]
             first, second = (render.shared_ends([map_], clip)[1] or map_.high or 1.0 for map_ in maps)
             units = first, second
         result = render.dequantize(render.difference(maps[0], maps[1], units))
-        return result if shape is None else result.reshape(shape)
+        return result.reshape(shapes[0]) if partial else result
 
     def page_size(self) -> int:
         """Return the number of bytes that :meth:`save_html` would write, for the maps computed so far."""

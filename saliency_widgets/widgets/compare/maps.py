@@ -167,18 +167,18 @@ class Maps:
             raise RuntimeError(f"The map {entry.wanted.name!r} is not finished: call .wait() first, and see .errors.")
         return event.frame
 
-    def whole(self, key: Hashable) -> tuple[Quantized, tuple[int, ...]]:
-        """Return a finished map in 16 bits, of which a part is shown, with two dimensions; and its shape.
+    def whole(self, key: Hashable) -> Quantized:
+        """Return a finished map in 16 bits, with all rows of a volume of which only planes are shown.
 
         Raises:
             RuntimeError: The map is not finished.
         """
-        self.frame(key)
-        attribution = self.attribution(key)
-        assert attribution is not None
+        frame, attribution = self.frame(key), self.attribution(key)
+        if attribution is None or not attribution.features.partial:
+            return frame
         reduction = self._reduction_of(self._entries[key].wanted)
-        whole = attribution.features.reduce(attribution.values[:1], reduction, attribution.input_shape)[0]
-        return coded(whole.flatten(0, -2), signed=reduction.signed), tuple(whole.shape)
+        rows = attribution.features.frame(attribution.values[:1], reduction, attribution.input_shape)
+        return coded(rows, signed=reduction.signed)
 
     def attribution(self, key: Hashable) -> Attribution | None:
         """Return the finished attribution of a map, or None."""
