@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from saliency_widgets.api.grid import Axis, applicable, over_limit
 from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.registry import Method
-from saliency_widgets.inputs.image import ImageKind
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import compute, neutral_modes
 from saliency_widgets.session.problem import Problem
@@ -89,8 +88,7 @@ class Comparison:
                 f"inputs: expected single {noun}s, but {name} is a batch of {len(problem.tensor)}. Pass its {noun}s as "
                 f"a list."
             )
-        hidden = isinstance(problem.kind, ImageKind) and problem.prepared.images is None
-        if hidden or not problem.kind.drawn:
+        if not problem.kind.drawn:
             raise ValueError(
                 f"inputs: sw.compare shows maps over images, texts, signals and volumes, but the model's input has "
                 f"shape {tuple(problem.tensor.shape)}. Use sw.attribute, or sw.explore for a row."

@@ -18,12 +18,12 @@ from saliency_widgets.api.sweep.arguments import each_of
 from saliency_widgets.attribution import get_method
 from saliency_widgets.attribution.arrays import as_array
 from saliency_widgets.attribution.score import SCORE, is_function
+from saliency_widgets.inputs.text.tokens import IDS
 from saliency_widgets.outputs.selection import is_index
 from saliency_widgets.params import MAPS, brief
 
 LIMIT = 400
 """The default limit on the maps of a comparison."""
-_IDS = "input_ids"  # in what a tokenizer returns for one text
 _LABEL = 60  # characters of the label of a text
 
 
@@ -100,7 +100,7 @@ def _for_model(problem_options: Mapping[str, Any], models: Axis, which: int) -> 
 
 
 def _inputs(model: nn.Module, inputs: Any, problem_options: Mapping[str, Any]) -> Axis:
-    if isinstance(inputs, Mapping) and not _are_arguments(model, inputs) and _IDS not in inputs:
+    if isinstance(inputs, Mapping) and not _are_arguments(model, inputs) and IDS not in inputs:
         return read_axis("inputs", inputs, lambda _: "", single=lambda _: False, example="[a, b]")
     items = read_list("inputs", each_of(model, inputs, problem_options))
     texts = problem_options.get("tokenizer") is not None

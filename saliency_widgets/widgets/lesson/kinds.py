@@ -39,11 +39,11 @@ def lesson_for(problem: Problem) -> tuple[type[Board], dict[str, Step]]:
     Raises:
         ValueError: There is no lesson for it.
     """
-    name = "image" if problem.prepared.images is not None else problem.kind.name
-    if name not in _LESSONS:
-        noun, shape = problem.kind.noun, tuple(problem.tensor.shape)
+    kind = problem.kind
+    if kind.name not in _LESSONS:
+        noun, shape = kind.noun, tuple(problem.tensor.shape)
         article = "an" if noun[0] in "aeiou" else "a"
         raise ValueError(
             f"inputs: a lesson requires an image or a text, got {article} {noun} of shape {shape}. Use sw.explore."
         )
-    return _LESSONS[name]
+    return _LESSONS[kind.name]
