@@ -46,7 +46,7 @@ class Candidate:
 
     def _reduction(self, features: Features) -> Reduction:
         if self.method is not None and self.attribution is None:
-            return features.chosen(self.method, self.sign, self.channels)
+            return features.reduction_for(self.method, self.sign, self.channels)
         default = "absolute" if self.attribution is None else self.attribution.default_sign
         return features.reduction(default if self.sign is None else self.sign, self.channels)
 

@@ -30,17 +30,22 @@ class Features:
     partial: ClassVar[bool] = False
     """Whether only a part of the map is shown at a time, such as planes of a volume: see :meth:`part`."""
 
-    def default(self, method: Method) -> Reduction:
-        """Return the reduction in which a method's map is shown at first: that of the method's paper."""
-        return Reduction(method.sign)
+    def sign_for(self, method: Method) -> str:
+        """Return the default sign of a method's map: that of the method's paper."""
+        return method.sign
 
     def channels_for(self, sign: str) -> str:  # noqa: ARG002
         """Return the default reduction of the channels, for a sign of the map."""
         return CHANNEL.default
 
-    def chosen(self, method: Method, sign: str | None, channels: str | None) -> Reduction:
-        """Return a reduction for a method's map; None for the default sign, and the default channels for the sign."""
-        return self.reduction(self.default(method).sign if sign is None else sign, channels)
+    def reduction_for(self, method: Method, sign: str | None = None, channels: str | None = None) -> Reduction:
+        """Return a reduction of a method's map; None for the default sign, and the default channels for the sign."""
+        return self.reduction(self.sign_for(method) if sign is None else sign, channels)
+
+    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
+        """Return a reduction with a sign of the map; None for the default channels for the sign."""
+        sign = SIGN.check(sign)
+        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Reduce values to one per feature.
@@ -63,11 +68,6 @@ class Features:
                 f"the numbers from .values, or from .part(name).values if several inputs were explained."
             )
         return reduction(values, (shape[-2], shape[-1]))
-
-    def reduction(self, sign: str, channels: str | None = None) -> Reduction:
-        """Return a reduction with a sign of the map; None for the default channels for the sign."""
-        sign = SIGN.check(sign)
-        return Reduction(sign, self.channels_for(sign) if channels is None else channels)
 
     def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Return what is painted of one sample, a map of two dimensions.

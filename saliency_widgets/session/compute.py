@@ -108,7 +108,7 @@ def compute(
             input_shape=problem.input_shape,
             parts=parts if estimate.parts is None else estimate.parts,
             notes=(*precision_notes, *coupling_notes, *baseline_notes, *_notes(problem, runner, entry, estimate)),
-            default_sign=runner.kind.features.default(entry).sign,
+            default_sign=runner.kind.features.sign_for(entry),
             done=estimate.done,
             total=estimate.total,
             unit=entry.unit,

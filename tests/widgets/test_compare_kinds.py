@@ -177,7 +177,7 @@ def test_cells_of_signals_equal_attribute(compare):
         method = methods[position.methods]
         expected = sw.attribute(convolutions(), SIGNAL, method=method, target=1, **RATE, **settings)
         assert torch.equal(compared._maps.attribution(position).values, expected.values)
-        shown = frame_of(expected, expected.features.default(compared._comparison.method(position)))
+        shown = frame_of(expected, expected.features.reduction_for(compared._comparison.method(position)))
         np.testing.assert_array_equal(compared._maps.frame(position).codes, shown.codes)
         assert (cell.frame["signed"], cell.frame["height"], cell.frame["width"]) == (signed, height, 40)
         assert np.array_equal(np.frombuffer(cell.scene["values"], "<f4").reshape(2, 40), SIGNAL.numpy())

@@ -138,7 +138,7 @@ class Comparison:
             sign: The sign of the map. Default: the method's default for the kind of input.
             channels: The channel reduction. Default: that of the kind of input for the sign.
         """
-        return self.problem(cell).kind.features.chosen(self.method(cell), sign, channels)
+        return self.problem(cell).kind.features.reduction_for(self.method(cell), sign, channels)
 
     def group(self, cell: Cell) -> str:
         """Return the name of a cell's group, in which maps share a method and score and have comparable values."""

@@ -136,7 +136,7 @@ def sweep(  # noqa: PLR0913
     check_device(about.device)
     check_precision_name(about.precision)
     first, items, shape = read_inputs(model, inputs, options, named=store is not None)
-    reduction = first.kind.features.chosen(entry, sign, channels)
+    reduction = first.kind.features.reduction_for(entry, sign, channels)
     targets = read_targets(target, len(items))
     request = Request.of(
         method, {**params, **{name: values[0] for name, values in grid.items()}}, target=targets[0], score=score,

@@ -41,9 +41,9 @@ class SignalFeatures(Features):
         """The option of the axis of time."""
         return {"time_axis": FIRST if self.time_first else LAST}
 
-    def default(self, method: Method) -> Reduction:
+    def sign_for(self, method: Method) -> str:
         """Return both signs if the values add up to the score, or else the sign of the method's paper."""
-        return Reduction("signed" if method.additive else method.sign)
+        return "signed" if method.additive else method.sign
 
     def reduce(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
         """Apply the sign to each value; the values of a layer are interpolated over time, the same for all channels.

@@ -47,9 +47,9 @@ class TokenFeatures(Features):
 
     channels_title = "Embedding"
 
-    def default(self, method: Method) -> Reduction:
-        """Return the signed sum over an embedding if the values add up to the score, or else their Euclidean norm."""
-        return self.reduction("signed" if method.additive else method.sign)
+    def sign_for(self, method: Method) -> str:
+        """Return both signs if the values add up to the score, or else the sign of the method's paper."""
+        return "signed" if method.additive else method.sign
 
     def channels_for(self, sign: str) -> str:
         """Return the sum for signed maps, the norm for all others."""

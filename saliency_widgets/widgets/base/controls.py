@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as w
 import traitlets
 
+from saliency_widgets.attribution.reduction import CHANNEL
 from saliency_widgets.params import Param
 from saliency_widgets.widgets.base.text import describe
 
 LABEL_WIDTH = "104px"
 AUTO = "auto"  # represents None, which a selection slider treats as "nothing selected"
+
+
+def channels_param(title: str) -> Param:
+    """Return the parameter for what a reduction reduces, such as "Embedding", see :class:`.Features`."""
+    return replace(CHANNEL, label=title, help=CHANNEL.help.replace("color channels", title.lower()))
 
 
 class Menu(w.Dropdown):

@@ -286,7 +286,7 @@ class Maps:
         if want.reduction is not None:
             return want.reduction
         problem = want.problem
-        reduction = problem.kind.features.chosen(get_method(want.request.method), *self._reduction)
+        reduction = problem.kind.features.reduction_for(get_method(want.request.method), *self._reduction)
         return view_of(problem.kind.name).reduced_at(problem.prepared, reduction, self._at)
 
     def _submit(self, again: bool = False) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import ipywidgets as w
 
 from saliency_widgets.api.compare import Cell, Comparison
 from saliency_widgets.attribution import Reduction
-from saliency_widgets.attribution.reduction import CHANNEL, SIGN
+from saliency_widgets.attribution.reduction import SIGN
 from saliency_widgets.markup import Markup, element, joined
 from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.charts import QUIET, result_line
-from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control, Menu
+from saliency_widgets.widgets.base.controls import LABEL_WIDTH, Control, Menu, channels_param
 from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.base.panel import section
@@ -63,11 +62,9 @@ class ComparisonPanel:
         self._comparison, self._pivot, self._reduced, self._moved = comparison, pivot, reduced, moved
         self.sign = _menu_of(SIGN, sign, per_method=True)
         features = comparison.problem(Cell()).kind.features
-        title = features.channels_title
-        help_ = CHANNEL.help.replace("color channels", title.lower())
         several = len({features.channels_for(name) for name in SIGN.options()}) > 1
-        self.channels = _menu_of(replace(CHANNEL, label=title, help=help_), channels, per_method=several)
-        self.channels.show(bool(title))
+        self.channels = _menu_of(channels_param(features.channels_title), channels, per_method=several)
+        self.channels.show(bool(features.channels_title))
         self.layers = self._layer_menus()
         self.positions = self._position_sliders()
         self.predictions = RichText()

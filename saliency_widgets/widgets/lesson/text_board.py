@@ -53,7 +53,7 @@ class TextBoard(Board):
 
     def reduction_of(self, method: str) -> Reduction:
         """Return the explorer's default: the signed sum of values that add up to the score, or else the norm."""
-        return self.kind.features.default(get_method(method))
+        return self.kind.features.reduction_for(get_method(method))
 
     @property
     def vectors(self) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import ipywidgets as w
@@ -14,7 +13,7 @@ from saliency_widgets.attribution.reduction import CHANNEL, SIGN
 from saliency_widgets.attribution.registry import Method
 from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
-from saliency_widgets.widgets.base.controls import AUTO, Control
+from saliency_widgets.widgets.base.controls import AUTO, Control, channels_param
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
 from saliency_widgets.widgets.base.kind_view import KindView, Setup
 from saliency_widgets.widgets.base.panel import Panel, section
@@ -47,15 +46,13 @@ class MapPanel(Panel):
 
     def _make_shared(self, first: Method) -> None:
         default = self._default_of(first)
-        title = self._problem.kind.features.channels_title
-        text = CHANNEL.help.replace("color channels", title.lower())
         self._sign = Control(SIGN, default.sign)
-        self._channels = Control(replace(CHANNEL, label=title, help=text), default.channels)
+        self._channels = Control(channels_param(self._problem.kind.features.channels_title), default.channels)
         self._display = self._settings.controls()
 
     def _default_of(self, method: Method) -> Reduction:
         """Return the reduction in which the map of a method is shown at first."""
-        return self._problem.kind.features.default(method)
+        return self._problem.kind.features.reduction_for(method)
 
     @property
     def reduction(self) -> Reduction:
