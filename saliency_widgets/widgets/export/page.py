@@ -189,9 +189,9 @@ def page(
     return _document(title, provenance, models.archive(contents))
 
 
-def packed_size(codes: bytes, height: int, width: int, **_rest: Any) -> int:
+def packed_size(frame: Mapping[str, Any]) -> int:
     """Return the number of bytes by which another frame of this kind enlarges a page."""
-    _, packed = render.pack_codes(np.frombuffer(codes, "<u2").reshape(height, width))
+    _, packed = render.pack_codes(np.frombuffer(frame["codes"], "<u2").reshape(frame["height"], frame["width"]))
     return len(zlib.compress(packed)) * 4 // 3
 
 

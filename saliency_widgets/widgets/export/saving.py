@@ -72,7 +72,7 @@ class PageWriter:
         assert shown.request is not None
         assert shown.reduction is not None
         traits = self._traits(Entry(shown.request, shown.reduction), shown.attribution, shown.version)
-        each = packed_size(**traits["frame"]) + 700  # plus its readings and code
+        each = packed_size(traits["frame"]) + 700  # plus its readings and code
         base = len(self._page(Recording(), traits, shown.attribution))
         return estimate(self.plan, self._explorer.problem, self._there, base, each)
 
