@@ -12,10 +12,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from saliency_widgets.api.checkup import Due, check_up_when_idle
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.attribution.query import CHUNK_SIZE
-from saliency_widgets.diagnostics.report import Finding
 from saliency_widgets.inputs import Prepared
 from saliency_widgets.render import Quantized
 from saliency_widgets.session import Event, Problem, Request, Session
@@ -27,6 +25,7 @@ from saliency_widgets.widgets.base.display import DisplaySettings
 from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.base.lifetime import weakly
 from saliency_widgets.widgets.base.parts import close_whole
+from saliency_widgets.widgets.compare.checkups import Checkups, Displayed
 from saliency_widgets.widgets.compare.grid import GridView, MapCell
 from saliency_widgets.widgets.image.png import png_bytes
 
@@ -99,12 +98,9 @@ class Maps:
         self._changed = threading.Condition()
         self._stopped = self._closed = False
         self._began, self._before = time.perf_counter(), 0
-        self._checked_versions: dict[str, tuple] = {}
-        idle = check_up_when_idle(
-            weakly(self._due_checkups), weakly(self._on_checkup), passed_over=(TypeError, ValueError)
-        )
+        self._checkups = Checkups(self.view, weakly(self._displayed))
         # Redrawing has its own queue, so that it doesn't wait for maps being computed.
-        self._jobs, self._drawing = Jobs(executor, idle=idle if check_up else None), Jobs(executor)
+        self._jobs, self._drawing = Jobs(executor, idle=self._checkups.idle if check_up else None), Jobs(executor)
         for jobs in (self._jobs, self._drawing):
             weakref.finalize(self, jobs.ending.end).atexit = False
         self._owners: dict[Problem, object] = {}  # owners of cached maps, shared by all cells of a problem
@@ -351,6 +347,9 @@ class Maps:
         status = messages.status_of(event, title, want.name, notes=want.notes, sign=self._reduction_of(want).sign)
         entry.cell.offer(view_of(want.problem.kind.name).still_frame(entry.shown, event), status)
 
+    def _displayed(self) -> Displayed:
+        return [(want.model, want.problem, want.request) for want in (self._entries[key].wanted for key in self._shown)]
+
     def _counted(self) -> int:
         """Count the displayed maps that are finished or failed."""
         return sum(self._entries[key].state in ("done", "error") for key in self._shown)
@@ -376,35 +375,3 @@ class Maps:
             self._jobs.prefer(dict.fromkeys([*shown, *self._shown]))
         elif 0 <= message["cell"] < len(self._shown):
             self._open(self._shown[message["cell"]])
-
-    # ---- check-ups when idle
-
-    def _due_checkups(self) -> list[Due]:
-        """Return the pending check-ups: displayed models whose current version hasn't been checked."""
-        methods, due = tuple(self._methods()), []
-        for name, want in self._models().items():
-            version = want.problem.version(), methods
-            if self._checked_versions.get(name) != version:
-                due.append(Due(want.problem, want.request, version, name))
-        return due
-
-    def _on_checkup(self, due: Due, findings: Sequence[Finding]) -> None:
-        methods = self._methods()
-        relevant = [f for f in findings if not f.methods or any(method in methods for method in f.methods)]
-        self._checked_versions[due.name] = due.version
-        checkups = {line["name"]: line for line in self.view.checkups}
-        checkups[due.name] = {"name": due.name, "findings": messages.findings_of(relevant, methods), "checked": True}
-        self.view.set_traits(checkups=[checkups[name] for name in self._models() if name in checkups])
-
-    def _models(self) -> dict[str, Wanted]:
-        """Return the first displayed map of each model."""
-        models: dict[str, Wanted] = {}
-        for key in self._shown:
-            want = self._entries[key].wanted
-            models.setdefault(want.model, want)
-        return models
-
-    def _methods(self) -> dict[str, str]:
-        """Return the methods of all displayed maps with their titles."""
-        names = dict.fromkeys(self._entries[key].wanted.request.method for key in self._shown)
-        return {name: get_method(name).title for name in names}
