@@ -11,7 +11,6 @@ from torch import Tensor
 
 from saliency_widgets.attribution import Attribution, Reduction, get_method
 from saliency_widgets.inputs import TextKind
-from saliency_widgets.render import Quantized
 from saliency_widgets.session.frames import coded
 from saliency_widgets.widgets.base.kind_view import view_of
 from saliency_widgets.widgets.lesson.board import GRADIENT, Board
@@ -100,28 +99,18 @@ class TextBoard(Board):
 
     def each_of_few(self, page: Page) -> Iterator[tuple[int, str]]:
         """Let the page's control choose one of the tokens to follow, at first the strongest, and yield each."""
-        strongest = max(range(len(self.few)), key=lambda k: float(self.sums[self.few[k]].abs()))
-        page.set_control("Token", start=strongest)
+        page.set_control("Token", start=int(self.sums[self.few].abs().argmax()))
         for token in self.few:
             yield token, self.piece(token)
 
     def strip(self, page: Page, name: str, caption: str, values: Tensor, token: int) -> dict[str, Any]:
         """Return a panel with the shown numbers of the tokens to follow, one row for each token, one of them marked."""
-
-        def make() -> Quantized:
-            return coded(values[self.few][:, self.chosen], signed=True)
-
-        axes = [self.piece(row) for row in self.few], self.columns
-        return page.numbers(name, caption, make, axes, self.few.index(token))
+        shown, axes = values[self.few][:, self.chosen], ([self.piece(row) for row in self.few], self.columns)
+        return page.numbers(name, caption, lambda: coded(shown, signed=True), axes, self.few.index(token))
 
     def vector(self, page: Page, caption: str, values: Tensor) -> dict[str, Any]:
         """Return a panel with the shown numbers of one token's values, shape (E,)."""
-        return page.vector(
-            caption,
-            values[self.chosen].tolist(),
-            self.columns,
-            self.shown_numbers,
-        )
+        return page.vector(caption, values[self.chosen].tolist(), self.columns, self.shown_numbers)
 
     @property
     def columns(self) -> list[str]:
