@@ -85,7 +85,7 @@ class Positions:
 
     def label(self, name: str, position: int) -> str:
         """Return the name of a class at a position."""
-        piece = self.pieces[0][position].strip()
+        piece = self.pieces[0][position].strip() if position < self.count else "…"  # an event of a longer text
         if self.role == "label":
             return f"{name} for “{piece}”"
         return f"“{name.strip() or repr(name)}” {'after' if self.role == 'next' else 'for'} “{piece}”"

@@ -155,9 +155,9 @@ def _all_of_them(values: Mapping[str, Any], top: Sequence[str], notes: list[str]
     if not names:
         whole = any(is_whole(value) or isinstance(value, int) for value in values.values())
         why = (
-            "Integers (tokens, categories) have no gradient: pass their embeddings, if the model takes them "
-            "(inputs_embeds=); or use a method that needs no gradient with sw.attribute, such as "
-            "method='captum.FeatureAblation'."
+            "Integers (tokens, categories) have no gradient. For a text, pass tokenizer=; otherwise pass their "
+            "embeddings, if the model takes them (inputs_embeds=); or use a method that needs no gradient with "
+            "sw.attribute, such as method='captum.FeatureAblation'."
             if whole
             else "Pass floating-point tensors with one row for each sample; they may be nested in lists, "
             "tuples, mappings and dataclasses."

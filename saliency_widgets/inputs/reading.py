@@ -46,7 +46,9 @@ def load(inputs: Any) -> Any:
     if isinstance(inputs, (str, os.PathLike)):
         path = Path(inputs) if isinstance(inputs, str) else as_path(inputs, "inputs")
         if not _is_file(path):
-            raise ValueError(f"inputs: there is no file {brief(str(path))}. Pass the path of an image.")
+            raise ValueError(
+                f"inputs: there is no file {brief(str(path))}. Pass the path of an image; for a text, pass tokenizer=."
+            )
         try:
             with Image.open(path) as opened:
                 inputs = ImageOps.exif_transpose(opened).copy()

@@ -39,8 +39,9 @@ def forward_failure(model: nn.Module, error: Exception, shape: tuple[int, ...]) 
     if layer and isinstance(model.get_submodule(layer), (nn.Embedding, nn.EmbeddingBag)):
         return ValueError(
             f"model: its input is an index into the embedding {layer!r}, and integers (tokens, categories) have no "
-            f"gradient. Pass the embeddings instead, if the model takes them, or a module of the layers after them; or "
-            f"use sw.attribute with a method that needs no gradient, such as method='captum.FeatureAblation'."
+            f"gradient. For a text, pass tokenizer=; otherwise pass the embeddings, if the model takes them, or a "
+            f"module of the layers after them; or use sw.attribute with a method that needs no gradient, such as "
+            f"method='captum.FeatureAblation'."
         )
     where = f"in layer {layer!r} ({type(model.get_submodule(layer)).__name__})" if layer else "in its forward"
     reason = _no_gradient(model, error) or _exported(error, shape)

@@ -340,6 +340,8 @@ class Problem:
 
     def resolve(self, request: Request, version: tuple | None = None) -> tuple[Score, Tensor | None]:
         """Return the score of a request and its value for the inputs, shape (B,), or None if the value is unknown."""
+        if version is None and self.kind.positions is not None:
+            version = self.version()  # an edited text has other positions
         positions, batch = self.kind.positions, self.tensor.shape[0]
         if positions is not None and not is_function(request.target):
             at, target = positions.split(request.target, "target")

@@ -92,6 +92,7 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         self.arguments = {"model": model, "inputs": shown, "transform": transform, "class_names": names}
         self.problem = problem
         self._checked_version: Any = None
+        self._titled: tuple[Request | None, str] = None, ""  # the request of the shown map, and its title
         self.request = self.panel.request()  # before any display, so that wrong arguments raise here
         idle = check_up_when_idle(weakly(self._due_checkups), weakly(self._on_checkup))
         self.session = Session(problem, weakly(self._on_event), executor=executor, idle=idle)
@@ -492,4 +493,8 @@ class Explorer(WithStaticOutput, Showable, w.Box):
         return {self.view: ("status", "frame"), **self.kind_view.snapshot_sources()}
 
     def _title_of(self, event: Event) -> str:
-        return "" if event.request is None else self.panel.title_of(event.request)
+        request, title = self._titled
+        if event.request is not request:  # else an edit may have changed the text that the title quotes
+            title = "" if event.request is None else self.panel.title_of(event.request)
+            self._titled = event.request, title
+        return title

@@ -272,6 +272,13 @@ def test_invalid_arguments(inputs, options, error, message, tokenizer):
         sw.attribute(bert(), inputs, **{"tokenizer": tokenizer, "target": 0, "n_steps": 2, **options})
 
 
+def test_errors_suggest_a_missing_tokenizer(tokenizer):
+    for inputs in (TEXT, torch.tensor([[5, 6]]), tokenizer(TEXT, return_tensors="pt")):
+        for explain in (sw.attribute, sw.explore, sw.lesson):
+            with pytest.raises(ValueError, match="tokenizer="):
+                explain(bert(), inputs)
+
+
 def test_a_model_without_an_embedding_of_the_ids():
     class OneHot(nn.Module):
         def __init__(self):

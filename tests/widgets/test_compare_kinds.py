@@ -185,6 +185,18 @@ def test_cells_of_signals_equal_attribute(compare):
     assert compared.panel.channels.widget.layout.display == "none"
 
 
+@pytest.mark.parametrize(
+    ("model", "inputs", "options", "layer"),
+    [
+        (convolutions(), torch.zeros(2, 40), {"sampling_rate": 10}, "the last layer over time"),
+        (voxels(), torch.zeros(4, 5, 6), {"slices": "depth"}, "the last spatial layer"),
+    ],
+)
+def test_the_default_layer_is_named_as_in_the_explorer(compare, model, inputs, options, layer):
+    (menu,) = compare(model, inputs, methods=["grad_cam"], **options).panel.layers.values()
+    assert menu.options[0][0] == f"auto · {layer}"
+
+
 def test_a_signal_that_is_changed_in_place_is_shown(compare):
     signal = SIGNAL.clone()
     compared = compare(convolutions(), signal, methods="gradient", classes=1, **RATE)

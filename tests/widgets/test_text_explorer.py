@@ -345,6 +345,26 @@ def test_a_state_of_a_language_model_explains_the_same_token(causal, tmp_path):
     loaded.close()
 
 
+@pytest.mark.parametrize("text", ["the cat", "the good cat sat on the mat"])
+def test_after_an_edit_a_language_model_explains_what_follows_the_text(causal, text):
+    causal.edit(text=text)
+    ids = [VOCABULARY[word] for word in text.split()]
+    top = int(causal.problem.model(torch.tensor([ids]))[0, -1].argmax())
+    assert causal.attribution.settings["target"] == (len(ids) - 1, top)
+    assert causal.view.scene["explained"] == len(ids)
+    assert causal.panel.title.endswith(f"after “{text.split()[-1]}”")
+
+
+def test_while_an_edited_text_is_computed_the_title_is_that_of_the_shown_map(causal):
+    title, titles = causal.panel.title, []
+    causal.view.offer = lambda frame, status: titles.append((status["state"], status["title"]))
+    causal.edit(text="the cat")
+    before, *_, after = titles
+    assert before == ("running", title)
+    assert title.endswith("after “sat”")
+    assert after == ("done", causal.panel.title)
+
+
 def test_a_click_on_a_token_explains_it_by_what_precedes_it(causal):
     assert causal.view.scene["scores"] == "next"
     assert causal.view.scene["explained"] == 4  # the token after the text

@@ -314,5 +314,5 @@ def test_an_invalid_argument_is_an_error(
 )
 def test_an_input_of_another_kind_is_refused(inputs: Tensor, noun: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(inputs[0].numel(), 3))
-    with pytest.raises(ValueError, match=f"a lesson requires an image or a text, got {noun} of shape"):
+    with pytest.raises(ValueError, match=f"a lesson requires an image, or a text with tokenizer=, got {noun} of shape"):
         sw.lesson(model, inputs)

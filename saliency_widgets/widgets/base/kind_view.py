@@ -109,6 +109,8 @@ class KindView:
 
     noun: ClassVar[str] = "an input"
     part_noun: ClassVar[str] = "pixels"
+    last_layer: ClassVar[str] = "the last spatial layer"
+    """The layer that "auto" stands for, in words."""
     outdated: ClassVar[str] = ""
     """The note shown when the predictions belong to an earlier model or input."""
     panel: Any  # of a subclass of Panel

@@ -148,7 +148,8 @@ class ComparisonPanel:
             sized = comparison.problem(Cell(models=k)).layers.items()
             options = [(f"{path} · {' × '.join(map(str, shape))}", path) for path, shape in reversed(sized)]
             title = label if len(axes["models"]) > 1 else "Layer"
-            menus[k] = menu(title, [("auto · the last spatial layer", ""), *options], "", f"layer-{k}")
+            view = view_of(comparison.problem(Cell(models=k)).kind.name)
+            menus[k] = menu(title, [(f"auto · {view.last_layer}", ""), *options], "", f"layer-{k}")
             menus[k].observe(lambda change, k=k: self._on_layer(k, change["new"]), names="value")
         return menus
 

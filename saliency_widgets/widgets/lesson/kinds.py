@@ -44,6 +44,7 @@ def lesson_for(problem: Problem) -> tuple[type[Board], dict[str, Step]]:
         noun, shape = kind.noun, tuple(problem.tensor.shape)
         article = "an" if noun[0] in "aeiou" else "a"
         raise ValueError(
-            f"inputs: a lesson requires an image or a text, got {article} {noun} of shape {shape}. Use sw.explore."
+            f"inputs: a lesson requires an image, or a text with tokenizer=, got {article} {noun} of shape {shape}. "
+            f"Use sw.explore."
         )
     return _LESSONS[kind.name]

@@ -15,7 +15,7 @@ from saliency_widgets.params import Param
 from saliency_widgets.session import Problem
 from saliency_widgets.widgets.base.controls import AUTO, Control, channels_param
 from saliency_widgets.widgets.base.display import DISPLAY_NAMES, DisplaySettings
-from saliency_widgets.widgets.base.kind_view import KindView, Setup
+from saliency_widgets.widgets.base.kind_view import KindView, Setup, view_of
 from saliency_widgets.widgets.base.panel import Panel, section
 from saliency_widgets.widgets.base.parts import close_whole
 
@@ -33,8 +33,6 @@ class MapPanel(Panel):
     """
 
     reducing: ClassVar[tuple[Param, ...]] = (SIGN, CHANNEL)
-    last_layer: ClassVar[str] = "the last spatial layer"
-    """The layer that "auto" stands for, in words."""
     accepted = (*Panel.accepted, *(param.name for param in reducing), *DISPLAY_NAMES)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
@@ -112,7 +110,7 @@ class MapPanel(Panel):
 
     def _layers(self) -> Mapping[str, Any]:
         sized = {f"{path} · {_size_text(shape)}": path for path, shape in self._problem.layers.items()}
-        return {f"auto · {self.last_layer}": AUTO, **dict(reversed(sized.items()))}
+        return {f"auto · {view_of(self._problem.kind.name).last_layer}": AUTO, **dict(reversed(sized.items()))}
 
     def _on_method(self) -> None:
         reduction = self._after(self._shown, self._method.value)

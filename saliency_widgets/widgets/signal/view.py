@@ -27,8 +27,6 @@ from saliency_widgets.widgets.trust import Context, TrustPanel
 class SignalPanel(MapPanel):
     """The controls of a signal. Each channel has a lane, so channels are not reduced."""
 
-    last_layer = "the last layer over time"
-
     def _sections(self) -> Sequence[w.Widget]:
         self._channels.show(False)
         return super()._sections()
@@ -44,6 +42,7 @@ class SignalView(WithPages, MapView):
 
     noun = "a signal"
     part_noun = "samples"
+    last_layer = "the last layer over time"
     panel_class = SignalPanel
 
     def build(self, explorer: Explored) -> Sequence[w.Widget]:

@@ -42,7 +42,6 @@ class TextPanel(MapPanel):
     """
 
     reducing = (*MapPanel.reducing, _PER)
-    last_layer = "the last layer over tokens"
     accepted = (*MapPanel.accepted, _PER.name)
 
     def __init__(self, problem: Problem, display: DisplaySettings, **arguments: Any) -> None:
@@ -108,6 +107,7 @@ class TextView(WithPages, MapView):
 
     noun = "a text"
     part_noun = "tokens"
+    last_layer = "the last layer over tokens"
     panel_class = TextPanel
     panel: TextPanel  # pyright: ignore[reportIncompatibleVariableOverride]
 
