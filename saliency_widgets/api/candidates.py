@@ -101,8 +101,8 @@ class Candidate:
                 axis = (inputs,) if inputs > 1 else ()
                 listed = " or ".join(str((*axis, *each)) for each in fitting)
                 raise ValueError(
-                    f"{what} has shape {tuple(values.shape)}; expected the shape of the model's input, {listed}. A map "
-                    f"of the original image must go through the same resize and crop."
+                    f"{what} has shape {tuple(values.shape)}; expected the shape of the model's input, {listed}. If "
+                    f"the input is resized or cropped, the map must be, too."
                 )
         bad = int((~torch.isfinite(values)).sum())
         if bad:

@@ -100,7 +100,7 @@ def _counted(places: dict[str, None]) -> str:
 def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
     if runner.passes.joint:
         yield Finding(
-            "Class activation maps need single images, but the rows of this batch are explained together.",
+            "Class activation maps need single inputs, but the rows of this batch are explained together.",
             methods=needing("layer"),
             remedy="Use a gradient method.",
         )
@@ -120,7 +120,7 @@ def _spatial(runner: Runner, _seen: Observation) -> Iterator[Finding]:
             "No layer has a spatial output, so there are no class activation maps.",
             methods=needing("layer"),
             remedy="Use a gradient method, or pass layer= and reshape= if you know how a layer's output maps to the "
-            "image.",
+            "input.",
         )
 
 

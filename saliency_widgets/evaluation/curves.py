@@ -26,7 +26,7 @@ from saliency_widgets.runtime.runner import Runner
 Kind = Literal["deletion", "insertion"]
 
 STEPS = count_param(
-    "steps", 32, 2, 512, "The number of steps in which all pixels are removed or inserted.", continued=True
+    "steps", 32, 2, 512, "The number of steps in which the whole input is removed or inserted.", continued=True
 )
 DRAWS = count_param("draws", 3, 0, 256, "The number of chance maps to compare the map with.", advanced=True)
 
@@ -272,13 +272,13 @@ def _measured(measured: Measured, *, kind: Kind) -> float:
     metrics=(
         Metric(
             "insertion", "Insertion", "high",
-            "Area under the normalized insertion curve: how early the score rises when the strongest pixels are "
+            "Area under the normalized insertion curve: how early the score rises when the strongest parts are "
             "inserted first.",
             partial(_measured, kind="insertion"),
         ),
         Metric(
             "deletion", "Deletion", "low",
-            "Area under the normalized deletion curve: how late the score falls when the strongest pixels are removed "
+            "Area under the normalized deletion curve: how late the score falls when the strongest parts are removed "
             "first.",
             partial(_measured, kind="deletion"),
         ),

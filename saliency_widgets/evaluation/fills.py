@@ -51,8 +51,8 @@ def check_masks(runner: Runner, masks: Tensor) -> Tensor:
         masks = masks[None]
     if tuple(masks.shape[1:]) != expected:
         raise ValueError(
-            f"mask: expected the size of the model's input, {expected}, got {tuple(masks.shape[1:])}. "
-            f"A mask of the original image must go through the same resize and crop."
+            f"mask: expected one value for each {runner.kind.feature} of the model's input, {expected}, got "
+            f"{tuple(masks.shape[1:])}. If the input is resized or cropped, the mask must be, too."
         )
     return masks.to(device=runner.inputs.device, dtype=torch.bool)
 

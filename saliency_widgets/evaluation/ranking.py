@@ -14,7 +14,7 @@ CHANCE = Param(
     kind="choice",
     choices=("moved", "scattered"),
     help="What to compare a map with: the same map moved elsewhere (mirrored at random and shifted with "
-    "wrap-around), which is just as smooth; or single pixels drawn at random.",
+    "wrap-around), which is just as smooth; or single parts drawn at random.",
 )
 
 

@@ -150,9 +150,9 @@ def _mean_of_seeds(measured: Measured) -> float:
     title="Stability and agreement",
     params=(TURNS, RADIUS, replace(SEED, default=None, optional=True)),
     how_to_read={
-        "image": "The map is recomputed with other seeds, and for the image with noise that is too weak to see. A rank "
-        "correlation of 1 means the same order of all pixels, 0 means no correlation. Green: always above 0.8; "
-        "amber: above 0.5; red: below. The table: rank correlations between the maps computed so far.",
+        "image": "The map is recomputed with other seeds, and for the {noun} with noise that is too weak to see. A "
+        "rank correlation of 1 means the same order of all {feature}s, 0 means no correlation. Green: always above "
+        "0.8; amber: above 0.5; red: below. The table: rank correlations between the maps computed so far.",
         "text": "The attributions are recomputed with other seeds, and for the text with a little noise in its "
         "embeddings. A rank correlation of 1 means the same order of all tokens, 0 means no correlation. Green: always "
         "above 0.8; amber: above 0.5; red: below. The table: rank correlations between the methods computed so far.",

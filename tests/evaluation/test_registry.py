@@ -114,6 +114,8 @@ def test_title_view_readings_and_parameters(test):
     assert test.view in views()
     for kind in (*(explanation_of(name)[0].kind for name in ("image", "signal", "table")), Kind()):
         assert test.reading(kind).endswith(".")
+        if kind.name not in ("image", "numbers"):
+            assert not re.search("image|pixel", test.reading(kind))
     for param in test.params:
         assert param.help.endswith(".")
         assert param.default is None or param.check(param.default) == param.default

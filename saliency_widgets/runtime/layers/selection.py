@@ -176,7 +176,7 @@ _NONE = (
     "such as 'integrated_gradients', or pass layer= and, if you know its layout on the input, reshape=."
 )
 _LOST = (
-    "Convolutions after the layer {!r} can't be assigned to positions on the image, so this earlier layer is used. "
+    "Convolutions after the layer {!r} can't be assigned to positions on the input, so this earlier layer is used. "
     "Pass layer= and reshape= if you know the layout of one of them."
 )
 _HIDDEN = (

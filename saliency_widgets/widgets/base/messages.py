@@ -196,7 +196,7 @@ def readings(attribution: Attribution) -> list[dict[str, str]]:
                 "Split-half correlation",
                 f"{numbers['agreement']:.2f}",
                 "Rank correlation of two maps, each computed from half of the samples: 1 means the same order of "
-                "all pixels, 0 no correlation. Maps computed from all samples would agree better.",
+                "all values, 0 no correlation. Maps computed from all samples would agree better.",
             )
         )
     if attribution.map_error is not None:
