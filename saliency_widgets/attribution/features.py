@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
@@ -80,9 +80,28 @@ class Features:
         reduced = self.reduce(values, reduction, shape)[0]
         return reduced.reshape(-1, reduced.shape[-1])
 
+    def of_input(self, name: str) -> Features:  # noqa: ARG002
+        """Return the features of one of several inputs that are explained together."""
+        return self
+
     def part(self, whole: Tensor, reduction: Reduction) -> Tensor:  # noqa: ARG002
         """Return the part of a map that is shown under a reduction, in one row, shape (N,)."""
         return whole.flatten()
+
+
+@dataclass(frozen=True)
+class JointFeatures(Features):
+    """The features of several inputs that are explained together; the image's, as far as a map is of one of them.
+
+    Attributes:
+        inputs: The features of each input, by name.
+    """
+
+    inputs: Mapping[str, Features] = field(default_factory=dict)
+
+    def of_input(self, name: str) -> Features:
+        """Return the features of an input."""
+        return self.inputs[name]
 
 
 def runs_of(groups: Sequence[int]) -> list[int]:
