@@ -26,22 +26,33 @@ class JointKind(Kind):
     """Several inputs that are explained together, one of which is a text.
 
     Attributes:
-        kinds: The kind of each input, by name.
+        parts: The inputs.
         positions: The positions at which the model scores classes, if it scores the tokens of the text.
     """
 
-    kinds: Mapping[str, Kind]
+    name = "joint"
+    drawn = True
+    parts: tuple[InputPart, ...]
     positions: Positions | None = None
+
+    @property
+    def image(self) -> InputPart | None:
+        """The first image among the inputs; None without one."""
+        return next((part for part in self.parts if part.kind.name == "image"), None)
 
     @property
     def features(self) -> Features:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The features of each input."""
-        return JointFeatures(inputs={name: kind.features for name, kind in self.kinds.items()})
+        return JointFeatures(
+            inputs={part.name: part.kind.features for part in self.parts},
+            shapes={part.name: part.shape for part in self.parts},
+            main=None if self.image is None else self.image.name,
+        )
 
     @property
     def cautions(self) -> tuple[tuple[str, str], ...]:
         """What the check-up says about each input."""
-        return tuple(caution for kind in self.kinds.values() for caution in kind.cautions)
+        return tuple(caution for part in self.parts for caution in part.kind.cautions)
 
 
 def prepare_one(

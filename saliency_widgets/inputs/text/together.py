@@ -81,5 +81,7 @@ def joined(text: Prepared, others: Mapping[str, Prepared], names: Sequence[str])
     result = together(explained, replace(called, kwargs={**called.kwargs, **slots}, lookups=lookups, batch=batch))
     if IDS not in names:
         return result
-    kind = JointKind({name: one.kind for name, one in explained.items()}, text.kind.positions)
-    return replace(result, kind=kind, from_weights=True)
+    assert result.arguments is not None
+    kind = JointKind(result.arguments.parts, text.kind.positions)
+    images = None if kind.image is None else explained[kind.image.name].images
+    return replace(result, kind=kind, images=images, from_weights=True)

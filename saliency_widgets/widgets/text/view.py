@@ -138,7 +138,7 @@ class TextView(WithPages, MapView):
     def _scene(self) -> dict[str, Any]:
         """Return the tokens, and what can be edited."""
         tokens = self._kind.tokens
-        scene = _scene_of(self._kind, self.panel.token)
+        scene = scene_of(self._kind, self.panel.token)
         if tokens.text is not None:
             masks = bool(tokens.spans) and _MASK in tokens.vocabulary
             scene |= {"text": tokens.text, "edited": tokens.text != self._first, "masks": masks}
@@ -149,7 +149,7 @@ class TextView(WithPages, MapView):
     def still(cls, problem: Problem, request: Request) -> dict[str, Any]:
         """Return the tokens, and which of them is explained by a map."""
         assert isinstance(problem.kind, TextKind)
-        return {**_scene_of(problem.kind, problem.kind.token_of(request.target)), "still": True}
+        return {**scene_of(problem.kind, problem.kind.token_of(request.target)), "still": True}
 
     def show(self, event: Event) -> None:
         """Show another text, of which the event is the first map."""
@@ -263,7 +263,7 @@ class TextView(WithPages, MapView):
         return {self.display: DISPLAY_NAMES}
 
 
-def _scene_of(kind: TextKind, explained: int | None) -> dict[str, Any]:
+def scene_of(kind: TextKind, explained: int | None) -> dict[str, Any]:
     """Return the tokens for the page.
 
     Args:
