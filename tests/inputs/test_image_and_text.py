@@ -128,8 +128,8 @@ def test_a_picture_is_transformed_and_the_settings_repeat_both():
 def test_other_inputs_alone_are_explained_given_the_text():
     model, both = clip(), pair()
     without = sw.attribute(model, both, explain="pixel_values", method="gradient", target=0)
-    given = sw.attribute(model, both, explain="pixel_values", method="gradient", target=0, tokenizer=VOCABULARY)
-    assert torch.equal(given.values, without.values)
+    alone = sw.attribute(model, both, explain="pixel_values", method="gradient", target=0, tokenizer=VOCABULARY)
+    assert torch.equal(alone.values, without.values)
     ids = sw.attribute(model, both, explain="input_ids", method="gradient", target=0, tokenizer=VOCABULARY)
     assert torch.equal(ids.values, sw.attribute(model, both, method="gradient", target=0, tokenizer=VOCABULARY).values)
 
@@ -148,8 +148,8 @@ def test_new_weights_give_new_embeddings_of_both():
 def test_grad_cam_explains_the_image_of_both():
     model, both = clip(), pair()
     options = {"method": "grad_cam", "target": 0, "layer": "vision_model.encoder.layers.0"}
-    given = sw.attribute(model, both, explain="pixel_values", **options)
-    assert torch.equal(sw.attribute(model, both, explain=BOTH, tokenizer=VOCABULARY, **options).values, given.values)
+    alone = sw.attribute(model, both, explain="pixel_values", **options)
+    assert torch.equal(sw.attribute(model, both, explain=BOTH, tokenizer=VOCABULARY, **options).values, alone.values)
 
 
 def test_a_model_that_scores_each_token():
