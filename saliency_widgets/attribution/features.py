@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
@@ -80,9 +81,40 @@ class Features:
         reduced = self.reduce(values, reduction, shape)[0]
         return reduced.reshape(-1, reduced.shape[-1])
 
+    def of_input(self, name: str) -> Features:  # noqa: ARG002
+        """Return the features of one of several inputs that are explained together."""
+        return self
+
     def part(self, whole: Tensor, reduction: Reduction) -> Tensor:  # noqa: ARG002
         """Return the part of a map that is shown under a reduction, in one row, shape (N,)."""
         return whole.flatten()
+
+
+@dataclass(frozen=True)
+class JointFeatures(Features):
+    """The features of several inputs that are explained together, side by side in one tensor.
+
+    Attributes:
+        inputs: The features of each input, by name.
+        shapes: The shape of one sample of each input, by name.
+        main: The name of the image among them, which is painted; None without one.
+    """
+
+    inputs: Mapping[str, Features] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    main: str | None = None
+
+    def of_input(self, name: str) -> Features:
+        """Return the features of an input."""
+        return self.inputs[name]
+
+    def frame(self, values: Tensor, reduction: Reduction, shape: tuple[int, ...]) -> Tensor:
+        """Return the map of the image; values of a layer are those of the image alone."""
+        if self.main is None or values.ndim != 2:
+            return super().frame(values, reduction, shape)
+        pieces = values.split([math.prod(one) for one in self.shapes.values()], 1)
+        piece = dict(zip(self.shapes, pieces, strict=True))[self.main].reshape(-1, *self.shapes[self.main])
+        return self.inputs[self.main].frame(piece, reduction, tuple(piece.shape))
 
 
 def runs_of(groups: Sequence[int]) -> list[int]:

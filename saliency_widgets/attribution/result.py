@@ -16,6 +16,7 @@ from saliency_widgets import render
 from saliency_widgets.attribution.columns import Columns
 from saliency_widgets.attribution.features import PIXELS, Features, runs_of
 from saliency_widgets.attribution.reduction import Reduction
+from saliency_widgets.attribution.registry import get_method
 from saliency_widgets.params import Param, brief, check_switch, check_text, unknown
 
 if TYPE_CHECKING:
@@ -116,9 +117,13 @@ class Attribution:
 
         values = piece_of(self.values)
         assert values is not None
+        features = self.features if len(inside) > 1 else self.features.of_input(next(iter(inside)))
+        apart = features is not self.features
         return replace(
             self,
             values=values,
+            features=features,
+            default_sign=features.sign_for(get_method(self.settings["method"])) if apart else self.default_sign,
             standard_error=piece_of(self.standard_error),
             delta=None,
             input_shape=tuple(values.shape),

@@ -14,15 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saliency_widgets.attribution.arrays import check_dense, check_unmasked
-from saliency_widgets.attribution.input_parts import InputPart
 from saliency_widgets.attribution.score import scores_in
 from saliency_widgets.inputs import reading
-from saliency_widgets.inputs.adapters import transform_of
+from saliency_widgets.inputs.joint import BATCHED, batch_of, prepare_one, together, transforms_of
 from saliency_widgets.inputs.kinds import special_kind
 from saliency_widgets.inputs.nested import (
     check_depth,
     chosen,
-    is_image,
     is_nest,
     is_several,
     is_whole,
@@ -30,7 +28,7 @@ from saliency_widgets.inputs.nested import (
     listed,
 )
 from saliency_widgets.inputs.options import Options
-from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare, prepare_table
+from saliency_widgets.inputs.prepared import Prepared, kind_of, prepare_table
 from saliency_widgets.inputs.signal.kind import as_signal
 from saliency_widgets.inputs.table import Table, is_table, read_table
 from saliency_widgets.inputs.volume.kind import as_volume
@@ -118,33 +116,18 @@ def _prepare_all(
     explained = chosen(explain, values, list(top), notes, gradients=gradients)
     arrays = {name: listed(values[name]) for name in explained}
     values |= {name: array for name, array in arrays.items() if array is not None}
-    named: Mapping[str, Any] | None = (
-        transform if isinstance(transform, Mapping) and set(transform) <= set(values) else None
-    )
-    if transform is not None and named is None and not any(is_image(value) for value in values.values()):
-        raise ValueError(
-            f"transform: no input is an image that it could be applied to (PIL, a path, bytes). Pass a mapping from "
-            f"names, transform={{{explained[0]!r}: ...}}, or omit it for transformed tensors."
-        )
+    transforms = transforms_of(transform, values, explained)
     prepared = {}
     for name in explained:
         if not gradients and is_whole(values[name]):
             tensor = _whole_numbers(values[name], device)
             prepared[name] = Prepared(tensor, kind_of(tensor))
             continue
-        applied_transform = named.get(name) if named is not None else transform if is_image(values[name]) else None
-        prepared[name] = _prepared(model, values[name], applied_transform, device, dtype, batched=True)
+        prepared[name] = prepare_one(model, values[name], transforms[name], device, dtype, batched=True)
     for name, value in values.items():
         if name not in explained and isinstance(value, (Image.Image, os.PathLike)):
-            applied_transform = named.get(name) if named is not None else transform
-            values[name] = _prepared(model, value, applied_transform, device, dtype, batched=True).tensor
-    batches = {name: len(part.tensor) for name, part in prepared.items()}
-    if len(set(batches.values())) > 1:
-        flat = [name for name, part in prepared.items() if part.tensor.ndim == 1]
-        hint = f" {_BATCHED} {flat[0]}[None] for one sample." if flat else ""
-        hint = hint or " Pass explain= inputs with the same number; the others are held constant."
-        raise ValueError(f"inputs: expected the same number of samples in all explained inputs, got {batches}.{hint}")
-    batch = next(iter(batches.values()))
+            values[name] = prepare_one(model, value, transforms[name], device, dtype, batched=True).tensor
+    batch = batch_of(prepared)
     slots = {name: Slot(index) for index, name in enumerate(explained)}
 
     def laid_out(path: str, value: Any) -> Any:
@@ -154,7 +137,7 @@ def _prepare_all(
 
     tree = {name: laid_out(name, value) for name, value in top.items()}
     args, kwargs = _as_called(model, inputs, tree) if isinstance(inputs, Mapping) else (tuple(tree.values()), {})
-    combined = _together(prepared, Arguments(args, kwargs, batch))
+    combined = together(prepared, Arguments(args, kwargs, batch))
     _check_rows(model, prepared, combined)
     return replace(combined, notes=(*notes, *combined.notes))
 
@@ -183,7 +166,7 @@ def _lone(
         return Prepared(whole, kind_of(whole))
     if transform is None and isinstance(inputs, (Tensor, np.ndarray)) and _is_undecided(inputs):
         return _image_or_batch(model, inputs, device, dtype)
-    return _prepared(model, inputs, transform, device, dtype, batched=False)
+    return prepare_one(model, inputs, transform, device, dtype, batched=False)
 
 
 def _are_rows(inputs: Any) -> bool:
@@ -227,28 +210,6 @@ def _whole_numbers(value: Tensor | np.ndarray, device: torch.device) -> Tensor:
         return value.detach().clone().to(device)
 
 
-_BATCHED = "In a mapping or a tuple, numbers must have a batch dimension: pass"
-
-
-def _together(prepared: dict[str, Prepared], called: Arguments) -> Prepared:
-    """Combine the explained inputs: one stays unchanged, several are concatenated, one number per sample is (B, 1)."""
-    if len(prepared) == 1:
-        ((name, only),) = prepared.items()
-        if only.tensor.ndim > 1:
-            return replace(only, arguments=replace(called, name=name))
-    types = {one.tensor.dtype for one in prepared.values()}
-    wide = torch.float64 if len(types) > 1 else next(iter(types))  # float64 represents all of them exactly
-    parts = tuple(
-        InputPart(name, tuple(one.tensor.shape[1:]), one.kind, one.tensor.dtype if len(types) > 1 else None)
-        for name, one in prepared.items()
-    )
-    return Prepared(
-        torch.cat([one.tensor.reshape(called.batch, -1).to(wide) for one in prepared.values()], 1),
-        notes=tuple(dict.fromkeys(note for one in prepared.values() for note in one.notes)),
-        arguments=replace(called, parts=parts, name=parts[0].name if len(parts) == 1 else None),
-    )
-
-
 def _check_rows(model: nn.Module, prepared: dict[str, Prepared], combined: Prepared) -> None:
     """Raise ValueError for a single row instead of a batch of rows, if the model can take only the latter."""
     flat = [name for name, one in prepared.items() if one.tensor.ndim == 1]
@@ -257,12 +218,12 @@ def _check_rows(model: nn.Module, prepared: dict[str, Prepared], combined: Prepa
     lifted = {name: replace(one, tensor=one.tensor[None]) if name in flat else one for name, one in prepared.items()}
     if any(len(one.tensor) != 1 for one in lifted.values()):
         return
-    single = _together(lifted, replace(combined.arguments, batch=1, parts=()))
+    single = together(lifted, replace(combined.arguments, batch=1, parts=()))
     if single.arguments is not None and _try(model, single.tensor, single.arguments).scores is not None:
         count = len(prepared[flat[0]].tensor)
         raise ValueError(
             f"inputs: {flat[0]!r} has shape ({count},), which is {count} samples of one number each, but the model "
-            f"takes one sample of {count} numbers. {_BATCHED} {flat[0]}[None]."
+            f"takes one sample of {count} numbers. {BATCHED} {flat[0]}[None]."
         )
 
 
@@ -291,15 +252,6 @@ def _by_sample(value: Any, batch: int) -> Any:
     """Convert a list with one number per sample to an array, so that it is batched; other lists may be settings."""
     array = listed(value)
     return value if array is None or len(array) != batch else array
-
-
-def _prepared(
-    model: nn.Module, value: Any, transform: Any, device: torch.device, dtype: torch.dtype | None, batched: bool
-) -> Prepared:
-    notes: list[str] = []
-    applied = transform_of(transform, model, value, notes)
-    prepared = prepare(value, applied, device=device, dtype=dtype, batched=batched)
-    return replace(prepared, notes=(*notes, *prepared.notes))
 
 
 @dataclass(frozen=True)
@@ -350,7 +302,7 @@ def _image_or_batch(
         chosen, note = image, f"one image. Pass (x,) for a batch of {len(rows)}."
     else:
         chosen, note = rows, f"a batch of {len(rows)}. Pass x[None] for one image."
-    prepared = _prepared(model, chosen, None, device, dtype, batched=True)
+    prepared = prepare_one(model, chosen, None, device, dtype, batched=True)
     if note is None:
         return prepared
     return replace(prepared, notes=(f"The input of shape {tuple(numbers.shape)} was read as {note}", *prepared.notes))

@@ -48,7 +48,9 @@ class Options:
             of volumes without it.
         explain: The inputs to explain, by name, path ("xs.0"), path prefix ("xs") or position, or a list of them.
             Default: all that have a gradient and one row per sample; an explorer shows the first image among them.
-            Several inputs are explained together: see :meth:`Attribution.part`.
+            Several inputs are explained together: see :meth:`Attribution.part`. With ``tokenizer=``, the default is the
+            text; "input_ids" in a list stands for its embeddings, as in ["pixel_values", "input_ids"] for an image and
+            a text together, both of which an explorer shows.
         device: Where to compute, on a private copy of the model. Default: the model's device, without a copy.
         fold: Whether to fold BatchNorms into the preceding convolutions, on a private copy, and to use channels-last
             layout, if the scores stay the same. This is faster; the map is the same except for rounding.

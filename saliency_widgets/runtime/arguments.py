@@ -127,7 +127,9 @@ class Arguments:
             return mapped(held, node)
 
         kwargs = {name: held(value) for name, value in self.kwargs.items()}
-        return Arguments(tuple(map(held, self.args)), kwargs, self.batch, name=part.name), pieces[index]
+        lookups = tuple(replace(lookup, index=0) for lookup in self.lookups if lookup.index == index)
+        args = tuple(map(held, self.args))
+        return Arguments(args, kwargs, self.batch, name=part.name, lookups=lookups), pieces[index]
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """Split the explained tensor into the inputs, each in its own shape."""

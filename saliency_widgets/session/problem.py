@@ -197,7 +197,7 @@ class Problem:
     def image_parts(self) -> list[str]:
         """The names of the images among jointly explained inputs; empty for a single input."""
         arguments = self.prepared.arguments
-        return [] if arguments is None else [part.name for part in arguments.several if part.kind.drawn]
+        return [] if arguments is None else [part.name for part in arguments.several if part.kind.name == "image"]
 
     @property
     def main_part(self) -> str | None:

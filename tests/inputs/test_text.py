@@ -11,8 +11,6 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
-    CLIPConfig,
-    CLIPModel,
     GPT2Config,
     GPT2ForSequenceClassification,
 )
@@ -356,44 +354,6 @@ def test_a_shorter_text_needs_a_token_to_pad_it():
         sw.attribute(model, "a b c", tokenizer={"a": 0, "b": 1, "c": 2}, background="a b")
     with pytest.raises(ValueError, match="'text' is the first of the other texts"):
         sw.attribute(model, "a b c", tokenizer={"a": 0, "b": 1, "c": 2}, method="integrated_gradients", baseline="text")
-
-
-def clip():
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {"vocab_size": len(WORDS), "max_position_embeddings": 16, "eos_token_id": 3, **size}
-    vision = {"image_size": 32, "patch_size": 8, **size}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).double().eval()
-
-
-def test_a_text_and_an_image_are_explained_each_given_the_other():
-    model = clip()
-    ids, image = torch.tensor([[2, 5, 6, 7, 3]]), torch.rand(1, 3, 32, 32, dtype=torch.float64)
-    both = {"input_ids": ids, "pixel_values": image}
-
-    def score(ids, image):
-        return model(input_ids=ids, pixel_values=image).logits_per_image
-
-    layer = LayerIntegratedGradients(score, model.text_model.embeddings.token_embedding)
-    start = torch.tensor([[0, 0, 0, 0, 0]])
-    oracle = layer.attribute(
-        ids,
-        start,
-        target=0,
-        additional_forward_args=(image,),
-        n_steps=32,
-        method="riemann_middle",
-        internal_batch_size=1,
-    )
-    baseline = model.text_model.embeddings.token_embedding.weight[0].detach().expand(1, 5, -1)
-    options = {"n_steps": 32, "quadrature": "midpoint", "tolerance": 0, "target": 0, "baseline": baseline}
-    text = sw.attribute(model, both, tokenizer=VOCABULARY, method="integrated_gradients", **options)
-    assert far(text.values, oracle.detach()) < 1e-10
-    pixels = image.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(score(ids, pixels)[0, 0], pixels)
-    of_image = sw.attribute(model, both, explain="pixel_values", method="gradient", target=0)
-    assert far(of_image.values, slope) < 1e-12
-    assert far(of_image.score, text.score) < 1e-12
 
 
 def test_a_long_text_is_one_clear_error_for_an_encoder_inside_a_module(tokenizer):

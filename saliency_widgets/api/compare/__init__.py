@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from saliency_widgets.api.grid import Axis, applicable, over_limit
 from saliency_widgets.attribution import Reduction, get_method
 from saliency_widgets.attribution.registry import Method
+from saliency_widgets.inputs.joint import JointKind
 from saliency_widgets.params import brief
 from saliency_widgets.session.compute import compute, neutral_modes
 from saliency_widgets.session.problem import Problem
@@ -68,6 +69,8 @@ class Comparison:
             model, item = self.axes["models"].values[cell.models], self.axes["inputs"].values[cell.inputs]
             try:
                 problem = Problem(model, item, **self.options[cell.models])
+                if isinstance(problem.kind, JointKind):
+                    raise ValueError(f"explain: a comparison shows one input. Pass one of {list(problem.parts)}.")
                 if problem.parts:
                     problem = Problem(model, item, **{**self.options[cell.models], "explain": problem.main_part})
             except (TypeError, ValueError) as error:

@@ -23,7 +23,8 @@ from saliency_widgets.inputs.text.embedding import EmbeddingTable, find_lookup
 from saliency_widgets.inputs.text.language_model import LanguageModel, most_positions
 from saliency_widgets.inputs.text.others import ids_of_others
 from saliency_widgets.inputs.text.positions import find_positions
-from saliency_widgets.inputs.text.tokens import Tokens, read_tokens
+from saliency_widgets.inputs.text.together import explained_names, joined, prepare_others
+from saliency_widgets.inputs.text.tokens import IDS, Tokens, read_tokens
 from saliency_widgets.runtime.arguments import Arguments
 from saliency_widgets.runtime.lookup import Lookup
 
@@ -118,10 +119,10 @@ class TextKind(Kind):
         options: Options,
         *,
         device: torch.device,
-        dtype: torch.dtype | None,  # noqa: ARG004
+        dtype: torch.dtype | None,
     ) -> Prepared:
         """Read a text, and look up the embeddings of its tokens: see :func:`prepare_text`."""
-        return prepare_text(model, inputs, options, device=device)
+        return prepare_text(model, inputs, options, device=device, dtype=dtype)
 
     @property
     def features(self) -> TokenFeatures:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -236,23 +237,30 @@ class TextKind(Kind):
         return masks[..., None]
 
 
-def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: torch.device) -> Prepared:
-    """Read a text, and look up the embeddings of its tokens.
+def prepare_text(
+    model: nn.Module, inputs: Any, options: Options, *, device: torch.device, dtype: torch.dtype | None = None
+) -> Prepared:
+    """Read a text, and look up the embeddings of its tokens; other inputs may be explained with it, or given it.
 
     Args:
         model: The model, which takes ids.
-        inputs: A text, ids, or the tokenizer's output: see :func:`read_tokens`.
+        inputs: A text, ids, or the tokenizer's output: see :func:`read_tokens`. A mapping may hold images, too.
         options: The options, among them the tokenizer.
         device: The model's device.
+        dtype: The model's dtype, for other inputs.
 
     Raises:
         TypeError: The inputs or the tokenizer have an unsupported type.
         ValueError: The text is empty or too long, an id is out of range, the model fails, or no embedding takes the
             ids.
     """
-    for name in ("transform", "explain", "feature_names", "slices"):
+    for name in ("feature_names", "slices", *(() if isinstance(inputs, Mapping) else ("transform",))):
         if getattr(options, name) is not None:
             raise ValueError(f"{name}: it doesn't apply to a text. Omit it, or omit tokenizer=.")
+    names = explained_names(inputs, options)
+    with_text = prepare_others(model, inputs, names, options, device, dtype)
+    if with_text:
+        inputs = {**inputs, **{name: one.tensor for name, one in with_text.items()}}
     language = LanguageModel(model, device)
     tokens = language.complete(read_tokens(inputs, options.tokenizer))
     lookup, embeddings, positions = _read(language, tokens)
@@ -268,7 +276,8 @@ def prepare_text(model: nn.Module, inputs: Any, options: Options, *, device: tor
     if options.background is not None:
         others = table.rows(ids_of_others(options.background, tokens, options.tokenizer))
     kind = TextKind(tokens, table, positions, others, full=tokens.ids.shape[1] == most_positions(model))
-    return Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
+    text = Prepared(embeddings.clone(), kind, arguments=called, from_weights=True)
+    return text if names == [IDS] else joined(text, with_text, names)
 
 
 def _read(language: LanguageModel, tokens: Tokens) -> tuple[Lookup, Tensor, Positions | None]:

@@ -115,6 +115,11 @@ class Panel:
         """Return whether a method applies to this kind of input."""
         return True
 
+    def _why_not(self, entry: Method) -> str:
+        """Return why a method doesn't apply to this kind of input, after its name."""
+        what = "an image" if "image" in entry.needs else "a layer whose output has positions of the input"
+        return f"needs {what}, and there is none"
+
     def _has_bars(self, classes: int) -> bool:  # noqa: ARG002
         """Return whether the predictions for this number of classes are displayed."""
         return True
@@ -133,10 +138,7 @@ class Panel:
             return self._methods[method]
         entry = get_method(method)
         if not self._fits(entry):
-            what = "an image" if "image" in entry.needs else "a layer whose output has positions of the input"
-            raise ValueError(
-                f"method: {entry.title} needs {what}, and there is none. Choose from {', '.join(self._methods)}."
-            )
+            raise ValueError(f"method: {entry.title} {self._why_not(entry)}. Choose from {', '.join(self._methods)}.")
         alike = sum(other.title.partition(" #")[0] == entry.title for other in self._methods.values())
         if alike:
             entry = replace(entry, name=f"{entry.name} #{alike + 1}", title=f"{entry.title} #{alike + 1}")

@@ -139,7 +139,7 @@ class TextView(WithPages, MapView):
     def _scene(self) -> dict[str, Any]:
         """Return the tokens, and what can be edited."""
         tokens = self._kind.tokens
-        scene = _scene_of(self._kind, self.panel.token)
+        scene = scene_of(self._kind, self.panel.token)
         if tokens.text is not None:
             masks = bool(tokens.spans) and _MASK in tokens.vocabulary
             scene |= {"text": tokens.text, "edited": tokens.text != self._first, "masks": masks}
@@ -156,7 +156,7 @@ class TextView(WithPages, MapView):
         """Return the tokens, and which of them is explained by a map."""
         kind = prepared.kind
         assert isinstance(kind, TextKind)
-        return {**_scene_of(kind, kind.token_of(request.target)), "still": True}
+        return {**scene_of(kind, kind.token_of(request.target)), "still": True}
 
     def show(self, event: Event) -> None:
         """Show another text, of which the event is the first map."""
@@ -270,7 +270,7 @@ class TextView(WithPages, MapView):
         return {self.display: DISPLAY_NAMES}
 
 
-def _scene_of(kind: TextKind, explained: int | None) -> dict[str, Any]:
+def scene_of(kind: TextKind, explained: int | None) -> dict[str, Any]:
     """Return the tokens for the page.
 
     Args:

@@ -1,0 +1,1 @@
+"""Inputs that are explained together: an image, and below it a text."""
