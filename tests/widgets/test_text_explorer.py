@@ -258,7 +258,7 @@ def test_a_state_restores_the_edited_text_and_its_controls(explorer, model, tmp_
     explorer.edit(text=TEXT)
     explorer.load_state(path)
     assert explorer.settings["inputs"] == "bad cat on mat"
-    with pytest.raises(ValueError, match="tokenizer: it is an object, which is not stored"):
+    with pytest.raises(ValueError, match="tokenizer: a state doesn't store it"):
         sw.load(path, model)
 
 

@@ -212,7 +212,7 @@ class TextView(WithPages, MapView):
     def arguments(cls, state: Mapping[str, Any], inputs: Any, further: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return the text; the caller must pass the tokenizer."""
         if "tokenizer" not in further:
-            raise ValueError("tokenizer: it is an object, which is not stored. Pass the original tokenizer=.")
+            raise ValueError("tokenizer: a state doesn't store it. Pass the tokenizer= of the explorer that was saved.")
         return state["text"] if inputs is None else inputs, {}
 
     def comments(self) -> list[str]:
