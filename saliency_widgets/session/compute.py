@@ -69,6 +69,7 @@ def compute(
         "contrast": _chosen(score, score.contrast, request.contrast),
     }
     runner = problem.runner(score, check, results, graphs)
+    shape, together = problem.input_shape, problem.parts  # before another text may take its place
     baseline_notes = _name_baseline(runner, entry, settings)
     with neutral_modes():
         runner, coupling_notes = runner.by_samples(value)
@@ -93,7 +94,7 @@ def compute(
             return
         if estimate.layer is not None and any(param.name == "layer" for param in entry.params):
             settings["layer"] = estimate.layer
-        parts = problem.parts if estimate.layer is None else {}
+        parts = together if estimate.layer is None else {}
         error = estimate.standard_error
         yield Attribution(
             values=problem.shaped(_without_row_axis(runner, estimate, estimate.values.detach())),
@@ -105,7 +106,7 @@ def compute(
             map_error=estimate.map_error,
             evaluations=estimate.evaluations,
             layer=estimate.layer,
-            input_shape=problem.input_shape,
+            input_shape=shape,
             parts=parts if estimate.parts is None else estimate.parts,
             notes=(*precision_notes, *coupling_notes, *baseline_notes, *_notes(problem, runner, entry, estimate)),
             default_sign=runner.kind.features.sign_for(entry),

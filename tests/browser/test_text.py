@@ -249,3 +249,59 @@ def test_a_display_slider_repaints_4096_tokens_within_two_frames(lab: Lab) -> No
             assert paint["frames"] <= 2
         assert seen.root.evaluate(_COLORS) != before
     assert_colored(seen.root, expected(lab, 255, opacity=1.0))
+
+
+PAIR = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
+
+class Pair(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.conv = torch.nn.Embedding(8, 4), torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, input_ids, pixel_values):
+        return self.embedding(input_ids).mean(1) * self.conv(pixel_values).mean((2, 3))
+
+inputs = {"input_ids": torch.tensor([[1, 6, 2, 3]]), "pixel_values": torch.rand(1, 3, 8, 8)}
+explorer = sw.explore(
+    Pair().eval(), inputs, tokenizer=WORDS, target=1, method="input_x_gradient", sign="signed", channels="sum",
+    explain=["pixel_values", "input_ids"],
+)
+explorer"""
+
+
+def test_an_image_and_a_text_each_show_their_part_of_a_map(lab: Lab) -> None:
+    seen = open_explorer(lab, PAIR)
+    above, below = seen.output.locator(".sw-above"), seen.output.locator(".sw-below")
+    expect(below.locator(".sw-token")).to_have_text(["the", "good", "cat", "sat"])
+    label = "Saliency map over an image of 8 by 8 pixels. The arrow keys read single pixels."
+    expect(above.locator("canvas.sw-canvas")).to_have_attribute("aria-label", label)
+    canvas = above.locator("canvas.sw-canvas")
+    seen_values = []
+    for target in (1, 2):
+        lab.value(f"[explorer.update(target={target}), explorer.wait(60)] and None")
+        token = lab.value("float(explorer.attribution.part('input_ids').by_token().attribution[2])")
+        pixel = lab.value("float(explorer.attribution.part('pixel_values').values[0, :, 4, 4].sum())")
+        below.locator(".sw-token").nth(2).hover()
+        assert_reads(below, token)
+        box = canvas.bounding_box()
+        assert box is not None
+        canvas.hover(position={"x": 4.5 / 8 * box["width"], "y": 4.5 / 8 * box["height"]})
+        assert_reads(above, pixel)
+        seen_values.append((token, pixel))
+    assert seen_values[0] != seen_values[1]
+    assert lab.errors == []
+
+
+def assert_reads(view: Locator, value: float) -> None:
+    """Wait until the reading of a view shows a value, rounded to three digits after 16-bit codes."""
+    view.page.wait_for_function(
+        """([readout, value]) => {
+          const number = readout.textContent.match(/attribution ([^ ]+)/);
+          return number && Math.abs(Number(number[1]) - value) < 0.02 * Math.abs(value);
+        }""",
+        arg=[view.locator(".sw-readout").element_handle(), value],
+    )

@@ -373,6 +373,7 @@ NAN[1, 30] = torch.nan
         (SIGNAL, {"sampling_rate": "fast"}, TypeError, "expected a number of samples per second, got a str"),
         (SIGNAL, {"time_axis": "middle"}, ValueError, "time_axis"),
         (SIGNAL, {**RATE, "transform": str}, ValueError, "transform: it doesn't apply to a signal"),
+        (SIGNAL, {**RATE, "slices": "depth"}, ValueError, "slices: it doesn't apply to a signal"),
         (SIGNAL, {**RATE, "baseline": "black"}, ValueError, "'black' isn't defined for signals"),
         (SIGNAL, {**RATE, "background": rows(1, 4, 2, 30)}, ValueError, r"of the same shape, \(N, 2, 40\)"),
         ({"x": SIGNAL}, RATE, TypeError, "need a single array"),

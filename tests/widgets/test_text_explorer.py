@@ -11,6 +11,8 @@ from toys import values_on_page
 import saliency_widgets as sw
 import saliency_widgets.runtime.passes
 from saliency_widgets.api.io.document import checksum
+from saliency_widgets.session import Problem, Request
+from saliency_widgets.session.compute import compute
 
 VOCABULARY = {word: index for index, word in enumerate(["<unk>", "the", "cat", "sat", "on", "mat", "good", "bad"])}
 TEXT = "the good cat sat"
@@ -161,6 +163,17 @@ def test_everything_follows_an_edit(explorer, model):
     edit(explorer, "restore")
     assert not explorer.view.scene["edited"]
     assert explorer.attribution is before  # from the cache
+
+
+def test_estimates_of_a_text_that_is_edited_meanwhile_stay_those_of_that_text(model):
+    problem = Problem(model, TEXT, tokenizer=VOCABULARY)
+    request = Request.of("smoothgrad", {"n_samples": 4, "chunk_size": 1}, target=1)
+    estimates = compute(problem, request)
+    first = next(estimates)
+    problem.move("the cat")
+    problem.version()  # reads the other text
+    for later in estimates:
+        assert list(later.by_token()["token"]) == list(first.by_token()["token"]) == TEXT.split()
 
 
 def test_an_edit_that_fails_changes_nothing(explorer, model):

@@ -22,7 +22,7 @@ from saliency_widgets.inputs.prepared import Prepared, prepare
 from saliency_widgets.inputs.signal.axes import AUTO, FIRST, LAST, TIME_AXES, comes_first, read_axes
 from saliency_widgets.params import brief, check_choice, check_text
 
-_OTHERS = ("transform", "tokenizer", "explain", "feature_names")
+_OTHERS = ("slices", "transform", "tokenizer", "explain", "feature_names")
 
 
 @dataclass(frozen=True)
