@@ -163,7 +163,7 @@ def volume(lab: Lab) -> None:
     canvas = seen.root.locator(".sw-plane-canvas").first
     box = canvas.bounding_box()
     assert box is not None
-    canvas.click(position={"x": box["width"] * 0.27, "y": box["height"] * 0.67})
+    canvas.click(position={"x": box["width"] * 0.45, "y": box["height"] * 0.5})
     lab.wait_for_value("explorer.kind_view.at[0] == explorer.session.last.reduction.at[0]", True)
     in_both_themes(lab, "volume", seen.output)
 

@@ -12,6 +12,8 @@ from saliency_widgets.attribution.numerics.noise import seeded
 
 SIDE = 32
 _SCANS, _STEPS, _BATCH = 192, 240, 16
+_CANDIDATES = 128  # for the scan that demonstrates the network
+_WITH_VESSEL = 0.75  # a share of the scans; the others teach that a scan without anything is clear
 _MARGIN = 7  # voxels between a nodule's center and the border
 
 
@@ -21,7 +23,7 @@ class Scans:
 
     Attributes:
         model: A small 3-D convolutional network in eval mode. It takes scans, (N, 1, 32, 32, 32).
-        scan: A scan with a nodule and a vessel, shape (32, 32, 32).
+        scan: A scan with a nodule in the middle and a vessel, shape (32, 32, 32).
         without: The same scan without the nodule.
         nodule: The voxels of the nodule, booleans (32, 32, 32).
         vessel: The voxels of the vessel, which is as bright but tells nothing.
@@ -39,7 +41,7 @@ class Scans:
 def scans(seed: int = 0) -> Scans:
     """Train a small network in seconds to tell a nodule from a vessel.
 
-    Each scan is smooth noise with a vessel, a bright tube through the volume. Half of the scans have a nodule, too: a
+    Each scan is smooth noise, most with a vessel, a bright tube through the volume. Half of the scans have a nodule: a
     ball that is as bright as the tube. So brightness alone doesn't give the class; the shape does.
 
     Args:
@@ -56,7 +58,8 @@ def scans(seed: int = 0) -> Scans:
         generator = seeded(seed, "scans")
         labels = torch.arange(_SCANS) % 2
         ground, nodules, vessels = _drawn(_SCANS, generator)
-        volumes = (ground + torch.maximum(nodules * labels.view(-1, 1, 1, 1), vessels))[:, None]
+        tubes = vessels * (torch.rand(_SCANS, 1, 1, 1, generator=generator) < _WITH_VESSEL)
+        volumes = (ground + torch.maximum(nodules * labels.view(-1, 1, 1, 1), tubes))[:, None]
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         for _ in range(_STEPS):
             chosen = torch.randint(_SCANS, (_BATCH,), generator=generator)
@@ -64,7 +67,9 @@ def scans(seed: int = 0) -> Scans:
             F.cross_entropy(model(volumes[chosen]), labels[chosen]).backward()
             optimizer.step()
     model.requires_grad_(False)
-    ground, nodule, vessel = (part[0] for part in _drawn(1, generator))
+    ground, nodules, vessels = _drawn(_CANDIDATES, generator)
+    middle = nodules[:, SIDE // 2, SIDE // 2, SIDE // 2].argmax()  # an explorer opens there
+    ground, nodule, vessel = ground[middle], nodules[middle], vessels[middle]
     scan, without = ground + torch.maximum(nodule, vessel), ground + vessel
     return Scans(model.eval(), scan, without, nodule > 0.5, vessel > 0.5)
 

@@ -248,7 +248,7 @@ def test_an_empty_mask_and_one_of_another_size_are_refused():
     requested = runner(conv_net(), images(0, 1, 3, 8, 8))
     with pytest.raises(ValueError, match="it is empty"):
         last(ablate(requested, torch.zeros(8, 8, dtype=torch.bool), fill="mean"))
-    with pytest.raises(ValueError, match=r"mask: expected the size .*\(8, 8\), got \(9, 8\)"):
+    with pytest.raises(ValueError, match=r"mask: expected one value for each pixel .*\(8, 8\), got \(9, 8\)"):
         last(ablate(requested, torch.ones(9, 8, dtype=torch.bool), fill="mean"))
 
 

@@ -72,3 +72,12 @@ def test_the_demo_opens_an_explorer_on_the_nodule():
     assert explorer.controls["target"] == NODULE
     assert explorer.view.scene["planes"] == ["Axial", "Coronal", "Sagittal"]
     explorer.close()
+
+
+def test_the_map_deletes_the_score_faster_than_chance(planted):
+    """With the default fill: a scan without anything must not look like a nodule."""
+    quick = {"steps": 20, "stages": 1, "turns": 1, "draws": 1, "progress": False}
+    table = sw.evaluate(planted.model, planted.scan, ["integrated_gradients"], target=NODULE, slices="axial", **quick)
+    (row,) = table.itertuples()
+    assert row.deletion < 0.5 * row.deletion_chance
+    assert row.insertion > 0.5
