@@ -23,6 +23,8 @@ import nbformat
 import psutil
 from playwright.sync_api import Error, Locator, Page
 
+DARK = re.compile(r"rgb\(([0-9]|[1-5][0-9]), ")
+"""The grounds of the dark theme, as CSS."""
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 PLAIN = "plain"

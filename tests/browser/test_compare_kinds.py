@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import Lab
+from lab import DARK, Lab
 from playwright.sync_api import Locator, Page, expect
 from seen import PIXELS, open_comparison
 
@@ -147,6 +147,7 @@ def test_texts_are_colored_on_one_scale_and_read_together(lab: Lab, tmp_path: Pa
     expect(grid.locator(".sw-pair-words")).to_contain_text("differ in size and can't be subtracted")
 
     lab.theme("dark")
+    expect(cells.nth(0).locator(".sw-tokens")).to_have_css("background-color", DARK)
     ground = (
         cells.nth(0)
         .locator(".sw-tokens")

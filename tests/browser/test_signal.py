@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab import Lab
+from lab import DARK, Lab
 from playwright.sync_api import Page, expect
 from seen import Seen, open_explorer
 from torch import nn
@@ -120,6 +120,7 @@ def test_each_sample_has_the_color_of_its_value(lab: Lab) -> None:
     assert_colored(lab, seen, opacity=1.0)
 
     lab.theme("dark")
+    expect(root.locator(".sw-lanes")).to_have_css("background-color", DARK)
     assert max(seen.root.evaluate(_INK)) < 160, "the line isn't in a dark theme's color"
     assert_colored(lab, seen, opacity=1.0)
     lab.theme("light")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab import Lab
+from lab import DARK, Lab
 from playwright.sync_api import Locator, Page, expect
 from seen import open_explorer
 from torch import nn
@@ -99,6 +99,7 @@ def test_each_token_has_the_color_of_its_value(lab: Lab) -> None:
     assert_colored(root, expected(lab, 255, opacity=1.0))
 
     lab.theme("dark")
+    expect(root.locator(".sw-tokens")).to_have_css("background-color", DARK)
     ground = root.locator(".sw-tokens").evaluate("e => Number(getComputedStyle(e).backgroundColor.match(/[0-9]+/)[0])")
     assert ground < 64
     assert_colored(root, expected(lab, ground, opacity=1.0))
