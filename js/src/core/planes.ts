@@ -170,3 +170,15 @@ export function cutMask(mask: Mask, plane: Plane, at: Triple, size: Triple, out:
     }
   }
 }
+
+/** RGBA of gray or of colors. */
+export function colored(bytes: Uint8Array, channels: number): Uint8ClampedArray<ArrayBuffer> {
+  const data = new Uint8ClampedArray((4 * bytes.length) / channels).fill(255);
+  const green = channels === 3 ? 1 : 0;
+  for (let i = 0, k = 0; k < bytes.length; i += 4, k += channels) {
+    data[i] = bytes[k];
+    data[i + 1] = bytes[k + green];
+    data[i + 2] = bytes[k + 2 * green];
+  }
+  return data;
+}

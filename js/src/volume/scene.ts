@@ -8,6 +8,7 @@ import type { Display } from "../core/display.ts";
 import { codeValue, type Frame, type Pixels, type Raster, toBytes } from "../core/frame.ts";
 import type { Spot } from "../core/mask.ts";
 import {
+  colored,
   cut,
   moved,
   PLANES,
@@ -396,16 +397,4 @@ export class VolumeScene implements Scene {
     this.#playing = 0;
     setText(this.#play, "Play");
   }
-}
-
-/** RGBA of gray or of colors. */
-function colored(bytes: Uint8Array, channels: number): Uint8ClampedArray<ArrayBuffer> {
-  const data = new Uint8ClampedArray((4 * bytes.length) / channels).fill(255);
-  const green = channels === 3 ? 1 : 0;
-  for (let i = 0, k = 0; k < bytes.length; i += 4, k += channels) {
-    data[i] = bytes[k];
-    data[i + 1] = bytes[k + green];
-    data[i + 2] = bytes[k + 2 * green];
-  }
-  return data;
 }
