@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import rows
+from toys import Counting, rows
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.arguments import read_inputs
@@ -200,18 +200,6 @@ def test_keys_depend_on_what_a_kind_adds_to_the_numbers() -> None:
     }) == 4  # fmt: skip
     cube = rows(1, 2, 2, 2, 2)
     assert len({key for slices in ("time", "time first") for key in names(Weighted(2), [cube], slices=slices)}) == 2
-
-
-class Counting(cf.Executor):
-    """Computes cells immediately and counts them."""
-
-    cells = 0
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future:
-        self.cells += 1
-        future: cf.Future = cf.Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from soak import stores
-from toys import conv_net, images
+from toys import Counting, conv_net, images
 
 import saliency_widgets as sw
 from saliency_widgets.api.sweep.cells import CellResult
@@ -57,18 +57,6 @@ def execute(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as file:
         for statement in statements:
             file.execute(statement)
-
-
-class Counting(cf.Executor):
-    """Computes cells immediately and counts them."""
-
-    cells = 0
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> cf.Future:
-        self.cells += 1
-        future: cf.Future = cf.Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 def sweep(store: Path | None) -> tuple[list[np.ndarray | None], int]:

@@ -29,6 +29,40 @@ photo = sample_image("chelsea").resize((224, 224))
 
 SMALL = NET + "explorer = sw.explore(net, photo, method='gradient')\nexplorer"
 
+# Code for the kernel: a classifier of texts, and one of signals.
+BAG = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
+
+class Bag(torch.nn.Module):
+    def __init__(self, numbers=4):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(8, numbers), torch.nn.Linear(numbers, 3)
+
+    def forward(self, ids):
+        return self.head(self.embedding(ids).tanh().mean(1))
+"""
+
+# Constant lanes: the line of each is at a known height, and each of its pixels has the color of the value there.
+WEIGHTED = """import torch
+import saliency_widgets as sw
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+class Weighted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(3, 2, 20))
+
+    def forward(self, x):
+        return torch.stack([(x * weight).flatten(1).sum(1) for weight in self.weight], 1)
+
+signal = torch.tensor([[1.0], [2.0]]).repeat(1, 20)
+"""
+
 # At 224 pixels the demo takes most of a test's time; at 144 the model still recognizes the cat and the coffee.
 SMALLER = "from saliency_widgets.demos import imagenet\n\nimagenet._SIZE = 144\n"
 DEMO = SMALLER + "import saliency_widgets as sw\nexplorer = sw.demo(method='gradient')\nexplorer"

@@ -10,48 +10,27 @@ import numpy as np
 import pytest
 from lab import DARK, Lab
 from playwright.sync_api import Locator, Page, expect
-from seen import PIXELS, open_comparison
+from seen import BAG, PIXELS, WEIGHTED, open_comparison
 
 from saliency_widgets import render
 
 pytestmark = pytest.mark.browser
 
-TEXTS = """import torch
-import saliency_widgets as sw
-
-torch.manual_seed(0)
-WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
-
-class Bag(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.head = torch.nn.Embedding(8, 4), torch.nn.Linear(4, 3)
-
-    def forward(self, ids):
-        return self.head(self.embedding(ids).tanh().mean(1))
-
+TEXTS = (
+    BAG
+    + """
 compared = sw.compare(Bag().eval(), ["the good cat sat", "the bad mat sat", "the cat"], tokenizer=WORDS,
                       methods=["gradient", "input_x_gradient"], classes=1, rows="methods", columns="inputs")
 compared"""
+)
 
-# Constant lanes: the line of each is at a known height, and each of its pixels has the color of the value there.
-SIGNALS = """import torch
-import saliency_widgets as sw
-
-torch.manual_seed(0)
-
-class Weighted(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.randn(3, 2, 20))
-
-    def forward(self, x):
-        return torch.stack([(x * weight).flatten(1).sum(1) for weight in self.weight], 1)
-
-signal = torch.tensor([[1.0], [2.0]]).repeat(1, 20)
+SIGNALS = (
+    WEIGHTED
+    + """
 compared = sw.compare(Weighted().eval(), [signal, 3 * signal], sampling_rate=10, channel_names=["up", "down"],
                       time_axis="last", classes=1, methods="input_x_gradient")
 compared"""
+)
 
 VOLUMES = """import torch
 import saliency_widgets as sw

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab import Lab
 from playwright.sync_api import Locator, expect
-from seen import NET
+from seen import BAG, NET
 
 from saliency_widgets import render
 from saliency_widgets.widgets.lesson.kinds import STEPS
@@ -25,22 +25,12 @@ lesson = sw.lesson(net, photo.resize((48, 48)), class_names=list("abcdefghij"), 
 lesson"""
 )
 COUNT = len(STEPS)
-TEXT_LESSON = """import torch
-import saliency_widgets as sw
-
-torch.manual_seed(0)
-WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
-
-class Bag(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.head = torch.nn.Embedding(8, 20), torch.nn.Linear(20, 3)
-
-    def forward(self, ids):
-        return self.head(torch.tanh(self.embedding(ids)).mean(1))
-
-lesson = sw.lesson(Bag().eval(), "the good cat sat on a bad mat", tokenizer=WORDS, target=1, n_samples=4)
+TEXT_LESSON = (
+    BAG
+    + """
+lesson = sw.lesson(Bag(20).eval(), "the good cat sat on a bad mat", tokenizer=WORDS, target=1, n_samples=4)
 lesson"""
+)
 
 # The visible panels of the stage as text: the canvases' pixels and the charts' SVG.
 _SEEN = """root => [...root.querySelectorAll('.sw-lesson-stage .sw-lesson-panel:not([hidden])')].map(panel => {

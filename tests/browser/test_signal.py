@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import DARK, Lab
 from playwright.sync_api import Page, expect
-from seen import Seen, open_explorer
+from seen import WEIGHTED, Seen, open_explorer
 from torch import nn
 
 import saliency_widgets as sw
@@ -26,19 +26,9 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 """
 
-# Constant lanes: the line of each is at a known height, and each of its pixels has the color of the value there.
 FLAT = (
-    SETUP
+    WEIGHTED
     + """
-class Weighted(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.randn(3, 2, 20))
-
-    def forward(self, x):
-        return torch.stack([(x * weight).flatten(1).sum(1) for weight in self.weight], 1)
-
-signal = torch.tensor([[1.0], [2.0]]).repeat(1, 20)
 explorer = sw.explore(Weighted().eval(), signal, sampling_rate=10, channel_names=["up", "down"], time_axis="last",
                       target=1, method="input_x_gradient")
 explorer"""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import DARK, Lab
 from playwright.sync_api import Locator, Page, expect
-from seen import open_explorer
+from seen import BAG, open_explorer
 from torch import nn
 
 import saliency_widgets as sw
@@ -18,22 +18,12 @@ from saliency_widgets.session import frame_of
 
 pytestmark = pytest.mark.browser
 
-BAG = """import torch
-import saliency_widgets as sw
-
-torch.manual_seed(0)
-WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
-
-class Bag(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.head = torch.nn.Embedding(8, 4), torch.nn.Linear(4, 3)
-
-    def forward(self, ids):
-        return self.head(self.embedding(ids).mean(1))
-
+TEXT = (
+    BAG
+    + """
 explorer = sw.explore(Bag().eval(), "the good cat sat", tokenizer=WORDS, target=1, baseline="zero")
 explorer"""
+)
 
 # The colors of the ground and of the letters of each token.
 _COLORS = """root => [...root.querySelectorAll('.sw-token')].map(token => {
@@ -74,7 +64,7 @@ def assert_colored(root: Locator, grounds: np.ndarray) -> None:
 
 
 def test_each_token_has_the_color_of_its_value(lab: Lab) -> None:
-    seen = open_explorer(lab, BAG)
+    seen = open_explorer(lab, TEXT)
     root = seen.root
     expect(root.locator(".sw-token")).to_have_text(["the", "good", "cat", "sat"])
     expect(root.locator(".sw-tokens")).to_have_text("the good cat sat")
@@ -139,7 +129,7 @@ def test_a_click_on_a_token_explains_it(lab: Lab) -> None:
 
 
 def test_chosen_tokens_are_edited_and_marked(lab: Lab) -> None:
-    seen = open_explorer(lab, BAG)
+    seen = open_explorer(lab, TEXT)
     root = seen.root
     tokens, button = root.locator(".sw-token"), lambda name: root.get_by_role("button", name=name, exact=True)
     expect(button("Delete")).to_be_disabled()
@@ -219,7 +209,7 @@ def test_a_saved_page_shows_each_recorded_token_without_a_kernel(page: Page, tmp
     assert errors == []
 
 
-LONG = BAG.replace('"the good cat sat"', '" ".join(["the good cat sat"] * 1024)')
+LONG = TEXT.replace('"the good cat sat"', '" ".join(["the good cat sat"] * 1024)')
 
 # Sets window.__frames to a promise of how many animation frames pass from a key to the paint, and of its milliseconds.
 _WATCH = """root => {
@@ -257,12 +247,9 @@ def test_a_display_slider_repaints_4096_tokens_within_two_frames(lab: Lab) -> No
     assert_colored(seen.root, expected(lab, 255, opacity=1.0))
 
 
-PAIR = """import torch
-import saliency_widgets as sw
-
-torch.manual_seed(0)
-WORDS = {word: index for index, word in enumerate("<unk> the cat sat on mat good bad".split())}
-
+PAIR = (
+    BAG
+    + """
 class Pair(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -277,6 +264,7 @@ explorer = sw.explore(
     explain=["pixel_values", "input_ids"],
 )
 explorer"""
+)
 
 
 def test_an_image_and_a_text_each_show_their_part_of_a_map(lab: Lab) -> None:
